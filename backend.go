@@ -1,0 +1,130 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Package apic is a Vault secrets engine that keeps IBM API Connect API keys and
+// answers reads with the short-lived JWTs they buy.
+package apic
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+)
+
+const (
+	operationPrefix = "apic"
+
+	configStoragePrefix = "config/"
+
+	// developmentVersion is what a build reports that no release script made.
+	developmentVersion = "v0.0.0-dev"
+)
+
+var _ logical.Factory = Factory
+
+type backend struct {
+	*framework.Backend
+	entries    entries
+	transports tokenservice.Transports
+}
+
+// Factory makes a backend that reports a development version. It touches neither
+// storage nor the system view, because Vault's plugin catalogue calls it with
+// neither.
+func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+	return FactoryWithVersion(developmentVersion)(ctx, conf)
+}
+
+// FactoryWithVersion is Factory for a build that knows its own version, a
+// semantic version with a leading "v".
+func FactoryWithVersion(version string) logical.Factory {
+	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+		b := newBackend(version)
+		setup := *conf
+		if conf.System != nil {
+			setup.System = &systemView{SystemView: conf.System}
+		}
+		if err := b.Setup(ctx, &setup); err != nil {
+			return nil, err
+		}
+		return b, nil
+	}
+}
+
+func newBackend(version string) *backend {
+	b := &backend{}
+	b.Backend = &framework.Backend{
+		Help:           strings.TrimSpace(backendHelp),
+		BackendType:    logical.TypeLogical,
+		RunningVersion: version,
+		PathsSpecial: &logical.Paths{
+			SealWrapStorage: []string{configStoragePrefix},
+			LocalStorage:    []string{framework.WALPrefix},
+		},
+		Paths: []*framework.Path{
+			b.pathConfigList(),
+			b.pathConfig(),
+			b.pathToken(),
+		},
+		Secrets:    []*framework.Secret{b.tokenLease()},
+		Invalidate: b.invalidate,
+		Clean:      b.clean,
+	}
+	return b
+}
+
+// HandleRequest makes up for what the framework leaves to its users: a panic in
+// a handler must not end the process, which serves other mounts too, and a
+// secret field that is no string must not be quoted by the framework's error.
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
+	defer b.recoverTo(&err, req)
+	stringifySecretFields(req)
+	return b.Backend.HandleRequest(ctx, req)
+}
+
+// HandleExistenceCheck guards the framework's existence check as HandleRequest
+// guards its request handling.
+func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
+	defer b.recoverTo(&err, req)
+	stringifySecretFields(req)
+	return b.Backend.HandleExistenceCheck(ctx, req)
+}
+
+// recoverTo turns a panic into a 500. Only the panic's type is logged: its value
+// could quote a secret.
+func (b *backend) recoverTo(err *error, req *logical.Request) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	stack := make([]byte, 16<<10)
+	stack = stack[:runtime.Stack(stack, false)]
+	b.Logger().Error("recovered from a panic; please report this", "operation", req.Operation, "type", fmt.Sprintf("%T", p), "stack", string(stack))
+	*err = logical.CodedError(500, "the plugin failed on this request; the server's log says where")
+}
+
+// invalidate forgets what is in memory of a config that another node wrote.
+func (b *backend) invalidate(_ context.Context, key string) {
+	if name, ok := strings.CutPrefix(key, configStoragePrefix); ok {
+		b.entries.drop(name)
+	}
+}
+
+func (b *backend) clean(context.Context) {
+	b.entries.dropAll()
+}
+
+const backendHelp = `
+The API Connect secrets engine keeps IBM API Connect API keys and turns them
+into short-lived JWTs.
+
+Write one key per region under config/<name>, then read token/<name> to get a
+token. The key never leaves Vault; a policy on token/<name> decides who gets
+tokens.
+`

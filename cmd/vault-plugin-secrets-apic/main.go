@@ -1,0 +1,45 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Command vault-plugin-secrets-apic is the plugin that Vault runs. It is not
+// meant to be started by hand.
+package main
+
+import (
+	"os"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/api"
+	"github.com/hashicorp/vault/sdk/plugin"
+
+	apic "github.com/apic-vault/vault-plugin-secrets-apic"
+)
+
+// These are set by the release build through the linker.
+var (
+	version = "v0.0.0-dev"
+	commit  = "unknown"
+	date    = "unknown"
+)
+
+func main() {
+	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: os.Stderr, JSONFormat: true})
+	if err := serve(logger, os.Args[1:]); err != nil {
+		logger.Error("plugin shutting down", "error", err, "version", version, "commit", commit, "date", date)
+		os.Exit(1)
+	}
+}
+
+func serve(logger hclog.Logger, args []string) error {
+	meta := &api.PluginAPIClientMeta{}
+	if err := meta.FlagSet().Parse(args); err != nil {
+		return err
+	}
+	return plugin.ServeMultiplex(&plugin.ServeOpts{
+		BackendFactoryFunc: apic.FactoryWithVersion(version),
+		// The TLS provider serves Vault versions that do not do mutual TLS with
+		// their plugins by themselves.
+		TLSProviderFunc: api.VaultPluginTLSProvider(meta.GetTLSConfig()),
+		Logger:          logger,
+	})
+}

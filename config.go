@@ -1,0 +1,182 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/jsonutil"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+)
+
+const (
+	// configSchema is the version of the stored form of a config.
+	configSchema = 1
+
+	defaultRequestTimeout = 10 * time.Second
+	maxRequestTimeout     = time.Minute
+	defaultMaxRetries     = 2
+	mostRetries           = 10
+	maxRefreshBefore      = 24 * time.Hour
+
+	maxNameLength   = 128
+	maxURLLength    = 2048
+	maxCACertLength = 256 << 10
+)
+
+// config is the stored form of config/<name>. Durations are nanoseconds.
+type config struct {
+	Schema         int               `json:"schema"`
+	APIKey         string            `json:"api_key"`
+	TokenService   tokenservice.Kind `json:"token_service"`
+	Region         string            `json:"region,omitempty"`
+	TokenURL       string            `json:"token_url,omitempty"`
+	APIURL         string            `json:"api_url,omitempty"`
+	CACert         string            `json:"ca_cert,omitempty"`
+	RequestTimeout time.Duration     `json:"request_timeout"`
+	MaxRetries     int               `json:"max_retries"`
+	RefreshBefore  time.Duration     `json:"refresh_before,omitempty"`
+	Cache          bool              `json:"cache"`
+	Lease          bool              `json:"lease"`
+	CreatedAt      time.Time         `json:"created_at"`
+	UpdatedAt      time.Time         `json:"updated_at"`
+	// Revision counts the writes, so that a write which was prepared while
+	// another one happened is noticed.
+	Revision uint64 `json:"revision"`
+}
+
+func defaultConfig(now time.Time) *config {
+	return &config{
+		Schema:         configSchema,
+		TokenService:   tokenservice.Login,
+		RequestTimeout: defaultRequestTimeout,
+		MaxRetries:     defaultMaxRetries,
+		Cache:          true,
+		CreatedAt:      now,
+	}
+}
+
+func (c *config) tokenURL() string {
+	if c.TokenURL != "" {
+		return c.TokenURL
+	}
+	return tokenservice.DefaultTokenURL(c.TokenService, c.Region)
+}
+
+func (c *config) apiURL() string {
+	if c.APIURL != "" {
+		return c.APIURL
+	}
+	return tokenservice.DefaultAPIURL(c.TokenService, c.Region)
+}
+
+// destination is where and to whom the key is sent. Whoever changes it must know
+// the key.
+type destination struct {
+	service          tokenservice.Kind
+	region, tokenURL string
+	caCert           string
+}
+
+func (c *config) destination() destination {
+	return destination{c.TokenService, c.Region, c.tokenURL(), c.CACert}
+}
+
+// loadConfig returns a stored config, or nil if there is none.
+func loadConfig(ctx context.Context, s logical.Storage, name string) (*config, error) {
+	stored, err := s.Get(ctx, configStoragePrefix+name)
+	if err != nil {
+		return nil, fmt.Errorf("reading config %q from storage: %w", name, err)
+	}
+	if stored == nil {
+		return nil, nil
+	}
+	var c config
+	if err := jsonutil.DecodeJSON(stored.Value, &c); err != nil {
+		// The decoder's error may quote what it could not decode.
+		return nil, fmt.Errorf("stored config %q cannot be decoded", name)
+	}
+	if c.Schema > configSchema {
+		return nil, fmt.Errorf("config %q was stored by a newer version of the plugin (schema %d, this build knows %d); run that version again", name, c.Schema, configSchema)
+	}
+	return &c, nil
+}
+
+// storeConfig writes a config. The entry carries the key, which is why its
+// storage prefix is seal-wrapped.
+func storeConfig(ctx context.Context, s logical.Storage, name string, c *config) error {
+	entry, err := logical.StorageEntryJSON(configStoragePrefix+name, c)
+	if err != nil {
+		return fmt.Errorf("config %q cannot be encoded", name)
+	}
+	if err := s.Put(ctx, entry); err != nil {
+		return fmt.Errorf("writing config %q to storage: %w", name, err)
+	}
+	return nil
+}
+
+// validate checks what depends on more than one field; the setters of the
+// fields have checked the rest.
+func (c *config) validate(name string) error {
+	if c.APIKey == "" {
+		return fieldError("api_key", "is required to create a config: pass the key or, with api_key=@apikey.json, the downloaded file")
+	}
+	if c.Region == "" && isDNSLabel(name) {
+		c.Region = name
+	}
+	if c.Region == "" && (c.TokenURL == "" || c.APIURL == "") {
+		return fieldError("region", "is required because the config's name is no DNS label: set region, or both token_url and api_url")
+	}
+	return nil
+}
+
+var (
+	dnsLabel   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	configName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
+)
+
+func isDNSLabel(s string) bool { return dnsLabel.MatchString(s) }
+
+// checkName refuses names that could not stand in a policy, a path or a log line.
+func checkName(name string) error {
+	if len(name) > maxNameLength || !configName.MatchString(name) {
+		return fieldError("name", fmt.Sprintf("takes at most %d letters, digits, '_', '-' and '.', and begins and ends with a letter, digit or '_'", maxNameLength))
+	}
+	return nil
+}
+
+// checkURL accepts https URLs, and http ones of a loopback host, where no
+// network can listen in.
+func checkURL(raw string) error {
+	if len(raw) > maxURLLength {
+		return errors.New("is too long for a URL")
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.Hostname() == "" || u.Opaque != "" {
+		return errors.New("is no URL with a host, such as https://host.example/path")
+	}
+	if u.User != nil || u.Fragment != "" || u.RawQuery != "" || u.ForceQuery {
+		return errors.New("takes a URL without user info, query or fragment")
+	}
+	if u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()) {
+		return nil
+	}
+	return errors.New("takes an https URL; http is accepted for a loopback host alone")
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback()
+}

@@ -1,0 +1,243 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+)
+
+// setting is one field of a config: how a request sets it and how a read
+// answers it.
+type setting struct {
+	name   string
+	schema *framework.FieldSchema
+	set    func(c *config, value any) error
+	// get is nil for a field that is written and never read.
+	get func(c *config) any
+}
+
+// configSettings are the fields of config/<name> in the order in which they are
+// checked and documented.
+func configSettings() []setting {
+	return slices.Concat(
+		[]setting{apiKeySetting()},
+		addressSettings(),
+		requestSettings(),
+		sharingSettings(),
+	)
+}
+
+func apiKeySetting() setting {
+	return setting{
+		name: "api_key",
+		schema: &framework.FieldSchema{
+			Type:         framework.TypeString,
+			Description:  "API key: the bare key, or the JSON of a downloaded apikey.json (api_key=@apikey.json). Required to create a config, and again whenever a write changes where the key is sent. Never read back.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "API key", Sensitive: true},
+		},
+		set: func(c *config, value any) error {
+			key, err := parseAPIKey(value.(string))
+			if err != nil {
+				return err
+			}
+			c.APIKey = key
+			return nil
+		},
+	}
+}
+
+func addressSettings() []setting {
+	return []setting{
+		{
+			name: "token_service",
+			schema: &framework.FieldSchema{
+				Type:          framework.TypeString,
+				Description:   "Service that turns the key into a token.",
+				Default:       string(tokenservice.Login),
+				AllowedValues: allowedKinds(),
+			},
+			set: func(c *config, value any) error {
+				kind := tokenservice.Kind(value.(string))
+				if !slices.Contains(tokenservice.Kinds(), kind) {
+					return fmt.Errorf("takes one of %v", tokenservice.Kinds())
+				}
+				c.TokenService = kind
+				return nil
+			},
+			get: func(c *config) any { return string(c.TokenService) },
+		},
+		{
+			name: "region",
+			schema: &framework.FieldSchema{
+				Type:        framework.TypeString,
+				Description: "Region of the service, a DNS label; it fills the default URLs. Defaults to the config's name.",
+			},
+			set: func(c *config, value any) error {
+				region := value.(string)
+				if region != "" && !isDNSLabel(region) {
+					return errors.New("takes a DNS label: lower-case letters, digits and '-', at most 63, such as us-south")
+				}
+				c.Region = region
+				return nil
+			},
+			get: func(c *config) any { return c.Region },
+		},
+		urlSetting("token_url", "URL at which the key is exchanged for a token. Defaults to the region's.",
+			func(c *config) *string { return &c.TokenURL }, (*config).tokenURL),
+		urlSetting("api_url", "URL of the API manager that takes the tokens; answered with each token. Defaults to the region's.",
+			func(c *config) *string { return &c.APIURL }, (*config).apiURL),
+		{
+			name: "ca_cert",
+			schema: &framework.FieldSchema{
+				Type:         framework.TypeString,
+				Description:  "PEM bundle of the certificate authorities to trust instead of the system's.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificates", EditType: "file"},
+			},
+			set: func(c *config, value any) error {
+				bundle := value.(string)
+				if len(bundle) > maxCACertLength {
+					return errors.New("is too long for a CA bundle")
+				}
+				if bundle != "" {
+					if _, err := tokenservice.ParseCACert(bundle); err != nil {
+						return err
+					}
+				}
+				c.CACert = bundle
+				return nil
+			},
+			get: func(c *config) any { return c.CACert },
+		},
+	}
+}
+
+func requestSettings() []setting {
+	return []setting{
+		{
+			name: "request_timeout",
+			schema: &framework.FieldSchema{
+				Type:        framework.TypeDurationSecond,
+				Description: "Time that one attempt to reach the token service may take, 1s to 60s.",
+				Default:     "10s",
+			},
+			set: func(c *config, value any) error {
+				timeout := time.Duration(value.(int)) * time.Second
+				if timeout < time.Second || timeout > maxRequestTimeout {
+					return errors.New("takes a duration from 1s to 60s")
+				}
+				c.RequestTimeout = timeout
+				return nil
+			},
+			get: func(c *config) any { return wholeSeconds(c.RequestTimeout) },
+		},
+		{
+			name: "max_retries",
+			schema: &framework.FieldSchema{
+				Type:        framework.TypeInt,
+				Description: "Further attempts after a connection error, a 429 or a 5xx, 0 to 10.",
+				Default:     defaultMaxRetries,
+			},
+			set: func(c *config, value any) error {
+				retries := value.(int)
+				if retries < 0 || retries > mostRetries {
+					return fmt.Errorf("takes a number from 0 to %d", mostRetries)
+				}
+				c.MaxRetries = retries
+				return nil
+			},
+			get: func(c *config) any { return c.MaxRetries },
+		},
+	}
+}
+
+func sharingSettings() []setting {
+	return []setting{
+		{
+			name: "refresh_before",
+			schema: &framework.FieldSchema{
+				Type:        framework.TypeDurationSecond,
+				Description: "Time before its expiry at which a shared token is replaced, at most half of its life and 24h. 0 is a quarter of the token's life.",
+			},
+			set: func(c *config, value any) error {
+				before := value.(int)
+				if before < 0 || before > int(maxRefreshBefore/time.Second) {
+					return errors.New("takes a duration from 0 to 24h")
+				}
+				c.RefreshBefore = time.Duration(before) * time.Second
+				return nil
+			},
+			get: func(c *config) any { return wholeSeconds(c.RefreshBefore) },
+		},
+		boolSetting("cache", true, "Share one token among all readers. If false, every read buys its own.",
+			func(c *config) *bool { return &c.Cache }),
+		boolSetting("lease", false, "Answer reads with a Vault lease, which costs storage writes and ends with the token.",
+			func(c *config) *bool { return &c.Lease }),
+	}
+}
+
+func urlSetting(name, description string, stored func(*config) *string, effective func(*config) string) setting {
+	return setting{
+		name:   name,
+		schema: &framework.FieldSchema{Type: framework.TypeString, Description: description + " https, or http for a loopback host."},
+		set: func(c *config, value any) error {
+			raw := value.(string)
+			if raw != "" {
+				if err := checkURL(raw); err != nil {
+					return err
+				}
+			}
+			*stored(c) = raw
+			return nil
+		},
+		get: func(c *config) any { return effective(c) },
+	}
+}
+
+func boolSetting(name string, byDefault bool, description string, stored func(*config) *bool) setting {
+	return setting{
+		name:   name,
+		schema: &framework.FieldSchema{Type: framework.TypeBool, Description: description, Default: byDefault},
+		set: func(c *config, value any) error {
+			*stored(c) = value.(bool)
+			return nil
+		},
+		get: func(c *config) any { return *stored(c) },
+	}
+}
+
+// applySettings sets the fields that the request names, and no others. A field
+// that is null, as in a JSON merge patch, goes back to its default.
+func (c *config) applySettings(d *framework.FieldData) error {
+	for _, s := range configSettings() {
+		raw, named := d.Raw[s.name]
+		if !named {
+			continue
+		}
+		value := s.schema.DefaultOrZero()
+		if raw != nil {
+			value = d.Get(s.name)
+		}
+		if err := s.set(c, value); err != nil {
+			return fieldError(s.name, err.Error())
+		}
+	}
+	return nil
+}
+
+func allowedKinds() []any {
+	var kinds []any
+	for _, kind := range tokenservice.Kinds() {
+		kinds = append(kinds, string(kind))
+	}
+	return kinds
+}
+
+func wholeSeconds(d time.Duration) int64 { return int64(d / time.Second) }

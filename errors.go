@@ -1,0 +1,62 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+)
+
+// userError is a mistake in the request, answered with 400.
+type userError struct{ text string }
+
+func (e *userError) Error() string { return e.text }
+
+func userErrorf(format string, args ...any) error {
+	return &userError{text: fmt.Sprintf(format, args...)}
+}
+
+// fieldError names the field that a value is wrong for. It never quotes the
+// value: people paste keys into the wrong field.
+func fieldError(field, problem string) error {
+	return userErrorf("%s %s", field, problem)
+}
+
+func noSuchConfig(name string) error {
+	return userErrorf("there is no config %q; create it with: vault write <mount>/config/%s api_key=@apikey.json", name, name)
+}
+
+// answerError decides what Vault answers for an error. Coded errors are returned
+// as they are: wrapped, they would reach the client as a 500.
+func answerError(operation string, err error) (*logical.Response, error) {
+	var (
+		user    *userError
+		short   *tokensource.TooShortError
+		backoff *tokensource.BackoffError
+		service *tokenservice.Error
+	)
+	switch {
+	case errors.As(err, &user), errors.As(err, &short):
+		return logical.ErrorResponse("%s", err.Error()), nil
+	case errors.As(err, &service) && service.Outcome == tokenservice.Refused:
+		return logical.ErrorResponse("%s", err.Error()), nil
+	case errors.As(err, &backoff):
+		return nil, logical.CodedError(http.StatusServiceUnavailable, err.Error())
+	case errors.As(err, &service):
+		return nil, logical.CodedError(http.StatusBadGateway, err.Error())
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return nil, logical.CodedError(http.StatusServiceUnavailable, operation+": the request ended before the token service answered")
+	case errors.Is(err, logical.ErrReadOnly):
+		return nil, logical.ErrReadOnly
+	default:
+		return nil, logical.CodedError(http.StatusInternalServerError, operation+": "+err.Error())
+	}
+}

@@ -1,0 +1,64 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package tokenservice
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Outcome says whose move it is after a failed exchange.
+type Outcome int
+
+const (
+	// Unavailable means that the service could not be reached, was slow, failed
+	// or answered nonsense: the same key may work later.
+	Unavailable Outcome = iota
+	// Refused means that the service understood the request and declined it: the
+	// same key will not work until somebody acts.
+	Refused
+)
+
+// Error is a failed exchange. It is built from facts that hold no secret: a
+// request's URL or body and the service's body are never among them.
+type Error struct {
+	Outcome Outcome
+	Service Kind
+	// Host is the token URL's host, with its port if it names one.
+	Host string
+	// Reason says what failed, in the project's own words.
+	Reason string
+	// Advice says what to do about it; it may be empty.
+	Advice string
+	// Status is the last answer's HTTP status, 0 if there was none.
+	Status int
+	// Attempts is how many requests were sent.
+	Attempts int
+	// Elapsed is the time they took together.
+	Elapsed time.Duration
+	// RetryAfter is how long the service asked to be left alone, 0 if it did not.
+	RetryAfter time.Duration
+}
+
+// Error names the service and host, what failed, how often it was tried, and
+// what to do.
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "the %s token service at %s %s", e.Service, e.Host, e.Reason)
+	if e.Outcome == Unavailable {
+		fmt.Fprintf(&b, " (%s, %s)", plural(e.Attempts, "attempt"), e.Elapsed.Round(time.Millisecond))
+	}
+	if e.Advice != "" {
+		b.WriteString("; " + e.Advice)
+	}
+	return b.String()
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

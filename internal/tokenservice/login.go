@@ -1,0 +1,87 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package tokenservice
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+)
+
+// login speaks to the token service of API Connect on IBM Cloud: the key goes
+// in the URL's apikey parameter of a POST without a body, and the token comes
+// back in the answer's jwt property.
+type login struct {
+	caller *caller
+	url    *url.URL
+	key    Secret
+}
+
+func newLogin(o Options) (*login, error) {
+	c, err := newCaller(o)
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(o.TokenURL)
+	if err != nil {
+		return nil, err
+	}
+	u.RawQuery = url.Values{"apikey": {string(o.APIKey)}}.Encode()
+	return &login{caller: c, url: u, key: o.APIKey}, nil
+}
+
+// Exchange buys one token.
+func (l *login) Exchange(ctx context.Context) (*Token, error) {
+	r := &http.Request{
+		Method: http.MethodPost,
+		URL:    l.url,
+		Host:   l.url.Host,
+		Header: http.Header{
+			"Accept":       {"application/json"},
+			"Content-Type": {"application/x-www-form-urlencoded"},
+		},
+	}
+	a, sent, err := l.caller.send(ctx, r, loginRefusal)
+	if err != nil {
+		return nil, err
+	}
+	raw, reason := parseLoginAnswer(a.body)
+	if reason != "" {
+		return nil, l.caller.nonsense(sent, a, reason)
+	}
+	token, reason := newToken(raw, l.key)
+	if reason != "" {
+		return nil, l.caller.nonsense(sent, a, reason)
+	}
+	return token, nil
+}
+
+// parseLoginAnswer returns the answer's jwt property, or what is wrong with it.
+func parseLoginAnswer(body []byte) (jwt, reason string) {
+	var parsed struct {
+		JWT *string `json:"jwt"`
+	}
+	if !json.Valid(body) {
+		return "", "answered something that is not JSON"
+	}
+	if err := json.Unmarshal(body, &parsed); err != nil {
+		return "", "answered JSON of another shape than a token's"
+	}
+	if parsed.JWT == nil || *parsed.JWT == "" {
+		return "", "answered without a token"
+	}
+	return *parsed.JWT, ""
+}
+
+func loginRefusal(a *answer) (reason, advice string) {
+	switch a.status {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+		return "refused the API key", "check that the key exists, is enabled and belongs to this region, then write the config again with api_key"
+	case http.StatusNotFound:
+		return "has no such address", "check region and token_url"
+	default:
+		return "refused the request", "check region and token_url"
+	}
+}

@@ -1,0 +1,83 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package tokenservice
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	jose "github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+)
+
+const (
+	// maxTokenLife is far beyond any token that API Connect issues; an expiry
+	// further off is a mistake or a lie, and a token kept that long would hide it.
+	maxTokenLife = 366 * 24 * time.Hour
+
+	maxTokenIDBytes = 128
+)
+
+// newToken reads a JWT's claims. The signature is not checked: what vouches for
+// the token is the TLS connection to the service it was bought from. Where the
+// token is of no use, reason completes the sentence "the service ...".
+func newToken(raw string, key Secret) (token *Token, reason string) {
+	claims, ok := readClaims(raw)
+	if !ok {
+		return nil, "answered a token that is not a JWT"
+	}
+	if claims.Expiry == nil {
+		return nil, "answered a token that does not say when it expires"
+	}
+	expiresAt := claims.Expiry.Time().UTC()
+	switch life := time.Until(expiresAt); {
+	case life <= 0:
+		return nil, fmt.Sprintf("answered a token that expired %s ago; compare this host's clock with the service's", (-life).Round(time.Second))
+	case life > maxTokenLife:
+		return nil, "answered a token that claims to live for more than a year"
+	}
+	return &Token{
+		Value:     Secret(raw),
+		Type:      "Bearer",
+		ID:        tokenID(claims.ID, raw, key),
+		ExpiresAt: expiresAt,
+	}, ""
+}
+
+func readClaims(raw string) (claims jwt.Claims, ok bool) {
+	parsed, err := jwt.ParseSigned(raw, signatureAlgorithms())
+	if err != nil {
+		return claims, false
+	}
+	if err := parsed.UnsafeClaimsWithoutVerification(&claims); err != nil {
+		return claims, false
+	}
+	return claims, true
+}
+
+// tokenID prefers the JWT's own jti. A jti that could not stand in a log line,
+// or that gives the key away, is replaced by a digest of the token.
+func tokenID(jti, raw string, key Secret) string {
+	unprintable := func(r rune) bool { return !unicode.IsPrint(r) }
+	if jti != "" && len(jti) <= maxTokenIDBytes &&
+		!strings.ContainsFunc(jti, unprintable) &&
+		!strings.Contains(jti, string(key)) {
+		return jti
+	}
+	digest := sha256.Sum256([]byte(raw))
+	return "sha256:" + hex.EncodeToString(digest[:8])
+}
+
+func signatureAlgorithms() []jose.SignatureAlgorithm {
+	return []jose.SignatureAlgorithm{
+		jose.ES256, jose.ES384, jose.ES512,
+		jose.RS256, jose.RS384, jose.RS512,
+		jose.PS256, jose.PS384, jose.PS512,
+		jose.EdDSA, jose.HS256, jose.HS384, jose.HS512,
+	}
+}

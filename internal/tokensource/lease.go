@@ -1,0 +1,64 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package tokensource
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+)
+
+// maxLead is the longest that a background replacement runs ahead of DueAt.
+const maxLead = time.Minute
+
+// NewLease dates a token that was bought just now. refreshBefore is as in Options.
+func NewLease(token *tokenservice.Token, refreshBefore time.Duration) *Lease {
+	return (&Lease{Token: token, BoughtAt: time.Now()}).shared(refreshBefore)
+}
+
+// shared returns a copy that nobody has read yet, due as refreshBefore demands.
+// The replacement leads by a random twentieth to tenth of the time until then, so
+// that configs written together are not all renewed in the same second.
+func (l *Lease) shared(refreshBefore time.Duration) *Lease {
+	life := l.life()
+	if refreshBefore == 0 {
+		refreshBefore = life / 4
+	}
+	due := l.ExpiresAt.Add(-min(refreshBefore, life/2))
+	lead := min(due.Sub(l.BoughtAt)/10, maxLead)
+	lead -= rand.N(lead/2 + 1)
+	return &Lease{Token: l.Token, BoughtAt: l.BoughtAt, DueAt: due, refreshAt: due.Add(-lead)}
+}
+
+func (l *Lease) life() time.Duration { return l.ExpiresAt.Sub(l.BoughtAt) }
+
+// enough returns a *TooShortError if even a new token of this kind lives for less
+// than least.
+func (l *Lease) enough(least time.Duration) error {
+	if life := l.life(); life < least {
+		return &TooShortError{Life: life, Least: least}
+	}
+	return nil
+}
+
+// fresh says whether a reader may have the token without a second thought.
+func (l *Lease) fresh(now time.Time, least time.Duration) bool {
+	return now.Before(l.DueAt) && l.ExpiresAt.Sub(now) >= least
+}
+
+// presentable says whether a reader may have the token if there is no newer one.
+func (l *Lease) presentable(now time.Time, least time.Duration) bool {
+	left := l.ExpiresAt.Sub(now)
+	return left > min(expiryMargin, l.life()/10) && left >= least
+}
+
+// TTL is the whole seconds, rounded up, until a reader gets a newer token.
+func (l *Lease) TTL(now time.Time) int64 { return seconds(max(l.DueAt.Sub(now), 0)) }
+
+// RotationPeriod is the whole seconds between this token's purchase and its
+// replacement, at least 1.
+func (l *Lease) RotationPeriod() int64 {
+	return max(int64(l.DueAt.Sub(l.BoughtAt)/time.Second), 1)
+}

@@ -1,0 +1,336 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+)
+
+func (b *backend) pathConfigList() *framework.Path {
+	return &framework.Path{
+		Pattern:      "config/?$",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ListOperation: &framework.PathOperation{
+				Callback:     b.configList,
+				Summary:      "List the names of the configs.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "configs"},
+				Responses: okResponse("Names of the configs.", map[string]*framework.FieldSchema{
+					"keys": {Type: framework.TypeStringSlice, Description: "Names of the configs.", Required: true},
+				}),
+			},
+		},
+		HelpSynopsis:    "List the configs.",
+		HelpDescription: "Lists the names under which API keys are kept. Keys themselves are never answered.",
+	}
+}
+
+func (b *backend) pathConfig() *framework.Path {
+	write := &framework.PathOperation{
+		Callback:     b.configWrite,
+		Summary:      "Write an API key and how it is exchanged.",
+		DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "write", OperationSuffix: "config"},
+		Responses:    noContentResponse("The config was written."),
+		// Trying the key is a call out that must not be made once here and, when
+		// storage turns out to be read-only, once more by the active node.
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+	}
+	return &framework.Path{
+		Pattern:        "config/" + nameCapture,
+		DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+		Fields:         configFields(),
+		ExistenceCheck: b.configExists,
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.CreateOperation: write,
+			logical.UpdateOperation: write,
+			logical.PatchOperation: &framework.PathOperation{
+				Callback:     b.configPatch,
+				Summary:      "Change some fields of a config; null sets a field back to its default.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "patch", OperationSuffix: "config"},
+				Responses:    noContentResponse("The config was changed."),
+
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+			},
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:     b.configRead,
+				Summary:      "Read a config, without its key.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "config"},
+				Responses:    okResponse("The config, without its secrets.", configResponseFields()),
+			},
+			logical.DeleteOperation: &framework.PathOperation{
+				Callback:     b.configDelete,
+				Summary:      "Delete a config with its key and shared token.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "delete", OperationSuffix: "config"},
+				Responses:    noContentResponse("The config was deleted."),
+			},
+		},
+		HelpSynopsis:    "Keep an API key and say how it is exchanged for tokens.",
+		HelpDescription: strings.TrimSpace(configHelp),
+	}
+}
+
+// nameCapture takes whatever follows, so that an odd name gets an explanation
+// and not a bare 404.
+const nameCapture = "(?P<name>.+)"
+
+func nameField() *framework.FieldSchema {
+	return &framework.FieldSchema{
+		Type:        framework.TypeString,
+		Description: "Name of the config, by custom the region of the API Connect instance.",
+		Required:    true,
+	}
+}
+
+func configFields() map[string]*framework.FieldSchema {
+	fields := map[string]*framework.FieldSchema{
+		"name": nameField(),
+		"verify": {
+			Type:        framework.TypeBool,
+			Description: "Buy a token before storing the config, and store nothing if that fails. Not stored. Defaults to true for a write that carries a key; other writes keep the shared token.",
+		},
+	}
+	for _, s := range configSettings() {
+		fields[s.name] = s.schema
+	}
+	return fields
+}
+
+func configResponseFields() map[string]*framework.FieldSchema {
+	fields := map[string]*framework.FieldSchema{
+		"created_at": {Type: framework.TypeTime, Description: "When the config was created.", Required: true},
+		"updated_at": {Type: framework.TypeTime, Description: "When the config was last written.", Required: true},
+	}
+	for _, s := range configSettings() {
+		if s.get == nil {
+			continue
+		}
+		fields[s.name] = &framework.FieldSchema{Type: s.schema.Type, Description: s.schema.Description, Required: true}
+	}
+	return fields
+}
+
+func (b *backend) configList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	names, err := req.Storage.List(ctx, configStoragePrefix)
+	if err != nil {
+		return answerError("list configs", err)
+	}
+	return logical.ListResponse(names), nil
+}
+
+func (b *backend) configExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
+	found, err := b.entry(ctx, req.Storage, d.Get("name").(string))
+	return found != nil, err
+}
+
+func (b *backend) configRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	found, err := b.entry(ctx, req.Storage, name)
+	if err != nil {
+		return answerError("read config", err)
+	}
+	if found == nil {
+		return nil, nil
+	}
+	data := map[string]any{
+		"created_at": found.config.CreatedAt.Format(time.RFC3339),
+		"updated_at": found.config.UpdatedAt.Format(time.RFC3339),
+	}
+	for _, s := range configSettings() {
+		if s.get != nil {
+			data[s.name] = s.get(found.config)
+		}
+	}
+	return &logical.Response{Data: data}, nil
+}
+
+func (b *backend) configDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	defer b.entries.locks.lock(name)()
+	stored, err := req.Storage.Get(ctx, configStoragePrefix+name)
+	if err != nil {
+		return answerError("delete config", err)
+	}
+	if stored == nil {
+		return nil, nil
+	}
+	if err := req.Storage.Delete(ctx, configStoragePrefix+name); err != nil {
+		return answerError("delete config", err)
+	}
+	b.entries.remove(name)
+	b.Logger().Info("config deleted", "config", name)
+	resp := &logical.Response{}
+	resp.AddWarning("Tokens that were already handed out stay valid until they expire. To end the key's use elsewhere, delete it at IBM too.")
+	return resp, nil
+}
+
+func (b *backend) configWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	resp, err := b.writeConfig(ctx, req, d, false)
+	if err != nil {
+		return answerError("write config", err)
+	}
+	return resp, nil
+}
+
+func (b *backend) configPatch(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	resp, err := b.writeConfig(ctx, req, d, true)
+	if err != nil {
+		return answerError("patch config", err)
+	}
+	return resp, nil
+}
+
+// writeConfig prepares a candidate from what is stored and what the request
+// names, tries it out, and stores it if nothing changed meanwhile.
+func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData, mustExist bool) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	stored, err := loadConfig(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
+	if stored == nil && mustExist {
+		return nil, noSuchConfig(name)
+	}
+	candidate, err := prepareConfig(name, stored, d)
+	if err != nil {
+		return nil, err
+	}
+	fresh, err := b.newEntry(candidate, b.keptToken(name, stored, d))
+	if err != nil {
+		return nil, err
+	}
+	if err := b.verify(ctx, fresh, d); err != nil {
+		fresh.close()
+		return nil, err
+	}
+	if err := b.commitEntry(ctx, req.Storage, name, fresh); err != nil {
+		fresh.close()
+		return nil, err
+	}
+	b.Logger().Info("config written", "config", name)
+	if ignoresFields(req, d) {
+		return &logical.Response{}, nil // The framework adds the warning that names them.
+	}
+	return nil, nil
+}
+
+// prepareConfig applies the request to a copy of the stored config, or to the
+// defaults, and refuses to send a key where its owner did not send it.
+func prepareConfig(name string, stored *config, d *framework.FieldData) (*config, error) {
+	now := time.Now().UTC()
+	candidate := defaultConfig(now)
+	if stored != nil {
+		*candidate = *stored
+	}
+	if err := candidate.applySettings(d); err != nil {
+		return nil, err
+	}
+	if err := candidate.validate(name); err != nil {
+		return nil, err
+	}
+	if stored != nil && !carriesKey(d) && candidate.destination() != stored.destination() {
+		return nil, fieldError("api_key", "is required again when a write changes where the key is sent (token_service, region, token_url, ca_cert)")
+	}
+	candidate.UpdatedAt = now
+	candidate.Revision++
+	return candidate, nil
+}
+
+func carriesKey(d *framework.FieldData) bool {
+	return d.Raw["api_key"] != nil
+}
+
+// keptToken is the shared token that a write without a key leaves in place.
+func (b *backend) keptToken(name string, stored *config, d *framework.FieldData) *tokensource.Lease {
+	present := b.entries.get(name)
+	if present == nil || stored == nil || carriesKey(d) || present.config.Revision != stored.Revision {
+		return nil
+	}
+	return present.source.Current()
+}
+
+// verify buys a token, which becomes the shared one, unless the request says
+// otherwise or carries no key that could be tried.
+func (b *backend) verify(ctx context.Context, fresh *entry, d *framework.FieldData) error {
+	wanted := carriesKey(d)
+	if raw, named := d.Raw["verify"]; named && raw != nil {
+		wanted = d.Get("verify").(bool)
+	}
+	if !wanted {
+		return nil
+	}
+	return fresh.source.Replace(ctx)
+}
+
+// commitEntry stores the entry's config and then makes the entry the current
+// one, provided that the config is still the one it was derived from.
+func (b *backend) commitEntry(ctx context.Context, s logical.Storage, name string, fresh *entry) error {
+	defer b.entries.locks.lock(name)()
+	present, err := loadConfig(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	var revision uint64
+	if present != nil {
+		revision = present.Revision
+	}
+	if revision+1 != fresh.config.Revision {
+		return userErrorf("config %q was changed by another write meanwhile; nothing was stored: read it and write again", name)
+	}
+	if err := storeConfig(ctx, s, name, fresh.config); err != nil {
+		return err
+	}
+	b.entries.set(name, fresh)
+	return nil
+}
+
+func ignoresFields(req *logical.Request, d *framework.FieldData) bool {
+	for field := range req.Data {
+		if d.Schema[field] == nil {
+			return true
+		}
+	}
+	return false
+}
+
+func okResponse(description string, fields map[string]*framework.FieldSchema) map[int][]framework.Response {
+	return map[int][]framework.Response{
+		http.StatusOK: {{Description: description, Fields: fields}},
+	}
+}
+
+func noContentResponse(description string) map[int][]framework.Response {
+	return map[int][]framework.Response{
+		http.StatusNoContent: {{Description: description}},
+	}
+}
+
+var configHelp = fmt.Sprintf(`
+Writes an API key and how it is exchanged for tokens:
+
+    $ vault write <mount>/config/us-south api_key=@apikey.json
+
+The key is tried before it is stored (verify=false skips that), kept sealed, and
+never answered by any path. A later write changes only the fields it names. One
+that changes where the key is sent (token_service, region, token_url, ca_cert)
+must carry api_key again, so that nobody who does not know the key can send it
+elsewhere.
+
+A token is shared by all readers of token/<name> and replaced refresh_before its
+expiry. An attempt to reach the service ends after request_timeout and is
+repeated up to max_retries (at most %d) times.
+`, mostRetries)

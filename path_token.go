@@ -1,0 +1,195 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+)
+
+const (
+	tokenLeaseType = "apic_token"
+
+	maxMinTTL = 366 * 24 * time.Hour
+)
+
+func (b *backend) pathToken() *framework.Path {
+	responses := okResponse("A token and when to ask for the next one.", tokenResponseFields())
+	return &framework.Path{
+		Pattern:      "token/" + nameCapture,
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+		Fields: map[string]*framework.FieldSchema{
+			"name": nameField(),
+			"min_ttl": {
+				Type:        framework.TypeDurationSecond,
+				Description: "Least remaining life of the token. One that has less is replaced first.",
+				Query:       true,
+			},
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:     b.tokenRead,
+				Summary:      "Read the shared token of a config.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "token"},
+				Responses:    responses,
+			},
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:     b.tokenUpdate,
+				Summary:      "Buy a token that nobody else gets.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "generate", OperationSuffix: "token"},
+				Responses:    responses,
+			},
+		},
+		HelpSynopsis:    "Get a token for the API Connect management APIs.",
+		HelpDescription: strings.TrimSpace(tokenHelp),
+	}
+}
+
+func tokenResponseFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"token":               {Type: framework.TypeString, Description: "The JWT, to be sent as Authorization: Bearer.", Required: true, DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
+		"token_type":          {Type: framework.TypeString, Description: "Always Bearer.", Required: true},
+		"token_id":            {Type: framework.TypeString, Description: "The JWT's jti, or a digest of the token. It joins audit logs and is no secret.", Required: true},
+		"expires_at":          {Type: framework.TypeTime, Description: "End of the token's life.", Required: true},
+		"ttl":                 {Type: framework.TypeInt64, Description: "Seconds after which a read gets a newer token. This one outlives them.", Required: true},
+		"rotation_period":     {Type: framework.TypeInt64, Description: "Seconds between replacements of the shared token.", Required: true},
+		"last_vault_rotation": {Type: framework.TypeTime, Description: "When this token was bought.", Required: true},
+		"region":              {Type: framework.TypeString, Description: "Region of the config.", Required: true},
+		"api_url":             {Type: framework.TypeString, Description: "URL of the API manager that takes the token.", Required: true},
+	}
+}
+
+// tokenLease is the kind of lease that reads with lease=true are answered with.
+func (b *backend) tokenLease() *framework.Secret {
+	return &framework.Secret{
+		Type:   tokenLeaseType,
+		Fields: tokenResponseFields(),
+		Revoke: b.tokenRevoke,
+	}
+}
+
+func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	return b.answerToken(ctx, req, d, "read token", func(e *entry, least time.Duration) (tokensource.Answer, error) {
+		if e.config.Cache {
+			return e.source.Read(ctx, least)
+		}
+		return buyToken(ctx, e, least)
+	})
+}
+
+func (b *backend) tokenUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	return b.answerToken(ctx, req, d, "generate token", func(e *entry, least time.Duration) (tokensource.Answer, error) {
+		return buyToken(ctx, e, least)
+	})
+}
+
+func buyToken(ctx context.Context, e *entry, least time.Duration) (tokensource.Answer, error) {
+	lease, err := e.source.Buy(ctx, least)
+	return tokensource.Answer{Lease: lease}, err
+}
+
+// answerToken gets a token of the request's config. If the config is replaced
+// while the token is waited for, it starts over with the new one, so that no
+// answer carries a token of a key that is no longer stored.
+func (b *backend) answerToken(ctx context.Context, req *logical.Request, d *framework.FieldData, operation string, get func(*entry, time.Duration) (tokensource.Answer, error)) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	least := time.Duration(d.Get("min_ttl").(int)) * time.Second
+	if least > maxMinTTL || least < 0 {
+		return answerError(operation, fieldError("min_ttl", "takes a duration of at most a year"))
+	}
+	for {
+		e, err := b.entry(ctx, req.Storage, name)
+		if err != nil {
+			return answerError(operation, err)
+		}
+		if e == nil {
+			return answerError(operation, noSuchConfig(name))
+		}
+		if e.config.Lease && b.isPerformanceStandby() {
+			return nil, logical.ErrReadOnly // Leases are written, so Vault forwards the read.
+		}
+		answer, err := get(e, least)
+		if errors.Is(err, tokensource.ErrClosed) && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return answerError(operation, err)
+		}
+		return b.tokenResponse(name, e.config, answer), nil
+	}
+}
+
+func (b *backend) isPerformanceStandby() bool {
+	system := b.System()
+	return system != nil && system.ReplicationState().HasState(consts.ReplicationPerformanceStandby)
+}
+
+func (b *backend) tokenResponse(name string, c *config, a tokensource.Answer) *logical.Response {
+	now := time.Now()
+	data := map[string]any{
+		"token":               string(a.Value),
+		"token_type":          a.Type,
+		"token_id":            a.ID,
+		"expires_at":          a.ExpiresAt.Format(time.RFC3339),
+		"ttl":                 a.TTL(now),
+		"rotation_period":     a.RotationPeriod(),
+		"last_vault_rotation": a.BoughtAt.UTC().Format(time.RFC3339),
+		"region":              c.Region,
+		"api_url":             c.apiURL(),
+	}
+	resp := &logical.Response{Data: data}
+	if c.Lease {
+		resp = b.Secret(tokenLeaseType).Response(data, map[string]any{"config": name, "token_id": a.ID})
+		// Whole seconds rounded down: a lease never outlives its token.
+		resp.Secret.TTL = max(a.ExpiresAt.Sub(now).Truncate(time.Second), time.Second)
+		resp.Secret.MaxTTL = resp.Secret.TTL
+	}
+	if a.Stale {
+		resp.AddWarning(staleWarning(a))
+	}
+	return resp
+}
+
+func staleWarning(a tokensource.Answer) string {
+	expiry := a.ExpiresAt.Format(time.RFC3339)
+	if a.Why == nil {
+		return fmt.Sprintf("This token is due for replacement, and buying a newer one takes long. It is valid until %s.", expiry)
+	}
+	return fmt.Sprintf("This token is due for replacement, but no newer one could be bought: %s. It is valid until %s.", a.Why, expiry)
+}
+
+// tokenRevoke ends a lease. The JWT itself cannot be called back; what can be
+// done is to share it no longer. It needs neither the config nor the network, and
+// always succeeds.
+func (b *backend) tokenRevoke(_ context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	name, _ := req.Secret.InternalData["config"].(string)
+	id, _ := req.Secret.InternalData["token_id"].(string)
+	if e := b.entries.get(name); e != nil {
+		e.source.Drop(id)
+	}
+	return nil, nil
+}
+
+const tokenHelp = `
+Reads the token that all readers of a config share:
+
+    $ vault read <mount>/token/us-south
+
+A write buys one that nobody else gets:
+
+    $ vault write -f <mount>/token/us-south
+
+After ttl seconds a read gets a newer token; the present one is valid for some
+time longer, so whoever reads again after ttl never holds a dead one. Vault Agent
+does that by itself. A policy grants read, update, or both.
+`

@@ -57,8 +57,8 @@ func (l *Lease) presentable(now time.Time, least time.Duration) bool {
 // TTL is the whole seconds, rounded up, until a reader gets a newer token.
 func (l *Lease) TTL(now time.Time) int64 { return seconds(max(l.DueAt.Sub(now), 0)) }
 
-// RotationPeriod is the whole seconds between this token's purchase and its
+// RotationPeriod is the seconds, rounded, between this token's purchase and its
 // replacement, at least 1.
 func (l *Lease) RotationPeriod() int64 {
-	return max(int64(l.DueAt.Sub(l.BoughtAt)/time.Second), 1)
+	return max(int64(l.DueAt.Sub(l.BoughtAt).Round(time.Second)/time.Second), 1)
 }

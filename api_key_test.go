@@ -1,0 +1,60 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+func FuzzTheAPIKeyParser(f *testing.F) {
+	for _, seed := range []string{
+		"", "key", " key\n", `{"apikey":"key"}`, `{"APIKEY":" key "}`, `{"apikey":1}`, `{"apikey":"a","apiKey":"b"}`,
+		`{`, `[]`, `{"apikey":"{\"apikey\":\"x\"}"}`, "\x00", "k\u00e9y", strings.Repeat("k", 5000),
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, input string) {
+		key, err := parseAPIKey(input)
+		if err != nil {
+			if key != "" {
+				t.Fatal("a key came with an error")
+			}
+			if len(input) > 20 && strings.Contains(err.Error(), input) {
+				t.Fatal("the error quotes the input")
+			}
+			return
+		}
+		if key == "" || len(key) > maxAPIKeyLength || strings.ContainsFunc(key, notInKey) {
+			t.Fatalf("a key of %d bytes passed", len(key))
+		}
+	})
+}
+
+func FuzzTheURLCheck(f *testing.F) {
+	for _, seed := range []string{
+		"https://a.example", "http://localhost:1/", "http://[::1]/", "http://127.0.0.1.example", "https://u@h", "https://h#f",
+		"HTTP://LOCALHOST", "//h", "https:h", "http://127.1/", "http://2130706433/", "http://localhost.@x/",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		if checkURL(raw) == nil && !strings.HasPrefix(strings.ToLower(raw), "http") {
+			t.Fatal("another scheme passed")
+		}
+	})
+}
+
+func TestASecretSentAsJSONIsTurnedBackIntoText(t *testing.T) {
+	req := &logical.Request{Data: map[string]any{"api_key": map[string]any{"apikey": "k"}, "region": map[string]any{"a": 1}}}
+	stringifySecretFields(req)
+	if req.Data["api_key"] != `{"apikey":"k"}` {
+		t.Error("api_key is not the object's JSON")
+	}
+	if _, ok := req.Data["region"].(map[string]any); !ok {
+		t.Error("another field was touched")
+	}
+}

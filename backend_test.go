@@ -1,0 +1,285 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+)
+
+const testKey = "0Kq3-canary-key-Zz9"
+
+// mount is a backend with a storage that can fail and a simulated service.
+type mount struct {
+	*testing.T
+	backend *backend
+	storage *failingStorage
+	sim     *apicsim.Sim
+	server  *apicsim.Server
+}
+
+func newMount(t *testing.T) *mount {
+	t.Helper()
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := apicsim.Start(sim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	m := &mount{T: t, storage: &failingStorage{Storage: &logical.InmemStorage{}}, sim: sim, server: server}
+	m.restart()
+	return m
+}
+
+// restart replaces the backend by a new one on the same storage, as an unseal or
+// a plugin reload does.
+func (m *mount) restart() {
+	m.Helper()
+	if m.backend != nil {
+		m.backend.Cleanup(context.Background())
+	}
+	made, err := Factory(context.Background(), &logical.BackendConfig{
+		Logger:      hclog.NewNullLogger(),
+		System:      logical.TestSystemView(),
+		StorageView: m.storage,
+	})
+	if err != nil {
+		m.Fatal(err)
+	}
+	m.backend = made.(*backend)
+	m.Cleanup(func() { made.Cleanup(context.Background()) })
+}
+
+// do sends a request and holds a successful answer against the schema that the
+// path declares for it.
+func (m *mount) do(op logical.Operation, path string, data map[string]any) (*logical.Response, error) {
+	m.Helper()
+	if data == nil {
+		data = map[string]any{}
+	}
+	resp, err := m.backend.HandleRequest(context.Background(), &logical.Request{
+		Operation: op, Path: path, Data: data, Storage: m.storage,
+	})
+	if err == nil && resp != nil && !resp.IsError() && len(resp.Data) > 0 {
+		route := m.backend.Route(path)
+		schema.ValidateResponse(m.T, schema.GetResponseSchema(m.T, route, op), resp, true)
+		requireDeclared(m.T, route, op, resp)
+	}
+	return resp, err
+}
+
+// requireDeclared fails for a field that an answer has and its schema lacks,
+// which the SDK's own check lets pass.
+func requireDeclared(t *testing.T, route *framework.Path, op logical.Operation, resp *logical.Response) {
+	t.Helper()
+	declared := schema.GetResponseSchema(t, route, op).Fields
+	for field := range resp.Data {
+		if declared[field] == nil {
+			t.Fatalf("answer has the undeclared field %q", field)
+		}
+	}
+}
+
+func (m *mount) must(op logical.Operation, path string, data map[string]any) *logical.Response {
+	m.Helper()
+	resp, err := m.do(op, path, data)
+	if err != nil {
+		m.Fatalf("%s %s: %v", op, path, err)
+	}
+	if resp.IsError() {
+		m.Fatalf("%s %s: %v", op, path, resp.Error())
+	}
+	return resp
+}
+
+// failure is the status and text that a client of Vault would see.
+func (m *mount) failure(op logical.Operation, path string, data map[string]any) (status int, text string) {
+	m.Helper()
+	resp, err := m.do(op, path, data)
+	if err == nil && !resp.IsError() {
+		m.Fatalf("%s %s succeeded, which it must not", op, path)
+	}
+	status, responseErr := logical.RespondErrorCommon(&logical.Request{Operation: op}, resp, err)
+	logical.AdjustErrorStatusCode(&status, err)
+	return status, responseErr.Error()
+}
+
+// configData is a config that the simulated service accepts, with overrides.
+func (m *mount) configData(overrides map[string]any) map[string]any {
+	data := map[string]any{
+		"api_key":     testKey,
+		"token_url":   m.server.URL() + "/apikey",
+		"api_url":     m.server.URL(),
+		"max_retries": 0,
+	}
+	for field, value := range overrides {
+		if value == nil {
+			delete(data, field)
+			continue
+		}
+		data[field] = value
+	}
+	return data
+}
+
+func (m *mount) writeConfig(name string, overrides map[string]any) {
+	m.Helper()
+	m.must(logical.CreateOperation, "config/"+name, m.configData(overrides))
+}
+
+// readToken returns the answer's data.
+func (m *mount) readToken(name string) map[string]any {
+	m.Helper()
+	return m.must(logical.ReadOperation, "token/"+name, nil).Data
+}
+
+// failingStorage fails the call that is so many away, counting all kinds, and
+// counts calls.
+type failingStorage struct {
+	logical.Storage
+	calls  atomic.Int64
+	failAt atomic.Int64
+}
+
+var errStorage = errors.New("injected storage failure")
+
+// failNth makes the n-th call from now fail, and only that one.
+func (s *failingStorage) failNth(n int64) { s.failAt.Store(s.calls.Load() + n) }
+
+func (s *failingStorage) step() error {
+	if s.calls.Add(1) == s.failAt.Load() {
+		return errStorage
+	}
+	return nil
+}
+
+func (s *failingStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	if err := s.step(); err != nil {
+		return nil, err
+	}
+	return s.Storage.Get(ctx, key)
+}
+
+func (s *failingStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	if err := s.step(); err != nil {
+		return err
+	}
+	return s.Storage.Put(ctx, entry)
+}
+
+func (s *failingStorage) Delete(ctx context.Context, key string) error {
+	if err := s.step(); err != nil {
+		return err
+	}
+	return s.Storage.Delete(ctx, key)
+}
+
+func (s *failingStorage) List(ctx context.Context, prefix string) ([]string, error) {
+	if err := s.step(); err != nil {
+		return nil, err
+	}
+	return s.Storage.List(ctx, prefix)
+}
+
+func TestTheFactoryTouchesNeitherStorageNorSystemView(t *testing.T) {
+	made, err := Factory(context.Background(), &logical.BackendConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if made.Type() != logical.TypeLogical {
+		t.Fatalf("type is %v", made.Type())
+	}
+}
+
+func TestTheBackendReportsTheVersionItWasBuiltWith(t *testing.T) {
+	made, err := FactoryWithVersion("v1.2.3")(context.Background(), &logical.BackendConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := made.(logical.PluginVersioner).PluginVersion().Version; got != "v1.2.3" {
+		t.Fatalf("version is %q", got)
+	}
+}
+
+func TestConfigsAreSealWrappedUnderAPrefixThatMatches(t *testing.T) {
+	paths := newBackend(developmentVersion).SpecialPaths()
+	if len(paths.SealWrapStorage) != 1 || paths.SealWrapStorage[0] != "config/" {
+		t.Fatalf("seal-wrapped are %q", paths.SealWrapStorage)
+	}
+	if len(paths.Unauthenticated) != 0 {
+		t.Fatalf("open to everybody are %q", paths.Unauthenticated)
+	}
+}
+
+func TestAPanicInAHandlerIsAnsweredWith500AndDoesNotQuoteItsValue(t *testing.T) {
+	m := newMount(t)
+	m.backend.Paths = append(m.backend.Paths, &framework.Path{
+		Pattern: "panic",
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+					panic(testKey)
+				},
+			},
+		},
+	})
+	status, text := m.failure(logical.ReadOperation, "panic", nil)
+	if status != 500 {
+		t.Fatalf("status is %d", status)
+	}
+	requireNoKey(t, text)
+}
+
+func TestTheReplicationStateIsAskedForOnceForManyRequests(t *testing.T) {
+	asked := &countingSystemView{SystemView: logical.TestSystemView()}
+	view := &systemView{SystemView: asked}
+	for range 1000 {
+		view.ReplicationState()
+	}
+	if got := asked.calls.Load(); got > 2 {
+		t.Fatalf("asked %d times", got)
+	}
+}
+
+type countingSystemView struct {
+	logical.SystemView
+	calls atomic.Int64
+}
+
+func (v *countingSystemView) ReplicationState() consts.ReplicationState {
+	v.calls.Add(1)
+	return v.SystemView.ReplicationState()
+}
+
+func TestEveryOperationHasAnOperationIDASummaryAndResponses(t *testing.T) {
+	for _, path := range newBackend(developmentVersion).Paths {
+		if path.HelpSynopsis == "" || path.HelpDescription == "" {
+			t.Errorf("%s has no help", path.Pattern)
+		}
+		for op, handler := range path.Operations {
+			p := handler.Properties()
+			if p.Summary == "" || len(p.Responses) == 0 || p.DisplayAttrs == nil || p.DisplayAttrs.OperationSuffix == "" {
+				t.Errorf("%s of %s lacks a summary, responses or an operation id", op, path.Pattern)
+			}
+		}
+		for name, field := range path.Fields {
+			if field.Description == "" {
+				t.Errorf("field %s of %s has no description", name, path.Pattern)
+			}
+		}
+	}
+}

@@ -1,0 +1,46 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"sync"
+	"testing"
+)
+
+func TestOneNamesLockKeepsOthersOutAndNoOtherName(t *testing.T) {
+	var locks nameLocks
+	unlock := locks.lock("a")
+	locks.lock("b")()
+	entered := make(chan struct{})
+	go func() {
+		defer locks.lock("a")()
+		close(entered)
+	}()
+	select {
+	case <-entered:
+		t.Fatal("two held the same lock")
+	default:
+	}
+	unlock()
+	<-entered
+}
+
+func TestNoLockIsKeptForANameNobodyUses(t *testing.T) {
+	var locks nameLocks
+	var users sync.WaitGroup
+	count := 0
+	for range 100 {
+		users.Go(func() {
+			defer locks.lock("a")()
+			count++
+		})
+	}
+	users.Wait()
+	if count != 100 {
+		t.Fatalf("%d of 100 held the lock", count)
+	}
+	if len(locks.byName) != 0 {
+		t.Fatalf("%d locks are left", len(locks.byName))
+	}
+}

@@ -1,0 +1,310 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package tokenservice_test
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+)
+
+const testKey = "0Kq3+canary/key=Zz9"
+
+// exchange is one key's way to a simulated service.
+type exchange struct {
+	sim     *apicsim.Sim
+	server  *apicsim.Server
+	service tokenservice.Service
+}
+
+func newExchange(t *testing.T, timeout time.Duration, retries int) *exchange {
+	t.Helper()
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := apicsim.Start(sim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	return &exchange{sim: sim, server: server, service: newLogin(t, server.URL()+"/apikey", "", timeout, retries)}
+}
+
+func newLogin(t *testing.T, tokenURL, caPEM string, timeout time.Duration, retries int) tokenservice.Service {
+	t.Helper()
+	var transports tokenservice.Transports
+	transport, release, err := transports.Acquire(caPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	service, err := tokenservice.New(tokenservice.Options{
+		Kind: tokenservice.Login, TokenURL: tokenURL, APIKey: testKey, Transport: transport,
+		RequestTimeout: timeout, MaxRetries: retries,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return service
+}
+
+// requireSilent fails if the text gives away the key in a form that it was sent
+// in. It does not print what it searches.
+func requireSilent(t *testing.T, text string) {
+	t.Helper()
+	forms := []string{testKey, url.QueryEscape(testKey), url.PathEscape(testKey), base64.StdEncoding.EncodeToString([]byte(testKey))}
+	for _, form := range forms {
+		if strings.Contains(text, form) {
+			t.Fatal("the text gives the key away")
+		}
+	}
+}
+
+func failure(t *testing.T, err error) *tokenservice.Error {
+	t.Helper()
+	var failed *tokenservice.Error
+	if !errors.As(err, &failed) {
+		t.Fatalf("the error is a %T, want a *tokenservice.Error", err)
+	}
+	requireSilent(t, fmt.Sprintf("%s %+v %#v", err, err, *failed))
+	return failed
+}
+
+func TestAKeyBuysATokenWithItsIdAndExpiry(t *testing.T) {
+	x := newExchange(t, 5*time.Second, 0)
+	token, err := x.service.Exchange(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued := x.sim.Issued()[0]
+	if token.ID != issued.ID || token.Type != "Bearer" || !token.ExpiresAt.Equal(issued.ExpiresAt.Truncate(time.Second)) {
+		t.Fatalf("got token %s of type %s until %s", token.ID, token.Type, token.ExpiresAt)
+	}
+	if token.ExpiresAt.Location() != time.UTC {
+		t.Fatal("the expiry is not in UTC")
+	}
+	if me := callMe(t, x.server.URL(), string(token.Value)); me != http.StatusOK {
+		t.Fatalf("/v1/me answered %d", me)
+	}
+}
+
+func callMe(t *testing.T, base, bearer string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+"/v1/me", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+bearer)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode
+}
+
+func TestASecretIsNotPrintedByAnyVerb(t *testing.T) {
+	token := tokenservice.Token{Value: testKey}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		requireSilent(t, fmt.Sprintf(verb, token.Value))
+		requireSilent(t, fmt.Sprintf(verb, token))
+	}
+}
+
+// TestEveryFaultEndsInARightTokenOrAClearError is the list of what a service may
+// do wrong and what comes of it. An empty reason stands for a right token.
+func TestEveryFaultEndsInARightTokenOrAClearError(t *testing.T) {
+	cases := []struct {
+		fault   apicsim.Fault
+		outcome tokenservice.Outcome
+		reason  string
+	}{
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 400}, tokenservice.Refused, "refused the API key (HTTP 400)"},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 401}, tokenservice.Refused, "refused the API key (HTTP 401)"},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 403}, tokenservice.Refused, "refused the API key (HTTP 403)"},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 404}, tokenservice.Refused, "has no such address (HTTP 404)"},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 415}, tokenservice.Refused, "refused the request (HTTP 415)"},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 429}, tokenservice.Unavailable, "asks to be called less often (HTTP 429)"},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 500}, tokenservice.Unavailable, "failed with HTTP 500"},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 503}, tokenservice.Unavailable, "failed with HTTP 503"},
+		{apicsim.Fault{Kind: apicsim.KindReset}, tokenservice.Unavailable, "broke the connection off"},
+		{apicsim.Fault{Kind: apicsim.KindResetMidBody}, tokenservice.Unavailable, "broke the connection off"},
+		{apicsim.Fault{Kind: apicsim.KindHang}, tokenservice.Unavailable, "did not answer in time"},
+		{apicsim.Fault{Kind: apicsim.KindTrickle}, tokenservice.Unavailable, "did not answer in time"},
+		{apicsim.Fault{Kind: apicsim.KindEndlessBody}, tokenservice.Unavailable, "more than 64 KiB"},
+		{apicsim.Fault{Kind: apicsim.KindRedirect}, tokenservice.Unavailable, "redirected to another address on the same host (HTTP 307)"},
+		{apicsim.Fault{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/apikey"}, tokenservice.Unavailable, "redirected to another host (HTTP 307)"},
+		{apicsim.Fault{Kind: apicsim.KindGzip}, 0, ""},
+		{apicsim.Fault{Kind: apicsim.KindGzipBroken}, tokenservice.Unavailable, "compression is broken"},
+		{apicsim.Fault{Kind: apicsim.KindNotJSON}, tokenservice.Unavailable, "not JSON"},
+		{apicsim.Fault{Kind: apicsim.KindEmptyBody}, tokenservice.Unavailable, "not JSON"},
+		{apicsim.Fault{Kind: apicsim.KindNoJWT}, tokenservice.Unavailable, "without a token"},
+		{apicsim.Fault{Kind: apicsim.KindJWTNotString}, tokenservice.Unavailable, "another shape"},
+		{apicsim.Fault{Kind: apicsim.KindNotJWT}, tokenservice.Unavailable, "not a JWT"},
+		{apicsim.Fault{Kind: apicsim.KindInvalidUTF8}, tokenservice.Unavailable, "not"},
+		{apicsim.Fault{Kind: apicsim.KindNoExp}, tokenservice.Unavailable, "does not say when it expires"},
+		{apicsim.Fault{Kind: apicsim.KindExpired}, tokenservice.Unavailable, "compare this host's clock"},
+		{apicsim.Fault{Kind: apicsim.KindExpString}, tokenservice.Unavailable, "not a JWT"},
+		{apicsim.Fault{Kind: apicsim.KindExpFloat}, 0, ""},
+		{apicsim.Fault{Kind: apicsim.KindExpFar}, tokenservice.Unavailable, "more than a year"},
+		{apicsim.Fault{Kind: apicsim.KindLargeToken}, 0, ""},
+		{apicsim.Fault{Kind: apicsim.KindHugeToken}, tokenservice.Unavailable, "more than 64 KiB"},
+		{apicsim.Fault{Kind: apicsim.KindNoJTI}, 0, ""},
+		{apicsim.Fault{Kind: apicsim.KindJTIEcho}, 0, ""},
+		{apicsim.Fault{Kind: apicsim.KindDuplicateJWT}, 0, ""},
+	}
+	for _, c := range cases {
+		t.Run(fmt.Sprintf("%s %d", c.fault.Kind, c.fault.Status), func(t *testing.T) {
+			x := newExchange(t, time.Second, 0)
+			x.sim.Inject(c.fault)
+			token, err := x.service.Exchange(context.Background())
+			if c.reason == "" {
+				requireRightToken(t, token, err)
+				return
+			}
+			failed := failure(t, err)
+			if failed.Outcome != c.outcome || !strings.Contains(err.Error(), c.reason) {
+				t.Fatalf("outcome %d: %s", failed.Outcome, err)
+			}
+			if host := strings.TrimPrefix(x.server.URL(), "http://"); !strings.Contains(err.Error(), "the login token service at "+host) {
+				t.Fatalf("the service and host are not named: %s", err)
+			}
+			if got := x.sim.Counts().Exchanges; got != 1 {
+				t.Fatalf("%d requests were sent", got)
+			}
+		})
+	}
+}
+
+func requireRightToken(t *testing.T, token *tokenservice.Token, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token.Value == "" || token.ID == "" || token.Type != "Bearer" {
+		t.Fatalf("token %q of type %q", token.ID, token.Type)
+	}
+	if left := time.Until(token.ExpiresAt); left < time.Minute || left > 2*time.Hour {
+		t.Fatalf("the token lives for %s", left)
+	}
+	requireSilent(t, token.ID)
+}
+
+func TestARefusedConnectionIsRetriedAndNamed(t *testing.T) {
+	x := newExchange(t, time.Second, 1)
+	if err := x.server.Refuse(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := x.service.Exchange(context.Background())
+	failed := failure(t, err)
+	if failed.Attempts != 2 || !strings.Contains(err.Error(), "refused the connection (2 attempts, ") {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatMayPassIsRetriedAndWhatMayNotIsNot(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		fault    apicsim.Fault
+		attempts int
+		succeeds bool
+	}{
+		{"a reset connection", apicsim.Fault{Kind: apicsim.KindReset, Times: 1}, 2, true},
+		{"an answer that broke off", apicsim.Fault{Kind: apicsim.KindResetMidBody, Times: 1}, 2, true},
+		{"a 503", apicsim.Fault{Kind: apicsim.KindStatus, Status: 503, Times: 2}, 3, true},
+		{"a 503 that stays", apicsim.Fault{Kind: apicsim.KindStatus, Status: 503}, 3, false},
+		{"a 429 that asks for no wait", apicsim.Fault{Kind: apicsim.KindStatus, Status: 429, RetryAfter: "0", Times: 1}, 2, true},
+		{"a 429 that asks for a long wait", apicsim.Fault{Kind: apicsim.KindStatus, Status: 429, RetryAfter: "600"}, 1, false},
+		{"a 401", apicsim.Fault{Kind: apicsim.KindStatus, Status: 401, Times: 1}, 1, false},
+		{"a 404", apicsim.Fault{Kind: apicsim.KindStatus, Status: 404, Times: 1}, 1, false},
+		{"a redirect", apicsim.Fault{Kind: apicsim.KindRedirect, Times: 1}, 1, false},
+		{"an endless answer", apicsim.Fault{Kind: apicsim.KindEndlessBody, Times: 1}, 1, false},
+		{"nonsense", apicsim.Fault{Kind: apicsim.KindNotJSON, Times: 1}, 1, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x := newExchange(t, 2*time.Second, 2)
+			x.sim.Inject(c.fault)
+			_, err := x.service.Exchange(context.Background())
+			if (err == nil) != c.succeeds {
+				t.Fatalf("error is %v", err)
+			}
+			if got := x.sim.Counts().Exchanges; got != c.attempts {
+				t.Fatalf("%d attempts, want %d", got, c.attempts)
+			}
+		})
+	}
+}
+
+func TestARetryAfterIsPassedOn(t *testing.T) {
+	for value, want := range map[string]time.Duration{
+		"600": 10 * time.Minute, "999999999": time.Hour, "-5": 0, "soon": 0, "": 0,
+		time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat): 0,
+	} {
+		t.Run(value, func(t *testing.T) {
+			x := newExchange(t, time.Second, 0)
+			x.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 429, RetryAfter: value})
+			_, err := x.service.Exchange(context.Background())
+			if got := failure(t, err).RetryAfter; got != want {
+				t.Fatalf("got %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+func TestTheCallersDeadlineEndsTheAttempts(t *testing.T) {
+	x := newExchange(t, 10*time.Second, 10)
+	x.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	_, err := x.service.Exchange(ctx)
+	failure(t, err)
+	if got := x.sim.Counts().Exchanges; got > 4 {
+		t.Fatalf("%d attempts in a fraction of a second", got)
+	}
+}
+
+func TestTheKeyIsNotSentAlongWithARedirect(t *testing.T) {
+	var seen []string
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		seen = append(seen, r.URL.Path)
+	}))
+	defer elsewhere.Close()
+	x := newExchange(t, time.Second, 2)
+	x.sim.Inject(apicsim.Fault{Kind: apicsim.KindRedirect, RedirectTo: elsewhere.URL + "/stolen"})
+	_, err := x.service.Exchange(context.Background())
+	failure(t, err)
+	if len(seen) != 0 {
+		t.Fatalf("%d requests followed the redirect", len(seen))
+	}
+}
+
+func TestOnlyTheConfiguredAuthorityIsTrusted(t *testing.T) {
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := apicsim.StartTLS(sim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	_, err = newLogin(t, server.URL()+"/apikey", "", time.Second, 2).Exchange(context.Background())
+	if failed := failure(t, err); failed.Attempts != 1 || !strings.Contains(err.Error(), "certificate that is not trusted") {
+		t.Fatal(err)
+	}
+	if _, err := newLogin(t, server.URL()+"/apikey", server.CACertPEM(), time.Second, 0).Exchange(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}

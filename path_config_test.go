@@ -1,0 +1,462 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+)
+
+// requireNoKey never prints what it searches.
+func requireNoKey(t *testing.T, text string) {
+	t.Helper()
+	if strings.Contains(text, testKey) {
+		t.Fatal("the text holds the API key")
+	}
+}
+
+func TestAConfigIsReadBackWithoutItsKey(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	data := m.must(logical.ReadOperation, "config/us-south", nil).Data
+	encoded, err := json.Marshal(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	requireNoKey(t, string(encoded))
+	want := map[string]any{
+		"token_service": "login", "region": "us-south",
+		"token_url": m.server.URL() + "/apikey", "api_url": m.server.URL(),
+		"request_timeout": int64(10), "max_retries": 0, "refresh_before": int64(0),
+		"cache": true, "lease": false, "ca_cert": "",
+	}
+	for field, value := range want {
+		if data[field] != value {
+			t.Errorf("%s is %v, want %v", field, data[field], value)
+		}
+	}
+	if _, ok := data["api_key"]; ok {
+		t.Error("api_key is answered")
+	}
+}
+
+func TestDefaultURLsFollowTheRegion(t *testing.T) {
+	m := newMount(t)
+	m.must(logical.CreateOperation, "config/us-south", map[string]any{"api_key": testKey, "verify": false})
+	data := m.must(logical.ReadOperation, "config/us-south", nil).Data
+	if data["token_url"] != "https://login.service.us-south.apiconnect.ibmcloud.com/apikey" {
+		t.Errorf("token_url is %v", data["token_url"])
+	}
+	if data["api_url"] != "https://apimanager.us-south.apiconnect.cloud.ibm.com" {
+		t.Errorf("api_url is %v", data["api_url"])
+	}
+}
+
+func TestAConfigWhoseNameIsNoRegionNeedsARegionOrBothURLs(t *testing.T) {
+	m := newMount(t)
+	status, text := m.failure(logical.CreateOperation, "config/Prod_1", map[string]any{"api_key": testKey, "verify": false})
+	if status != 400 || !strings.HasPrefix(text, "region ") {
+		t.Fatalf("answered %d %s", status, text)
+	}
+	m.writeConfig("Prod_1", nil)
+	m.readToken("Prod_1")
+}
+
+func TestTheKeyMayComeAsADownloadedFile(t *testing.T) {
+	for name, key := range map[string]any{
+		"the bare key":              testKey,
+		"the bare key and newline":  testKey + "\n",
+		"the console's apikey.json": `{"name":"n","description":"","createdAt":"2026-01-01T00:00+0000","apikey":"` + testKey + `"}`,
+		"a capitalised member":      `{"Apikey":"` + testKey + `"}`,
+		"a JSON object in the body": map[string]any{"name": "n", "apikey": testKey},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMount(t)
+			m.writeConfig("us-south", map[string]any{"api_key": key})
+			m.readToken("us-south")
+		})
+	}
+}
+
+func TestBadInputIsRefusedNamesTheFieldAndChangesNothing(t *testing.T) {
+	cases := []struct {
+		name, field string
+		data        map[string]any
+	}{
+		{"an empty key", "api_key", map[string]any{"api_key": ""}},
+		{"a key of white space", "api_key", map[string]any{"api_key": " \t\n"}},
+		{"a key with control characters", "api_key", map[string]any{"api_key": "abc\x00def"}},
+		{"a key with a space inside", "api_key", map[string]any{"api_key": "abc def"}},
+		{"a key with non-ASCII characters", "api_key", map[string]any{"api_key": "schlüssel"}},
+		{"an endless key", "api_key", map[string]any{"api_key": strings.Repeat("k", maxAPIKeyLength+1)}},
+		{"JSON that is no apikey.json", "api_key", map[string]any{"api_key": `{"name":"x"}`}},
+		{"JSON with two keys", "api_key", map[string]any{"api_key": `{"apikey":"a","ApiKey":"b"}`}},
+		{"JSON whose key is a number", "api_key", map[string]any{"api_key": `{"apikey":5}`}},
+		{"JSON that does not parse", "api_key", map[string]any{"api_key": `{"apikey":`}},
+		{"a list of keys", "api_key", map[string]any{"api_key": []any{testKey}}},
+		{"a null key", "api_key", map[string]any{"api_key": nil}},
+		{"an unknown token service", "token_service", map[string]any{"token_service": "ftp"}},
+		{"a region that is no DNS label", "region", map[string]any{"region": "us south"}},
+		{"a region that would leave its place in the URL", "region", map[string]any{"region": "evil.example/"}},
+		{"a region that is too long", "region", map[string]any{"region": strings.Repeat("a", 64)}},
+		{"http off loopback", "token_url", map[string]any{"token_url": "http://login.example/apikey"}},
+		{"http to a host that begins like loopback", "token_url", map[string]any{"token_url": "http://127.0.0.1.example/"}},
+		{"a URL with user info", "token_url", map[string]any{"token_url": "https://u:p@login.example/"}},
+		{"a URL with a fragment", "api_url", map[string]any{"api_url": "https://login.example/#x"}},
+		{"a URL with a query", "token_url", map[string]any{"token_url": "https://login.example/?x=1"}},
+		{"a URL without a host", "token_url", map[string]any{"token_url": "https:///apikey"}},
+		{"another scheme", "api_url", map[string]any{"api_url": "ftp://login.example/"}},
+		{"a bad PEM", "ca_cert", map[string]any{"ca_cert": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"}},
+		{"a private key for a CA", "ca_cert", map[string]any{"ca_cert": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"}},
+		{"text for a CA", "ca_cert", map[string]any{"ca_cert": "trust me"}},
+		{"a negative timeout", "request_timeout", map[string]any{"request_timeout": "-5s"}},
+		{"a timeout of nothing", "request_timeout", map[string]any{"request_timeout": "0"}},
+		{"an absurd timeout", "request_timeout", map[string]any{"request_timeout": "1000h"}},
+		{"a timeout that is no duration", "request_timeout", map[string]any{"request_timeout": "soon"}},
+		{"negative retries", "max_retries", map[string]any{"max_retries": -1}},
+		{"absurd retries", "max_retries", map[string]any{"max_retries": 1000}},
+		{"a negative refresh_before", "refresh_before", map[string]any{"refresh_before": "-1h"}},
+		{"an absurd refresh_before", "refresh_before", map[string]any{"refresh_before": "9999h"}},
+		{"a cache that is no boolean", "cache", map[string]any{"cache": "perhaps"}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMount(t)
+			m.writeConfig("us-south", nil)
+			before := m.storedConfig("us-south")
+			data := map[string]any{"api_key": testKey}
+			for field, value := range c.data {
+				data[field] = value
+			}
+			for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
+				if op == logical.UpdateOperation && c.name == "a null key" {
+					continue // Only a merge patch can say null; see the next test.
+				}
+				status, text := m.failure(op, "config/us-south", data)
+				if status != 400 || !strings.Contains(text, c.field) {
+					t.Fatalf("%s answered %d %s", op, status, text)
+				}
+				requireNoKey(t, text)
+			}
+			if m.storedConfig("us-south") != before {
+				t.Fatal("the stored config changed")
+			}
+		})
+	}
+}
+
+func (m *mount) storedConfig(name string) string {
+	m.Helper()
+	entry, err := m.storage.Storage.Get(context.Background(), "config/"+name)
+	if err != nil {
+		m.Fatal(err)
+	}
+	if entry == nil {
+		return ""
+	}
+	return string(entry.Value)
+}
+
+func TestACreateWithoutAKeyIsRefused(t *testing.T) {
+	m := newMount(t)
+	for _, data := range []map[string]any{nil, {"api_key": nil}} {
+		status, text := m.failure(logical.CreateOperation, "config/us-south", data)
+		if status != 400 || !strings.HasPrefix(text, "api_key ") {
+			t.Fatalf("answered %d %s", status, text)
+		}
+	}
+}
+
+func TestNamesWithOddCharactersAreRefused(t *testing.T) {
+	m := newMount(t)
+	for _, name := range []string{"a/b", "a b", "-a", "a-", "ü", "a\x00", "..", "a%2Fb", strings.Repeat("a", 129)} {
+		status, text := m.failure(logical.CreateOperation, "config/"+name, m.configData(nil))
+		if status != 400 || !strings.HasPrefix(text, "name ") {
+			t.Errorf("%q: answered %d %s", name, status, text)
+		}
+	}
+	if names := m.must(logical.ListOperation, "config/", nil).Data["keys"]; names != nil {
+		t.Fatalf("stored are %v", names)
+	}
+}
+
+func TestAnUnknownFieldIsWarnedAbout(t *testing.T) {
+	m := newMount(t)
+	resp := m.must(logical.CreateOperation, "config/us-south", m.configData(map[string]any{"regoin": "x"}))
+	if resp == nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "regoin") {
+		t.Fatalf("answered %v", resp)
+	}
+}
+
+func TestAPartialUpdateChangesOnlyWhatItNames(t *testing.T) {
+	for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
+		t.Run(string(op), func(t *testing.T) {
+			m := newMount(t)
+			m.writeConfig("us-south", map[string]any{"request_timeout": "7s"})
+			before := m.must(logical.ReadOperation, "config/us-south", nil).Data
+			token := m.readToken("us-south")["token"]
+			m.must(op, "config/us-south", map[string]any{"max_retries": 5})
+			after := m.must(logical.ReadOperation, "config/us-south", nil).Data
+			before["max_retries"], before["updated_at"] = 5, after["updated_at"]
+			for field, value := range before {
+				if after[field] != value {
+					t.Errorf("%s became %v, was %v", field, after[field], value)
+				}
+			}
+			if m.readToken("us-south")["token"] != token || m.sim.Counts().Exchanges != 1 {
+				t.Error("a write without a key gave up the shared token")
+			}
+		})
+	}
+}
+
+func TestANullInAPatchSetsAFieldBackToItsDefault(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", map[string]any{"request_timeout": "7s", "max_retries": 5, "cache": false})
+	m.must(logical.PatchOperation, "config/us-south", map[string]any{"request_timeout": nil, "max_retries": nil, "cache": nil})
+	data := m.must(logical.ReadOperation, "config/us-south", nil).Data
+	if data["request_timeout"] != int64(10) || data["max_retries"] != 2 || data["cache"] != true {
+		t.Fatalf("config is %v", data)
+	}
+}
+
+func TestAPatchOfNothingIsRefused(t *testing.T) {
+	m := newMount(t)
+	status, text := m.failure(logical.PatchOperation, "config/us-south", m.configData(nil))
+	if status != 400 || !strings.Contains(text, `vault write <mount>/config/us-south api_key=`) {
+		t.Fatalf("answered %d %s", status, text)
+	}
+}
+
+func TestWhoeverDoesNotKnowTheKeyCannotSendItElsewhere(t *testing.T) {
+	ca := startTLS(t).CACertPEM()
+	for field, value := range map[string]any{
+		"region":    "eu-gb",
+		"token_url": "https://elsewhere.example/apikey",
+		"ca_cert":   ca,
+	} {
+		for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
+			t.Run(string(op)+" of "+field, func(t *testing.T) {
+				m := newMount(t)
+				m.writeConfig("us-south", nil)
+				before := m.storedConfig("us-south")
+				for _, verify := range []bool{true, false} {
+					status, text := m.failure(op, "config/us-south", map[string]any{field: value, "verify": verify})
+					if status != 400 || !strings.HasPrefix(text, "api_key ") {
+						t.Fatalf("answered %d %s", status, text)
+					}
+				}
+				if m.storedConfig("us-south") != before {
+					t.Fatal("the stored config changed")
+				}
+				m.must(op, "config/us-south", map[string]any{field: value, "verify": false, "api_key": testKey})
+			})
+		}
+	}
+}
+
+func TestResettingTheTokenURLIsAChangeOfDestinationToo(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	status, text := m.failure(logical.PatchOperation, "config/us-south", map[string]any{"token_url": nil})
+	if status != 400 || !strings.HasPrefix(text, "api_key ") {
+		t.Fatalf("answered %d %s", status, text)
+	}
+}
+
+func TestADestinationThatStaysTheSameNeedsNoKey(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	m.must(logical.UpdateOperation, "config/us-south", map[string]any{
+		"region": "us-south", "token_url": m.server.URL() + "/apikey", "token_service": "login", "ca_cert": "",
+	})
+}
+
+func TestAFailedVerificationStoresNothing(t *testing.T) {
+	m := newMount(t)
+	status, text := m.failure(logical.CreateOperation, "config/us-south", m.configData(map[string]any{"api_key": "another-key"}))
+	if status != 400 || !strings.Contains(text, "refused the API key") {
+		t.Fatalf("answered %d %s", status, text)
+	}
+	if m.storedConfig("us-south") != "" {
+		t.Fatal("the config was stored")
+	}
+	m.writeConfig("us-south", nil)
+	before := m.storedConfig("us-south")
+	m.failure(logical.UpdateOperation, "config/us-south", map[string]any{"api_key": "another-key"})
+	if m.storedConfig("us-south") != before {
+		t.Fatal("the stored config changed")
+	}
+	m.readToken("us-south")
+}
+
+func TestTheTokenThatVerificationBoughtBecomesTheSharedOne(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	m.readToken("us-south")
+	if got := m.sim.Counts().Exchanges; got != 1 {
+		t.Fatalf("%d exchanges", got)
+	}
+}
+
+func TestVerificationCanBeSkipped(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", map[string]any{"api_key": "another-key", "verify": false})
+	if got := m.sim.Counts().Exchanges; got != 0 {
+		t.Fatalf("%d exchanges", got)
+	}
+}
+
+func TestADeletedConfigIsGoneWithItsToken(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	resp := m.must(logical.DeleteOperation, "config/us-south", nil)
+	if len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "stay valid until they expire") {
+		t.Fatalf("warnings are %q", resp.Warnings)
+	}
+	if resp := m.must(logical.ReadOperation, "config/us-south", nil); resp != nil {
+		t.Fatal("the config is still there")
+	}
+	if status, _ := m.failure(logical.ReadOperation, "token/us-south", nil); status != 400 {
+		t.Fatalf("status is %d", status)
+	}
+	if resp := m.must(logical.DeleteOperation, "config/us-south", nil); resp != nil {
+		t.Fatal("a second delete answered something")
+	}
+}
+
+func TestAWriteThatAnotherWriteOvertookStoresNothing(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	stale := *m.backend.entries.get("us-south").config
+	stale.Revision++
+	m.must(logical.UpdateOperation, "config/us-south", map[string]any{"max_retries": 5})
+	fresh, err := m.backend.newEntry(&stale, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fresh.close()
+	err = m.backend.commitEntry(context.Background(), m.storage, "us-south", fresh)
+	if err == nil || !strings.Contains(err.Error(), "another write") {
+		t.Fatalf("error is %v", err)
+	}
+	if got := m.must(logical.ReadOperation, "config/us-south", nil).Data["max_retries"]; got != 5 {
+		t.Fatalf("max_retries is %v", got)
+	}
+}
+
+func TestAConfigOfANewerSchemaIsRefusedAndNeverRewritten(t *testing.T) {
+	m := newMount(t)
+	newer := `{"schema":2,"api_key":"` + testKey + `","revision":7}`
+	if err := m.storage.Put(context.Background(), &logical.StorageEntry{Key: "config/us-south", Value: []byte(newer)}); err != nil {
+		t.Fatal(err)
+	}
+	for _, request := range []struct {
+		op   logical.Operation
+		path string
+		data map[string]any
+	}{
+		{logical.ReadOperation, "config/us-south", nil},
+		{logical.UpdateOperation, "config/us-south", m.configData(nil)},
+		{logical.PatchOperation, "config/us-south", m.configData(nil)},
+		{logical.ReadOperation, "token/us-south", nil},
+	} {
+		status, text := m.failure(request.op, request.path, request.data)
+		if status != 500 || !strings.Contains(text, "newer version of the plugin") {
+			t.Errorf("%s %s answered %d %s", request.op, request.path, status, text)
+		}
+	}
+	if m.storedConfig("us-south") != newer {
+		t.Fatal("the entry was rewritten")
+	}
+}
+
+func TestAnEntryThatCannotBeDecodedIsNotQuoted(t *testing.T) {
+	m := newMount(t)
+	broken := `{"api_key":"` + testKey + `","max_retries":"` + testKey + `"}`
+	if err := m.storage.Put(context.Background(), &logical.StorageEntry{Key: "config/us-south", Value: []byte(broken)}); err != nil {
+		t.Fatal(err)
+	}
+	status, text := m.failure(logical.ReadOperation, "token/us-south", nil)
+	if status != 500 {
+		t.Fatalf("answered %d %s", status, text)
+	}
+	requireNoKey(t, text)
+}
+
+func TestAStorageFailureAtAnyCallLeavesTheStoredConfigAndTheTokenInForce(t *testing.T) {
+	for n := int64(1); ; n++ {
+		m := newMount(t)
+		m.writeConfig("us-south", nil)
+		before := m.storedConfig("us-south")
+		m.storage.failNth(n)
+		calls := m.storage.calls.Load()
+		resp, err := m.do(logical.UpdateOperation, "config/us-south", m.configData(map[string]any{"region": "eu-gb"}))
+		if m.storage.calls.Load() < calls+n {
+			if err != nil || resp.IsError() {
+				t.Fatalf("the undisturbed write failed: %v %v", resp, err)
+			}
+			if n < 3 {
+				t.Fatalf("only %d storage calls were tried", n-1)
+			}
+			return
+		}
+		status, responseErr := logical.RespondErrorCommon(&logical.Request{Operation: logical.UpdateOperation}, resp, err)
+		if status != 500 || !strings.Contains(responseErr.Error(), "write config") {
+			t.Fatalf("call %d: answered %d %v", n, status, responseErr)
+		}
+		if m.storedConfig("us-south") != before {
+			t.Fatalf("call %d: the stored config changed", n)
+		}
+		if got := m.readToken("us-south")["region"]; got != "us-south" {
+			t.Fatalf("call %d: the config in memory changed", n)
+		}
+	}
+}
+
+func TestAConfigThatAnotherNodeWroteIsReadAnew(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	m.readToken("us-south")
+	if err := m.storage.Delete(context.Background(), "config/us-south"); err != nil {
+		t.Fatal(err)
+	}
+	m.backend.InvalidateKey(context.Background(), "config/us-south")
+	if status, _ := m.failure(logical.ReadOperation, "token/us-south", nil); status != 400 {
+		t.Fatalf("status is %d", status)
+	}
+}
+
+func TestThePrivateCAOfAConfigIsTrusted(t *testing.T) {
+	m := newMount(t)
+	server := startTLS(t)
+	elsewhere := map[string]any{"token_url": server.URL() + "/apikey", "api_url": server.URL()}
+	status, text := m.failure(logical.CreateOperation, "config/us-south", m.configData(elsewhere))
+	if status != 502 || !strings.Contains(text, "certificate that is not trusted") {
+		t.Fatalf("answered %d %s", status, text)
+	}
+	elsewhere["ca_cert"] = server.CACertPEM()
+	m.writeConfig("us-south", elsewhere)
+	m.readToken("us-south")
+}
+
+func startTLS(t *testing.T) *apicsim.Server {
+	t.Helper()
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := apicsim.StartTLS(sim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	return server
+}

@@ -1,0 +1,298 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+)
+
+func TestAReadAnswersATokenAndWhereToUseIt(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	data := m.readToken("us-south")
+	issued := m.sim.Issued()
+	if len(issued) != 1 || data["token_id"] != issued[0].ID {
+		t.Fatalf("token_id is %v", data["token_id"])
+	}
+	if data["token_type"] != "Bearer" || data["region"] != "us-south" || data["api_url"] != m.server.URL() {
+		t.Fatalf("answered type %v, region %v, api_url %v", data["token_type"], data["region"], data["api_url"])
+	}
+	expiresAt, err := time.Parse(time.RFC3339, data["expires_at"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !expiresAt.Equal(issued[0].ExpiresAt.Truncate(time.Second)) {
+		t.Fatalf("expires_at is %v, want %v", expiresAt, issued[0].ExpiresAt)
+	}
+}
+
+// TestTheTimesOfAnAnswerAreWhatRotationAwareReadersParse holds the rules by
+// which Vault Agent and Vault Secrets Operator recognise a rotating secret
+// without a lease: Agent wants rotation_period and an integer ttl; the operator's
+// allowStaticCreds wants an RFC 3339 last_vault_rotation, a rotation_period of at
+// least 1 and a ttl of at least 0.
+func TestTheTimesOfAnAnswerAreWhatRotationAwareReadersParse(t *testing.T) {
+	m := newMount(t)
+	m.sim.SetTokenTTL(time.Hour)
+	m.writeConfig("us-south", nil)
+	data := m.readToken("us-south")
+	if ttl := data["ttl"].(int64); ttl < 2690 || ttl > 2700 {
+		t.Errorf("ttl is %d, want three quarters of an hour", ttl)
+	}
+	if period := data["rotation_period"].(int64); period < 2690 || period > 2700 {
+		t.Errorf("rotation_period is %d, want three quarters of an hour", period)
+	}
+	if _, err := time.Parse(time.RFC3339, data["last_vault_rotation"].(string)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReadersShareATokenAndAnUpdateBuysItsOwn(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	shared := m.readToken("us-south")["token_id"]
+	own := m.must(logical.UpdateOperation, "token/us-south", nil).Data["token_id"]
+	if own == shared {
+		t.Error("the update answered the shared token")
+	}
+	if m.readToken("us-south")["token_id"] != shared {
+		t.Error("the shared token changed")
+	}
+	if another := m.must(logical.UpdateOperation, "token/us-south", nil).Data["token_id"]; another == own {
+		t.Error("two updates answered the same token")
+	}
+}
+
+func TestWithoutCacheEveryReadBuysItsOwn(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", map[string]any{"cache": false, "verify": false})
+	if m.readToken("us-south")["token_id"] == m.readToken("us-south")["token_id"] {
+		t.Fatal("two reads answered the same token")
+	}
+}
+
+func TestColdReadersOfAConfigShareOneStorageReadAndOneExchange(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	m.restart()
+	storageCalls, exchanges := m.storage.calls.Load(), m.sim.Counts().Exchanges
+	m.sim.Inject(apicsim.Fault{Latency: 50 * time.Millisecond})
+	var readers sync.WaitGroup
+	for range 100 {
+		readers.Go(func() {
+			if _, err := m.backend.HandleRequest(context.Background(), &logical.Request{
+				Operation: logical.ReadOperation, Path: "token/us-south", Storage: m.storage,
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	readers.Wait()
+	if got := m.storage.calls.Load() - storageCalls; got != 1 {
+		t.Errorf("%d storage calls", got)
+	}
+	if got := m.sim.Counts().Exchanges - exchanges; got != 1 {
+		t.Errorf("%d exchanges", got)
+	}
+}
+
+func TestAReadOfAFreshTokenTouchesNoStorage(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	m.readToken("us-south")
+	before := m.storage.calls.Load()
+	for range 100 {
+		m.readToken("us-south")
+	}
+	if got := m.storage.calls.Load() - before; got != 0 {
+		t.Fatalf("%d storage calls", got)
+	}
+}
+
+func TestATokenWithTooLittleLifeLeftIsReplacedFirst(t *testing.T) {
+	m := newMount(t)
+	m.sim.SetTokenTTL(time.Minute)
+	m.writeConfig("us-south", nil)
+	m.sim.SetTokenTTL(time.Hour)
+	short := m.readToken("us-south")["token_id"]
+	m.must(logical.UpdateOperation, "config/us-south", map[string]any{"api_key": testKey})
+	long := m.must(logical.ReadOperation, "token/us-south", map[string]any{"min_ttl": "30m"}).Data["token_id"]
+	if long == short {
+		t.Fatal("the short-lived token was answered")
+	}
+}
+
+func TestMoreLifeThanTheServiceGivesIsAClearError(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation} {
+		status, text := m.failure(op, "token/us-south", map[string]any{"min_ttl": "5h"})
+		if status != 400 || !strings.HasPrefix(text, "min_ttl of 5h") {
+			t.Errorf("%s answered %d %s", op, status, text)
+		}
+	}
+}
+
+func TestAnUnknownConfigIsNamedTogetherWithTheCommandThatCreatesIt(t *testing.T) {
+	m := newMount(t)
+	for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation} {
+		status, text := m.failure(op, "token/us-south", nil)
+		if status != 400 || !strings.Contains(text, `no config "us-south"`) || !strings.Contains(text, "vault write <mount>/config/us-south api_key=@apikey.json") {
+			t.Errorf("%s answered %d %s", op, status, text)
+		}
+	}
+}
+
+func TestTheServicesFailuresMapToTheDocumentedStatus(t *testing.T) {
+	cases := []struct {
+		name   string
+		fault  apicsim.Fault
+		status int
+		says   string
+	}{
+		{"a refused key", apicsim.Fault{Kind: apicsim.KindStatus, Status: 401}, 400, "refused the API key (HTTP 401)"},
+		{"a wrong address", apicsim.Fault{Kind: apicsim.KindStatus, Status: 404}, 400, "no such address (HTTP 404)"},
+		{"a failing service", apicsim.Fault{Kind: apicsim.KindStatus, Status: 503}, 502, "failed with HTTP 503"},
+		{"a busy service", apicsim.Fault{Kind: apicsim.KindStatus, Status: 429, RetryAfter: "7"}, 502, "called less often"},
+		{"nonsense", apicsim.Fault{Kind: apicsim.KindNotJSON}, 502, "not JSON"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMount(t)
+			m.writeConfig("us-south", map[string]any{"verify": false})
+			m.sim.Inject(c.fault)
+			status, text := m.failure(logical.ReadOperation, "token/us-south", nil)
+			if status != c.status || !strings.Contains(text, c.says) {
+				t.Fatalf("answered %d %s", status, text)
+			}
+			requireNoKey(t, text)
+		})
+	}
+}
+
+func TestARememberedFailureIsAnsweredWithoutACallAndForgottenByAWrite(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", map[string]any{"verify": false})
+	m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503, RetryAfter: "60"})
+	m.failure(logical.ReadOperation, "token/us-south", nil)
+	exchanges := m.sim.Counts().Exchanges
+	status, text := m.failure(logical.ReadOperation, "token/us-south", nil)
+	if status != 503 || !strings.Contains(text, "next attempt is possible in") {
+		t.Fatalf("answered %d %s", status, text)
+	}
+	if m.sim.Counts().Exchanges != exchanges {
+		t.Fatal("the service was called")
+	}
+	m.sim.ClearFault()
+	m.must(logical.UpdateOperation, "config/us-south", map[string]any{"api_key": testKey, "verify": false})
+	m.readToken("us-south")
+}
+
+func TestALeaseIsNotRenewableAndEndsNoLaterThanItsToken(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", map[string]any{"lease": true})
+	secret := m.must(logical.ReadOperation, "token/us-south", nil).Secret
+	if secret == nil || secret.Renewable {
+		t.Fatalf("lease is %v", secret)
+	}
+	left := time.Until(m.sim.Issued()[0].ExpiresAt)
+	if secret.TTL > left+time.Second || secret.TTL < left-2*time.Second || secret.MaxTTL != secret.TTL {
+		t.Fatalf("lease lives %v and at most %v, the token %v", secret.TTL, secret.MaxTTL, left)
+	}
+}
+
+func TestRevokingALeaseDropsItsTokenAndNeedsNothingElse(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", map[string]any{"lease": true})
+	first := m.must(logical.ReadOperation, "token/us-south", nil)
+	m.revoke(first.Secret)
+	second := m.must(logical.ReadOperation, "token/us-south", nil)
+	if second.Data["token_id"] == first.Data["token_id"] {
+		t.Error("the revoked token is still shared")
+	}
+	m.revoke(first.Secret)
+	if m.readToken("us-south")["token_id"] != second.Data["token_id"] {
+		t.Error("revoking an old lease dropped a newer token")
+	}
+	m.must(logical.DeleteOperation, "config/us-south", nil)
+	m.server.Close()
+	m.revoke(second.Secret)
+}
+
+func (m *mount) revoke(secret *logical.Secret) {
+	m.Helper()
+	if _, err := m.backend.HandleRequest(context.Background(), &logical.Request{
+		Operation: logical.RevokeOperation, Path: "token/us-south", Secret: secret, Storage: m.storage,
+	}); err != nil {
+		m.Fatal(err)
+	}
+}
+
+func TestAPerformanceStandbyForwardsALeasedReadBeforeAnyExchange(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", map[string]any{"lease": true, "verify": false})
+	view := *logical.TestSystemView()
+	view.ReplicationStateVal = consts.ReplicationPerformanceStandby
+	if err := m.backend.Setup(context.Background(), &logical.BackendConfig{System: view}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := m.do(logical.ReadOperation, "token/us-south", nil)
+	if err != logical.ErrReadOnly {
+		t.Fatalf("error is %v", err)
+	}
+	if got := m.sim.Counts().Exchanges; got != 0 {
+		t.Fatalf("%d exchanges", got)
+	}
+}
+
+func TestNoReaderGetsATokenOfTheOldKeyAfterTheWriteOfANewOne(t *testing.T) {
+	m := newMount(t)
+	m.sim.AddKey("second-key")
+	m.writeConfig("us-south", map[string]any{"verify": false})
+	m.sim.Inject(apicsim.Fault{Latency: 200 * time.Millisecond})
+	slow := make(chan string, 1)
+	go func() {
+		resp, err := m.backend.HandleRequest(context.Background(), &logical.Request{
+			Operation: logical.ReadOperation, Path: "token/us-south", Storage: m.storage,
+		})
+		if err != nil {
+			t.Error(err)
+			slow <- ""
+			return
+		}
+		slow <- resp.Data["token_id"].(string)
+	}()
+	m.waitForExchanges(1)
+	m.must(logical.UpdateOperation, "config/us-south", map[string]any{"api_key": "second-key", "verify": false})
+	id := <-slow
+	for _, issued := range m.sim.Issued() {
+		if issued.ID == id && issued.KeyID != m.sim.KeyID("second-key") {
+			t.Fatal("the reader that waited got a token of the old key")
+		}
+	}
+	if m.readToken("us-south")["token_id"] != id {
+		t.Fatal("the reader that waited did not get the new shared token")
+	}
+}
+
+func (m *mount) waitForExchanges(n int) {
+	m.Helper()
+	deadline := time.After(10 * time.Second)
+	for m.sim.Counts().Exchanges < n {
+		select {
+		case <-deadline:
+			m.Fatal("the service was not called in time")
+		case <-time.After(time.Millisecond):
+		}
+	}
+}

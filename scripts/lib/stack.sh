@@ -87,6 +87,7 @@ stack_vault() {
       vault server -dev -dev-no-store-token -dev-listen-address="127.0.0.1:$port" -config=vault.hcl
     # Only the server that was started here knows the token, so that no other one on this port is taken for it.
     if stack_until "$stack_pid" vault token lookup; then
+      # shellcheck disable=SC2034 # dev.sh waits for it.
       stack_vault_pid=$stack_pid
       return
     fi

@@ -37,6 +37,7 @@ fi
 
 note "building $version ($commit)"
 mkdir -p bin
+trap 'rm -f bin/.*."$$"' EXIT
 for command in vault-plugin-secrets-apic apic-sim; do
   # Built beside its place and moved there: a Vault that runs the old file keeps it, and no half-written one is started.
   # VCS stamping is off because the flags below say the same, and it fails where git distrusts the checkout's owner.

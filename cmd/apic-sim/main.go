@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Command apic-sim serves the simulated API Connect services on loopback, for
-// trying the engine without an account at IBM.
+// trying the engine without an account at IBM. Under /_sim/ it takes faults to
+// inject; see apicsim.Sim.Control.
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -74,7 +76,10 @@ func serve(ctx context.Context, set settings, stdout, stderr io.Writer) error {
 	if set.latency > 0 {
 		sim.Inject(apicsim.Fault{Latency: set.latency})
 	}
-	server, err := apicsim.StartOn(sim, set.listen)
+	mux := http.NewServeMux()
+	mux.Handle("/", sim)
+	mux.Handle("/_sim/", http.StripPrefix("/_sim", sim.Control()))
+	server, err := apicsim.StartOn(mux, set.listen)
 	if err != nil {
 		return err
 	}

@@ -14,9 +14,9 @@ import (
 	"sync"
 )
 
-// Server serves a Sim on a loopback port, and can go away and come back there.
+// Server serves a simulation on a loopback port, and can go away and come back there.
 type Server struct {
-	sim       *Sim
+	handler   http.Handler
 	tlsConfig *tls.Config
 	caCert    string
 	addr      string
@@ -29,9 +29,10 @@ type Server struct {
 // Start serves http on a free port.
 func Start(sim *Sim) (*Server, error) { return StartOn(sim, "127.0.0.1:0") }
 
-// StartOn serves http on addr, which names a loopback host and a port.
-func StartOn(sim *Sim, addr string) (*Server, error) {
-	s := &Server{sim: sim, addr: addr}
+// StartOn serves a simulation, or a handler around one, with http on addr, which
+// names a loopback host and a port.
+func StartOn(handler http.Handler, addr string) (*Server, error) {
+	s := &Server{handler: handler, addr: addr}
 	return s, s.Accept()
 }
 
@@ -42,7 +43,7 @@ func StartTLS(sim *Sim) (*Server, error) {
 	lender := httptest.NewTLSServer(http.NotFoundHandler())
 	defer lender.Close()
 	s := &Server{
-		sim:       sim,
+		handler:   sim,
 		addr:      "127.0.0.1:0",
 		tlsConfig: &tls.Config{Certificates: lender.TLS.Certificates, MinVersion: tls.VersionTLS12},
 		caCert:    string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: lender.Certificate().Raw})),
@@ -78,7 +79,7 @@ func (s *Server) Accept() error {
 	if s.tlsConfig != nil {
 		listener = tls.NewListener(listener, s.tlsConfig)
 	}
-	server, done := &http.Server{Handler: s.sim, ErrorLog: log.New(io.Discard, "", 0)}, make(chan struct{})
+	server, done := &http.Server{Handler: s.handler, ErrorLog: log.New(io.Discard, "", 0)}, make(chan struct{})
 	s.server, s.done = server, done
 	go func() {
 		defer close(done)

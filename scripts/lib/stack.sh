@@ -74,6 +74,9 @@ stack_fail() {
   die "$1"
 }
 
+# stack_vault_up asks the server only once it has said that it is up: until then it may be somebody else who has its port.
+stack_vault_up() { grep -q '^Root Token:' vault.log && vault token lookup; }
+
 # stack_vault starts the Vault server on a free port. Vault can listen on port 0, but tells nobody which port that gave
 # it, so the only sure test of a port is to try it, and to try another when somebody else has it.
 stack_vault() {
@@ -85,8 +88,7 @@ stack_vault() {
     # The root token is in the environment and not on the command line, where every process of the machine could see it.
     VAULT_DEV_ROOT_TOKEN_ID=$VAULT_TOKEN stack_spawn vault.log \
       vault server -dev -dev-no-store-token -dev-listen-address="127.0.0.1:$port" -config=vault.hcl
-    # Only the server that was started here knows the token, so that no other one on this port is taken for it.
-    if stack_until "$stack_pid" vault token lookup; then
+    if stack_until "$stack_pid" stack_vault_up; then
       # shellcheck disable=SC2034 # dev.sh waits for it.
       stack_vault_pid=$stack_pid
       return

@@ -1,0 +1,282 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package acceptance
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+)
+
+// pluginVersion is built into the plugin and registered with it; Vault refuses
+// the plugin if they differ.
+const pluginVersion = "v0.0.1-acceptance"
+
+// stack is a Vault server with the plugin mounted at apic/, and a simulated API
+// Connect that takes one key.
+type stack struct {
+	*testing.T
+	dir     string
+	client  *api.Client
+	vault   *exec.Cmd
+	sim     *apicsim.Sim
+	service *apicsim.Server
+	key     string
+}
+
+// newStack starts a server with raft storage and mounts the plugin.
+func newStack(t *testing.T) *stack {
+	t.Helper()
+	key := "canary-" + rand.Text()
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{key}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := apicsim.Start(sim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(service.Close)
+	// Vault compares a plugin's path with its directory's after following links.
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stack{T: t, dir: dir, sim: sim, service: service, key: key}
+	s.startVault()
+	s.mount()
+	return s
+}
+
+func (s *stack) path(name string) string { return filepath.Join(s.dir, name) }
+
+// startVault tries ports until one is free: Vault can listen on port 0, but does
+// not say which port that gave it.
+func (s *stack) startVault() {
+	s.Helper()
+	for _, dir := range []string{"plugins", "raft", "home"} {
+		s.check(os.MkdirAll(s.path(dir), 0o700))
+	}
+	binary, err := os.ReadFile(pluginBinary)
+	s.check(err)
+	s.check(os.WriteFile(s.path("plugins/"+pluginName), binary, 0o755))
+	for range 10 {
+		if s.tryStart(freePort(s.T), freePort(s.T)) {
+			s.initialize()
+			return
+		}
+	}
+	s.Fatal("vault did not start")
+}
+
+func (s *stack) tryStart(port, clusterPort int) bool {
+	s.Helper()
+	s.check(os.WriteFile(s.path("vault.hcl"), fmt.Appendf(nil, `
+storage "raft" {
+  path    = %q
+  node_id = "one"
+}
+listener "tcp" {
+  address         = "127.0.0.1:%d"
+  cluster_address = "127.0.0.1:%d"
+  tls_disable     = true
+}
+api_addr         = "http://127.0.0.1:%d"
+cluster_addr     = "http://127.0.0.1:%d"
+plugin_directory = %q
+log_level        = "trace"
+disable_mlock    = true
+`, s.path("raft"), port, clusterPort, port, clusterPort, s.path("plugins")), 0o600))
+	log, err := os.Create(s.path("vault.log"))
+	s.check(err)
+	defer log.Close()
+	vault := exec.Command(vaultBinary, "server", "-config", s.path("vault.hcl"))
+	vault.Stdout, vault.Stderr = log, log
+	vault.Env = s.environment()
+	// A group of its own, so that a plugin that outlives its server is ended too.
+	vault.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	s.check(vault.Start())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = vault.Wait()
+	}()
+	s.Cleanup(func() {
+		_ = vault.Process.Signal(os.Interrupt)
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+		}
+		_ = syscall.Kill(-vault.Process.Pid, syscall.SIGKILL)
+		<-ended
+	})
+	config := api.DefaultConfig()
+	config.Address = fmt.Sprintf("http://127.0.0.1:%d", port)
+	config.MaxRetries = 0
+	s.client, err = api.NewClient(config)
+	s.check(err)
+	s.client.ClearToken()
+	s.vault = vault
+	return s.until(30*time.Second, ended, func() bool {
+		_, err := s.client.Sys().InitStatus()
+		return err == nil
+	})
+}
+
+// until polls a condition, and gives up when gone is closed.
+func (s *stack) until(patience time.Duration, gone <-chan struct{}, holds func() bool) bool {
+	deadline := time.After(patience)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-gone:
+			return false
+		case <-deadline:
+			return false
+		}
+	}
+	return true
+}
+
+func (s *stack) eventually(what string, holds func() bool) {
+	s.Helper()
+	if !s.until(30*time.Second, nil, holds) {
+		s.Fatalf("waited in vain until %s", what)
+	}
+}
+
+func (s *stack) initialize() {
+	s.Helper()
+	made, err := s.client.Sys().Init(&api.InitRequest{SecretShares: 1, SecretThreshold: 1})
+	s.check(err)
+	s.client.SetToken(made.RootToken)
+	_, err = s.client.Sys().Unseal(made.Keys[0])
+	s.check(err)
+	s.eventually("vault is active", func() bool {
+		health, err := s.client.Sys().Health()
+		return err == nil && health.Initialized && !health.Sealed && !health.Standby
+	})
+}
+
+func (s *stack) mount() {
+	s.Helper()
+	binary, err := os.ReadFile(pluginBinary)
+	s.check(err)
+	digest := sha256.Sum256(binary)
+	s.check(s.client.Sys().RegisterPlugin(&api.RegisterPluginInput{
+		Name: pluginName, Type: api.PluginTypeSecrets, Command: pluginName,
+		Version: pluginVersion, SHA256: hex.EncodeToString(digest[:]),
+	}))
+	s.check(s.client.Sys().Mount("apic", &api.MountInput{Type: pluginName}))
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+// environment is the tests' own without anything that would point Vault elsewhere.
+func (s *stack) environment() []string {
+	var kept []string
+	for _, entry := range os.Environ() {
+		if !strings.HasPrefix(entry, "VAULT_") && !strings.HasPrefix(entry, "HOME=") {
+			kept = append(kept, entry)
+		}
+	}
+	return append(kept, "HOME="+s.path("home"))
+}
+
+func (s *stack) check(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+// configData is a config for the simulated service, with overrides.
+func (s *stack) configData(overrides map[string]any) map[string]any {
+	data := map[string]any{
+		"api_key": s.key, "token_url": s.service.URL() + "/apikey", "api_url": s.service.URL(), "max_retries": 0,
+	}
+	for field, value := range overrides {
+		data[field] = value
+	}
+	return data
+}
+
+func (s *stack) writeConfig(name string, overrides map[string]any) {
+	s.Helper()
+	_, err := s.client.Logical().Write("apic/config/"+name, s.configData(overrides))
+	s.check(err)
+}
+
+func (s *stack) readToken(name string) *api.Secret {
+	s.Helper()
+	secret, err := s.client.Logical().Read("apic/token/" + name)
+	s.check(err)
+	return secret
+}
+
+// as is a client with a new Vault token of these policy rules.
+func (s *stack) as(rules string) *api.Client {
+	s.Helper()
+	s.check(s.client.Sys().PutPolicy("under-test", rules))
+	made, err := s.client.Auth().Token().Create(&api.TokenCreateRequest{Policies: []string{"under-test"}})
+	s.check(err)
+	client, err := s.client.Clone()
+	s.check(err)
+	client.SetToken(made.Auth.ClientToken)
+	return client
+}
+
+// status is the HTTP status of an error that Vault answered.
+func status(err error) int {
+	var answered *api.ResponseError
+	if errors.As(err, &answered) {
+		return answered.StatusCode
+	}
+	return 0
+}
+
+// cli runs the real CLI and returns what it printed on both streams.
+func (s *stack) cli(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	command := exec.CommandContext(ctx, vaultBinary, args...)
+	command.Dir = s.dir
+	command.Env = append(s.environment(), "VAULT_ADDR="+s.client.Address(), "VAULT_TOKEN="+s.client.Token())
+	output, err := command.CombinedOutput()
+	return string(output), err
+}
+
+func (s *stack) mustCLI(args ...string) string {
+	s.Helper()
+	output, err := s.cli(args...)
+	if err != nil {
+		s.Fatalf("vault %s: %v\n%s", args[0], err, strings.ReplaceAll(output, s.key, "[the key]"))
+	}
+	return output
+}

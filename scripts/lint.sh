@@ -52,7 +52,6 @@ check 'licence headers' licensed
 check 'go vet' go vet ./...
 check staticcheck go tool staticcheck ./...
 check 'go mod tidy' go mod tidy -diff
-check 'go mod tidy in test/vault' env GOWORK=off go -C test/vault mod tidy -diff
 if command -v shellcheck >/dev/null; then
   check shellcheck shell_sound
 else

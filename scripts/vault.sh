@@ -77,7 +77,7 @@ if [[ ! -x $server ]]; then
 fi
 
 if [[ ! -x $server ]]; then
-  note "building Vault $version from source, once; about five minutes on two cores"
+  note "building Vault $version from source, once; five to ten minutes on two cores"
   new=$(mktemp "$dir/vault.XXXXXX")
   trap 'rm -f "$new"' EXIT
   # The lock must not outlive this script in some helper process of Go's.

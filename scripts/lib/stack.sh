@@ -94,6 +94,8 @@ stack_vault() {
       return
     fi
     stack_end "$stack_pid"
+    # Its number may be somebody else's by the time this script ends.
+    unset "stack_pids[$((${#stack_pids[@]} - 1))]"
     grep -q 'address already in use' vault.log || break
   done
   stack_fail 'Vault did not start' vault.log

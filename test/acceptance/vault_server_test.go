@@ -33,6 +33,7 @@ const pluginVersion = "v0.0.1-acceptance"
 type stack struct {
 	*testing.T
 	dir     string
+	storage string
 	client  *api.Client
 	vault   *exec.Cmd
 	sim     *apicsim.Sim
@@ -40,8 +41,24 @@ type stack struct {
 	key     string
 }
 
-// newStack starts a server with raft storage and mounts the plugin.
+// newStack starts a server that keeps its storage in memory.
 func newStack(t *testing.T) *stack {
+	t.Helper()
+	return newStackOn(t, `storage "inmem" {}`)
+}
+
+// newRaftStack starts a server whose storage lies in the directory raft.
+func newRaftStack(t *testing.T) *stack {
+	t.Helper()
+	return newStackOn(t, `
+storage "raft" {
+  path                   = "raft"
+  node_id                = "one"
+  performance_multiplier = 1
+}`)
+}
+
+func newStackOn(t *testing.T, storage string) *stack {
 	t.Helper()
 	key := "canary-" + rand.Text()
 	sim, err := apicsim.New(apicsim.Options{Keys: []string{key}})
@@ -58,7 +75,7 @@ func newStack(t *testing.T) *stack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stack{T: t, dir: dir, sim: sim, service: service, key: key}
+	s := &stack{T: t, dir: dir, storage: storage, sim: sim, service: service, key: key}
 	s.startVault()
 	s.mount()
 	return s
@@ -87,11 +104,7 @@ func (s *stack) startVault() {
 
 func (s *stack) tryStart(port, clusterPort int) bool {
 	s.Helper()
-	s.check(os.WriteFile(s.path("vault.hcl"), fmt.Appendf(nil, `
-storage "raft" {
-  path    = %q
-  node_id = "one"
-}
+	s.check(os.WriteFile(s.path("vault.hcl"), fmt.Appendf(nil, `%s
 listener "tcp" {
   address         = "127.0.0.1:%d"
   cluster_address = "127.0.0.1:%d"
@@ -102,11 +115,12 @@ cluster_addr     = "http://127.0.0.1:%d"
 plugin_directory = %q
 log_level        = "trace"
 disable_mlock    = true
-`, s.path("raft"), port, clusterPort, port, clusterPort, s.path("plugins")), 0o600))
+`, s.storage, port, clusterPort, port, clusterPort, s.path("plugins")), 0o600))
 	log, err := os.Create(s.path("vault.log"))
 	s.check(err)
 	defer log.Close()
 	vault := exec.Command(vaultBinary, "server", "-config", s.path("vault.hcl"))
+	vault.Dir = s.dir
 	vault.Stdout, vault.Stderr = log, log
 	vault.Env = s.environment()
 	// A group of its own, so that a plugin that outlives its server is ended too.

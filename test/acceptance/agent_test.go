@@ -1,0 +1,98 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package acceptance
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestAgentRendersEachTokenJustAfterItExistsAndNoConsumerHoldsADeadOne lets the
+// real Vault Agent template tokens that live 20 s, and a consumer use whatever
+// the file holds all the time.
+func TestAgentRendersEachTokenJustAfterItExistsAndNoConsumerHoldsADeadOne(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.sim.SetTokenTTL(20 * time.Second)
+	s.writeConfig("us-south", nil)
+	s.auditTo("audit.log")
+	s.startAgent()
+	s.eventually("agent has rendered the file", func() bool {
+		content, err := os.ReadFile(s.path("header"))
+		return err == nil && len(content) > 0
+	})
+
+	const replacements = 3
+	seen := map[string]bool{}
+	end := time.Now().Add(2 * time.Minute)
+	for len(seen) <= replacements && time.Now().Before(end) {
+		header, err := os.ReadFile(s.path("header"))
+		s.check(err)
+		seen[string(header)] = true
+		if got := s.callMeWith(string(header)); got != http.StatusOK {
+			t.Fatalf("with the file's token the API manager answered %d after %d tokens", got, len(seen))
+		}
+	}
+	if len(seen) <= replacements {
+		t.Fatalf("in two minutes there were %d tokens of 20 s", len(seen))
+	}
+	reads := s.auditedRequests("audit.log", "read", "apic/token/us-south")
+	if reads > 2*len(seen) {
+		t.Errorf("agent read %d times for %d tokens", reads, len(seen))
+	}
+	t.Logf("agent read %d times for %d tokens", reads, len(seen))
+}
+
+func (s *stack) callMeWith(header string) int {
+	s.Helper()
+	name, value, _ := strings.Cut(header, ": ")
+	req, err := http.NewRequestWithContext(s.Context(), http.MethodGet, s.service.URL()+"/v1/me", nil)
+	s.check(err)
+	req.Header.Set(name, value)
+	resp, err := http.DefaultClient.Do(req)
+	s.check(err)
+	defer resp.Body.Close()
+	return resp.StatusCode
+}
+
+// startAgent runs an agent that may read one token path and templates its token
+// into the file header.
+func (s *stack) startAgent() {
+	s.Helper()
+	app := s.as(`path "apic/token/us-south" { capabilities = ["read"] }`)
+	s.check(os.WriteFile(s.path("agent-token"), []byte(app.Token()), 0o600))
+	s.check(os.WriteFile(s.path("agent.hcl"), fmt.Appendf(nil, `
+vault {
+  address = %q
+}
+auto_auth {
+  method "token_file" {
+    config = {
+      token_file_path = %q
+    }
+  }
+}
+template {
+  destination = %q
+  contents    = "{{ with secret \"apic/token/us-south\" }}Authorization: Bearer {{ .Data.token }}{{ end }}"
+}
+`, s.client.Address(), s.path("agent-token"), s.path("header")), 0o600))
+	ctx, cancel := context.WithCancel(context.Background())
+	agent := exec.CommandContext(ctx, vaultBinary, "agent", "-config", s.path("agent.hcl"))
+	agent.Cancel = func() error { return agent.Process.Signal(syscall.SIGTERM) }
+	agent.WaitDelay = 5 * time.Second
+	agent.Env = s.environment()
+	s.check(agent.Start())
+	s.Cleanup(func() {
+		cancel()
+		_ = agent.Wait()
+	})
+}

@@ -1,0 +1,180 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package acceptance
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+)
+
+// forms are the ways in which a secret could stand in a text.
+func forms(secret string) []string {
+	return []string{
+		secret,
+		url.QueryEscape(secret),
+		base64.StdEncoding.EncodeToString([]byte(secret)),
+		fmt.Sprintf("%x", secret),
+	}
+}
+
+func occurs(text, secret string) bool {
+	for _, form := range forms(secret) {
+		if strings.Contains(text, form) {
+			return true
+		}
+	}
+	return false
+}
+
+// requireNowhere fails if the key or another secret is in a text. It prints
+// neither.
+func (s *stack) requireNowhere(what, text string, more ...string) {
+	s.Helper()
+	if text == "" {
+		s.Errorf("%s is empty, so that nothing could be found in it", what)
+	}
+	if occurs(text, s.key) {
+		s.Errorf("%s holds the API key", what)
+	}
+	for _, secret := range more {
+		if occurs(text, secret) {
+			s.Errorf("%s holds a token", what)
+		}
+	}
+}
+
+func TestTheSearchFindsASecretInAnyForm(t *testing.T) {
+	for _, form := range forms("a key/with+signs") {
+		if !occurs("before "+form+" after", "a key/with+signs") {
+			t.Errorf("the form %q is not found", form)
+		}
+	}
+}
+
+// TestTheKeyIsNowhere drives everything that handles a key, rightly and wrongly,
+// and then searches all that a server leaves behind.
+func TestTheKeyIsNowhere(t *testing.T) {
+	t.Parallel()
+	s := newRaftStack(t)
+	s.auditTo("audit.log")
+	var said strings.Builder
+	s.writeConfig("us-south", nil)
+	tokens := []string{s.readToken("us-south").Data["token"].(string)}
+
+	s.provokeBadInput(&said)
+	s.provokeFaults(&said)
+	s.sim.ClearFault()
+	for _, path := range []string{"apic/config/us-south", "sys/mounts", "sys/mounts/apic", "sys/plugins/catalog"} {
+		secret, err := s.client.Logical().Read(path)
+		s.check(err)
+		if secret == nil {
+			t.Fatalf("%s answers nothing", path)
+		}
+		fmt.Fprintln(&said, secret.Data, secret.Warnings)
+	}
+	s.requireNowhere("an answer or error", said.String(), tokens...)
+	s.requireNowhere("the server's log", s.fileContent("vault.log"), tokens...)
+	s.requireNowhere("the audit log", s.fileContent("audit.log"), tokens...)
+	s.requireNowhere("the raw storage", s.rawStorage(), tokens...)
+}
+
+func (s *stack) provokeBadInput(said io.Writer) {
+	s.Helper()
+	asFile := map[string]any{"name": "n", "apikey": s.key}
+	s.say(said, "config/from-object", s.configData(map[string]any{"api_key": asFile}), http.StatusNoContent)
+	for _, wrong := range []map[string]any{
+		{"api_key": map[string]any{"key": s.key}},
+		{"api_key": []any{s.key}},
+		{"api_key": s.key + "\n" + s.key},
+		{"api_key": `{"apikey":"` + s.key + `"`},
+		{"region": s.key + "/"},
+		{"token_service": s.key},
+		{"token_url": "http://" + s.key + ".example/"},
+		{"token_url": "https://user:" + s.key + "@host.example/"},
+		{"ca_cert": s.key},
+		{"api_key": s.key + "-revoked"},
+	} {
+		s.say(said, "config/us-south", s.configData(wrong), http.StatusBadRequest)
+	}
+}
+
+// say writes a config by plain HTTP, which can send what the client cannot, and
+// keeps the answer.
+func (s *stack) say(said io.Writer, path string, data map[string]any, want int) {
+	s.Helper()
+	req := s.client.NewRequest(http.MethodPost, "/v1/apic/"+path)
+	s.check(req.SetJSONBody(data))
+	resp, err := s.client.RawRequestWithContext(s.Context(), req)
+	if err != nil {
+		fmt.Fprintln(said, err)
+	}
+	if resp == nil {
+		s.Fatal("vault did not answer")
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	s.check(err)
+	fmt.Fprintf(said, "%s %s\n", resp.Status, body)
+	if resp.StatusCode != want {
+		s.Errorf("a write of %s answered %d, want %d", path, resp.StatusCode, want)
+	}
+}
+
+func (s *stack) provokeFaults(said io.Writer) {
+	s.Helper()
+	config := s.configData(map[string]any{"request_timeout": "1s"})
+	for _, fault := range []apicsim.Fault{
+		{Kind: apicsim.KindStatus, Status: 400}, {Kind: apicsim.KindStatus, Status: 401}, {Kind: apicsim.KindStatus, Status: 403},
+		{Kind: apicsim.KindStatus, Status: 404}, {Kind: apicsim.KindStatus, Status: 500}, {Kind: apicsim.KindStatus, Status: 503},
+		{Kind: apicsim.KindStatus, Status: 429, RetryAfter: "60"},
+		{Kind: apicsim.KindReset}, {Kind: apicsim.KindResetMidBody}, {Kind: apicsim.KindHang}, {Kind: apicsim.KindRedirect},
+		{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/"},
+		{Kind: apicsim.KindEndlessBody}, {Kind: apicsim.KindTrickle}, {Kind: apicsim.KindGzipBroken}, {Kind: apicsim.KindNotJSON},
+		{Kind: apicsim.KindEmptyBody}, {Kind: apicsim.KindNoJWT}, {Kind: apicsim.KindJWTNotString}, {Kind: apicsim.KindNotJWT},
+		{Kind: apicsim.KindInvalidUTF8}, {Kind: apicsim.KindNoExp}, {Kind: apicsim.KindExpired}, {Kind: apicsim.KindExpString},
+		{Kind: apicsim.KindExpFar}, {Kind: apicsim.KindHugeToken},
+	} {
+		s.sim.Inject(fault)
+		want := http.StatusBadGateway
+		if fault.Status >= 400 && fault.Status < 429 {
+			want = http.StatusBadRequest
+		}
+		s.say(said, "config/us-south", config, want)
+	}
+	s.sim.Inject(apicsim.Fault{Kind: apicsim.KindJTIEcho})
+	s.say(said, "config/us-south", config, http.StatusNoContent)
+	fmt.Fprintln(said, s.readToken("us-south").Data["token_id"])
+	s.check(s.service.Refuse())
+	s.say(said, "config/us-south", config, http.StatusBadGateway)
+	s.check(s.service.Accept())
+}
+
+// rawStorage is what raft has on disk, after proof that a config is in there.
+func (s *stack) rawStorage() string {
+	s.Helper()
+	var content bytes.Buffer
+	s.check(filepath.WalkDir(s.path("raft"), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		part, err := os.ReadFile(path)
+		content.Write(part)
+		return err
+	}))
+	if !strings.Contains(content.String(), "config/us-south") {
+		s.Error("the raw storage does not hold the config's entry")
+	}
+	return content.String()
+}

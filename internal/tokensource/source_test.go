@@ -132,7 +132,7 @@ func TestAReadAtItsTTLGetsANewerTokenWhileTheOldOneStillLives(t *testing.T) {
 			s := New(Options{Exchange: svc.exchange, RefreshBefore: before})
 			defer s.Close()
 			first := mustRead(t, s)
-			time.Sleep(time.Duration(random.Int64N(int64(first.refreshAt.Sub(time.Now()))) + 1))
+			time.Sleep(time.Duration(random.Int64N(int64(time.Until(first.refreshAt))) + 1))
 			again := mustRead(t, s)
 			ttl := again.TTL(time.Now())
 			if ttl < 0 || again.RotationPeriod() < 1 {

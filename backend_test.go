@@ -153,6 +153,8 @@ type failingStorage struct {
 	logical.Storage
 	calls  atomic.Int64
 	failAt atomic.Int64
+
+	refuseWrites atomic.Bool
 }
 
 var errStorage = errors.New("injected storage failure")
@@ -174,15 +176,22 @@ func (s *failingStorage) Get(ctx context.Context, key string) (*logical.StorageE
 	return s.Storage.Get(ctx, key)
 }
 
+func (s *failingStorage) stepToWrite() error {
+	if s.refuseWrites.Load() {
+		return errors.New(logical.ErrReadOnly.Error())
+	}
+	return s.step()
+}
+
 func (s *failingStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	if err := s.step(); err != nil {
+	if err := s.stepToWrite(); err != nil {
 		return err
 	}
 	return s.Storage.Put(ctx, entry)
 }
 
 func (s *failingStorage) Delete(ctx context.Context, key string) error {
-	if err := s.step(); err != nil {
+	if err := s.stepToWrite(); err != nil {
 		return err
 	}
 	return s.Storage.Delete(ctx, key)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -34,6 +35,12 @@ func noSuchConfig(name string) error {
 	return userErrorf("there is no config %q; create it with: vault write <mount>/config/%s api_key=@apikey.json", name, name)
 }
 
+// isReadOnly recognises the error by which storage asks for the request to be
+// forwarded. On its way to a plugin it loses its identity and keeps its text.
+func isReadOnly(err error) bool {
+	return strings.Contains(err.Error(), logical.ErrReadOnly.Error())
+}
+
 // answerError decides what Vault answers for an error. Coded errors are returned
 // as they are: wrapped, they would reach the client as a 500.
 func answerError(operation string, err error) (*logical.Response, error) {
@@ -54,7 +61,7 @@ func answerError(operation string, err error) (*logical.Response, error) {
 		return nil, logical.CodedError(http.StatusBadGateway, err.Error())
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, operation+": the request ended before the token service answered")
-	case errors.Is(err, logical.ErrReadOnly):
+	case isReadOnly(err):
 		return nil, logical.ErrReadOnly
 	default:
 		return nil, logical.CodedError(http.StatusInternalServerError, operation+": "+err.Error())

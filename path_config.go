@@ -74,6 +74,9 @@ func (b *backend) pathConfig() *framework.Path {
 				Summary:      "Delete a config with its key and shared token.",
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "delete", OperationSuffix: "config"},
 				Responses:    noContentResponse("The config was deleted."),
+
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
 			},
 		},
 		HelpSynopsis:    "Keep an API key and say how it is exchanged for tokens.",

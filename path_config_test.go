@@ -460,3 +460,17 @@ func startTLS(t *testing.T) *apicsim.Server {
 	t.Cleanup(server.Close)
 	return server
 }
+
+// TestAReadOnlyStorageMakesVaultForwardTheRequest has storage fail as it does on
+// a node that may not write, where the error reaches a plugin as mere text.
+func TestAReadOnlyStorageMakesVaultForwardTheRequest(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	m.storage.refuseWrites.Store(true)
+	for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation} {
+		_, err := m.do(op, "config/us-south", map[string]any{"max_retries": 1})
+		if err != logical.ErrReadOnly {
+			t.Errorf("%s: error is %v", op, err)
+		}
+	}
+}

@@ -4,7 +4,9 @@
 package apic
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"strings"
 	"sync"
 	"testing"
@@ -37,24 +39,59 @@ func TestAReadAnswersATokenAndWhereToUseIt(t *testing.T) {
 }
 
 // TestTheTimesOfAnAnswerAreWhatRotationAwareReadersParse holds the rules by
-// which Vault Agent and Vault Secrets Operator recognise a rotating secret
-// without a lease: Agent wants rotation_period and an integer ttl; the operator's
-// allowStaticCreds wants an RFC 3339 last_vault_rotation, a rotation_period of at
-// least 1 and a ttl of at least 0.
+// which readers recognise a secret that rotates without a lease.
+//
+// Vault Agent, in consul-template's leaseCheckWait: the answer has no lease id, a
+// rotation_period of whatever value, and a ttl that is a JSON number and an
+// integer; it sleeps ttl+1 seconds, and takes a ttl of 0 for a failure.
+//
+// Vault Secrets Operator with allowStaticCreds, in its
+// vaultStaticCredsMetaDataFromData and isStaticCreds: last_vault_rotation is a
+// string in RFC 3339, with or without a fraction, and differs from one token to
+// the next in its seconds; rotation_period is a JSON number, an integer and at
+// least 1; ttl is a JSON number and an integer.
 func TestTheTimesOfAnAnswerAreWhatRotationAwareReadersParse(t *testing.T) {
-	m := newMount(t)
-	m.sim.SetTokenTTL(time.Hour)
-	m.writeConfig("us-south", nil)
-	data := m.readToken("us-south")
-	if ttl := data["ttl"].(int64); ttl < 2690 || ttl > 2700 {
-		t.Errorf("ttl is %d, want three quarters of an hour", ttl)
+	for life, seconds := range map[time.Duration]int64{time.Hour: 2700, 20 * time.Second: 15, 4 * time.Second: 3} {
+		t.Run(life.String(), func(t *testing.T) {
+			m := newMount(t)
+			m.sim.SetTokenTTL(life)
+			m.writeConfig("us-south", nil)
+			resp := m.must(logical.ReadOperation, "token/us-south", nil)
+			if resp.Secret != nil {
+				t.Fatal("the answer has a lease")
+			}
+			data := asClientsSeeIt(t, resp.Data)
+			// The token's own times are whole seconds, so that it lives up to one less.
+			for _, field := range []string{"ttl", "rotation_period"} {
+				if got, err := data[field].(json.Number).Int64(); err != nil || got < 1 || got > seconds || got < seconds-2 {
+					t.Errorf("%s is %v, want about %d", field, data[field], seconds)
+				}
+			}
+			at, err := time.Parse(time.RFC3339Nano, data["last_vault_rotation"].(string))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if age := time.Since(at); age < 0 || age > time.Minute {
+				t.Errorf("last_vault_rotation is %s ago", age)
+			}
+		})
 	}
-	if period := data["rotation_period"].(int64); period < 2690 || period > 2700 {
-		t.Errorf("rotation_period is %d, want three quarters of an hour", period)
+}
+
+// asClientsSeeIt is data after its way through JSON.
+func asClientsSeeIt(t *testing.T, data map[string]any) map[string]any {
+	t.Helper()
+	encoded, err := json.Marshal(data)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := time.Parse(time.RFC3339, data["last_vault_rotation"].(string)); err != nil {
-		t.Error(err)
+	decoder := json.NewDecoder(bytes.NewReader(encoded))
+	decoder.UseNumber()
+	var seen map[string]any
+	if err := decoder.Decode(&seen); err != nil {
+		t.Fatal(err)
 	}
+	return seen
 }
 
 func TestReadersShareATokenAndAnUpdateBuysItsOwn(t *testing.T) {

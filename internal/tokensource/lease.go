@@ -54,8 +54,9 @@ func (l *Lease) presentable(now time.Time, least time.Duration) bool {
 	return left > min(expiryMargin, l.life()/10) && left >= least
 }
 
-// TTL is the whole seconds, rounded up, until a reader gets a newer token.
-func (l *Lease) TTL(now time.Time) int64 { return seconds(max(l.DueAt.Sub(now), 0)) }
+// TTL is the whole seconds, rounded up, until a reader gets a newer token. It is
+// at least 1, because Vault Agent takes 0 for a failure.
+func (l *Lease) TTL(now time.Time) int64 { return max(seconds(l.DueAt.Sub(now)), 1) }
 
 // RotationPeriod is the seconds, rounded, between this token's purchase and its
 // replacement, at least 1.

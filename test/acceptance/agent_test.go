@@ -26,7 +26,7 @@ func TestAgentRendersEachTokenJustAfterItExistsAndNoConsumerHoldsADeadOne(t *tes
 	s.auditTo("audit.log")
 	s.startAgent()
 	s.eventually("agent has rendered the file", func() bool {
-		content, err := os.ReadFile(s.path("header"))
+		content, err := os.ReadFile(s.path("authorization-header"))
 		return err == nil && len(content) > 0
 	})
 
@@ -34,7 +34,7 @@ func TestAgentRendersEachTokenJustAfterItExistsAndNoConsumerHoldsADeadOne(t *tes
 	seen := map[string]bool{}
 	end := time.Now().Add(2 * time.Minute)
 	for len(seen) <= replacements && time.Now().Before(end) {
-		header, err := os.ReadFile(s.path("header"))
+		header, err := os.ReadFile(s.path("authorization-header"))
 		s.check(err)
 		seen[string(header)] = true
 		if got := s.callMeWith(string(header)); got != http.StatusOK {
@@ -63,8 +63,24 @@ func (s *stack) callMeWith(header string) int {
 	return resp.StatusCode
 }
 
-// startAgent runs an agent that may read one token path and templates its token
-// into the file header.
+// readmeTemplate is the template that the README shows, so that what it shows is
+// what is tested.
+func readmeTemplate(t *testing.T) string {
+	t.Helper()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, found := strings.Cut(string(readme), "```hcl\n")
+	template, _, closed := strings.Cut(after, "```")
+	if !found || !closed {
+		t.Fatal("the README shows no template")
+	}
+	return template
+}
+
+// startAgent runs an agent that may read one token path and has the README's
+// template.
 func (s *stack) startAgent() {
 	s.Helper()
 	app := s.as(`path "apic/token/us-south" { capabilities = ["read"] }`)
@@ -80,15 +96,13 @@ auto_auth {
     }
   }
 }
-template {
-  destination = %q
-  contents    = "{{ with secret \"apic/token/us-south\" }}Authorization: Bearer {{ .Data.token }}{{ end }}"
-}
-`, s.client.Address(), s.path("agent-token"), s.path("header")), 0o600))
+%s
+`, s.client.Address(), s.path("agent-token"), readmeTemplate(s.T)), 0o600))
 	ctx, cancel := context.WithCancel(context.Background())
 	agent := exec.CommandContext(ctx, vaultBinary, "agent", "-config", s.path("agent.hcl"))
 	agent.Cancel = func() error { return agent.Process.Signal(syscall.SIGTERM) }
 	agent.WaitDelay = 5 * time.Second
+	agent.Dir = s.dir
 	agent.Env = s.environment()
 	s.check(agent.Start())
 	s.Cleanup(func() {

@@ -68,6 +68,12 @@ const (
 	KindJTIEcho FaultKind = "jti_echo"
 	// KindLargeToken signs a token of about 60 KiB.
 	KindLargeToken FaultKind = "large_token"
+	// KindErrorBody answers 200 with the body of an error.
+	KindErrorBody FaultKind = "error_body"
+	// KindTokenType answers a right token of another type than Bearer.
+	KindTokenType FaultKind = "token_type"
+	// KindExpiresIn signs a token without exp and answers Fault.ExpiresIn.
+	KindExpiresIn FaultKind = "expires_in"
 	// KindHugeToken signs a token of about 200 KiB.
 	KindHugeToken FaultKind = "huge_token"
 )
@@ -86,6 +92,8 @@ type Fault struct {
 	Latency time.Duration `json:"latency"`
 	// RedirectTo is KindRedirect's Location.
 	RedirectTo string `json:"redirect_to"`
+	// ExpiresIn is the JSON that KindExpiresIn puts in the place of a number.
+	ExpiresIn string `json:"expires_in"`
 }
 
 // activeFault is a fault in force. Its end is closed when it is replaced.
@@ -127,25 +135,17 @@ func (s *Sim) nextFault() *activeFault {
 	return f
 }
 
-// exchange wraps a token endpoint: it counts and lets the fault in force act.
-func (s *Sim) exchange(rightly http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		s.count(func(c *Counts) { c.Exchanges++ })
-		f := s.nextFault()
-		if f == nil {
-			rightly(w, r)
-			return
-		}
-		if f.Latency > 0 && !f.sleep(r, f.Latency) {
-			return
-		}
-		if f.Kind == "" {
-			rightly(w, r)
-			return
-		}
-		s.logger.Info("fault", "kind", f.Kind)
-		s.misbehave(f, rightly, w, r)
+// act lets a fault hit an exchange. rightly is what it takes the place of.
+func (s *Sim) act(f *activeFault, e endpoint, key string, rightly func(http.ResponseWriter), w http.ResponseWriter, r *http.Request) {
+	if f.Latency > 0 && !f.sleep(r, f.Latency) {
+		return
 	}
+	if f.Kind == "" {
+		rightly(w)
+		return
+	}
+	s.logger.Info("fault", "kind", f.Kind)
+	s.misbehave(f, e, key, rightly, w, r)
 }
 
 // sleep returns false if the client gave up meanwhile.
@@ -162,14 +162,13 @@ func (f *activeFault) sleep(r *http.Request, d time.Duration) bool {
 	}
 }
 
-func (s *Sim) misbehave(f *activeFault, rightly http.HandlerFunc, w http.ResponseWriter, r *http.Request) {
-	key := r.FormValue("apikey")
+func (s *Sim) misbehave(f *activeFault, e endpoint, key string, rightly func(http.ResponseWriter), w http.ResponseWriter, r *http.Request) {
 	switch f.Kind {
 	case KindStatus:
 		if f.RetryAfter != "" {
 			w.Header().Set("Retry-After", f.RetryAfter)
 		}
-		s.answer(w, r, f.Status, message("this went wrong with "+key))
+		s.answer(w, r, f.Status, map[string]any{"errorCode": key, "message": []string{key}, "status": key, "context": map[string]any{"requestId": key}})
 	case KindReset:
 		reset(w, "")
 	case KindResetMidBody:
@@ -191,16 +190,16 @@ func (s *Sim) misbehave(f *activeFault, rightly http.HandlerFunc, w http.Respons
 	case KindTrickle:
 		f.trickle(w, r)
 	case KindGzip:
-		compress(rightly, w, r)
+		compress(rightly, w)
 	default:
-		s.answerWrongly(f.Kind, key, w)
+		s.answerWrongly(f, e, key, w)
 	}
 }
 
 // answerWrongly answers 200 with a body that is not what it should be.
-func (s *Sim) answerWrongly(kind FaultKind, key string, w http.ResponseWriter) {
+func (s *Sim) answerWrongly(f *activeFault, e endpoint, key string, w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
-	switch kind {
+	switch f.Kind {
 	case KindGzipBroken:
 		w.Header().Set("Content-Encoding", "gzip")
 		_, _ = io.WriteString(w, "this is not compressed, "+key)
@@ -211,24 +210,30 @@ func (s *Sim) answerWrongly(kind FaultKind, key string, w http.ResponseWriter) {
 		w.WriteHeader(http.StatusOK)
 	case KindNoJWT:
 		fmt.Fprintf(w, `{"message":"welcome %s"}`, key)
+	case KindErrorBody:
+		fmt.Fprintf(w, `{"errorCode":"BXNIM0415E","status":401,"message":[%q],"errors":[%q]}`, key, key)
 	case KindJWTNotString:
-		fmt.Fprintf(w, `{"jwt":{"value":%q}}`, key)
+		fmt.Fprintf(w, `{%q:{"value":%q}}`, e.field, key)
 	case KindNotJWT:
-		fmt.Fprintf(w, `{"jwt":%q}`, key)
+		fmt.Fprintf(w, `{%q:%q}`, e.field, key)
 	case KindInvalidUTF8:
-		_, _ = io.WriteString(w, "{\"jwt\":\"ey\xff\xfe.\xc3\x28.x\"}")
+		fmt.Fprintf(w, "{%q:\"ey\xff\xfe.\xc3\x28.x\"}", e.field)
 	case KindDuplicateJWT:
-		fmt.Fprintf(w, `{"jwt":%q,"jwt":%q}`, s.signWrongly(kind, key), s.signWrongly(kind, key))
+		fmt.Fprintf(w, `{%q:%q,%q:%q}`, e.field, s.signWrongly(f.Kind, e, key), e.field, s.signWrongly(f.Kind, e, key))
+	case KindTokenType:
+		fmt.Fprintf(w, `{%q:%q,"token_type":"MAC"}`, e.field, s.signWrongly(f.Kind, e, key))
+	case KindExpiresIn:
+		fmt.Fprintf(w, `{%q:%q,"token_type":"Bearer","expires_in":%s}`, e.field, s.signWrongly(f.Kind, e, key), f.ExpiresIn)
 	default:
-		fmt.Fprintf(w, `{"jwt":%q}`, s.signWrongly(kind, key))
+		fmt.Fprintf(w, `{%q:%q}`, e.field, s.signWrongly(f.Kind, e, key))
 	}
 }
 
 // signWrongly signs a token whose claims are what kind says.
-func (s *Sim) signWrongly(kind FaultKind, key string) string {
+func (s *Sim) signWrongly(kind FaultKind, e endpoint, key string) string {
 	claims := s.newClaims(key)
 	switch kind {
-	case KindNoExp:
+	case KindNoExp, KindExpiresIn:
 		delete(claims, "exp")
 	case KindExpired:
 		claims["exp"] = time.Now().Add(-time.Minute).Unix()
@@ -247,7 +252,7 @@ func (s *Sim) signWrongly(kind FaultKind, key string) string {
 	case KindHugeToken:
 		claims["padding"] = strings.Repeat("p", 150_000)
 	}
-	token, err := s.signer.sign(claims)
+	token, err := e.sign(claims)
 	if err != nil {
 		return ""
 	}
@@ -293,11 +298,11 @@ func (f *activeFault) trickle(w http.ResponseWriter, r *http.Request) {
 
 // compress answers rightly, with the body compressed whether or not the client
 // offered to take it so.
-func compress(rightly http.HandlerFunc, w http.ResponseWriter, r *http.Request) {
+func compress(rightly func(http.ResponseWriter), w http.ResponseWriter) {
 	w.Header().Set("Content-Encoding", "gzip")
 	zipped := gzip.NewWriter(w)
 	defer zipped.Close()
-	rightly(compressedWriter{w, zipped}, r)
+	rightly(compressedWriter{w, zipped})
 }
 
 type compressedWriter struct {

@@ -4,9 +4,11 @@
 package apicsim
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -16,22 +18,35 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// signer signs tokens as the login service does, with ES384.
+// signer signs tokens with one algorithm, and checks them.
 type signer struct {
-	key    *ecdsa.PrivateKey
-	signer jose.Signer
+	algorithm jose.SignatureAlgorithm
+	public    crypto.PublicKey
+	signer    jose.Signer
 }
 
-func newSigner() (*signer, error) {
+func newECDSASigner() (*signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES384, Key: key}, (&jose.SignerOptions{}).WithType("JWT"))
+	return newSigner(jose.ES384, key)
+}
+
+func newRSASigner() (*signer, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return nil, err
 	}
-	return &signer{key: key, signer: s}, nil
+	return newSigner(jose.RS256, key)
+}
+
+func newSigner(algorithm jose.SignatureAlgorithm, key crypto.Signer) (*signer, error) {
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: key}, (&jose.SignerOptions{}).WithType("JWT"))
+	if err != nil {
+		return nil, err
+	}
+	return &signer{algorithm: algorithm, public: key.Public(), signer: s}, nil
 }
 
 // newClaims are a token's claims, with whole seconds for times.
@@ -69,12 +84,12 @@ func (s *signer) sign(claims map[string]any) (string, error) {
 }
 
 func (s *signer) verify(token string) (*jwt.Claims, error) {
-	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES384})
+	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{s.algorithm})
 	if err != nil {
 		return nil, errors.New("the token is no JWT")
 	}
 	var claims jwt.Claims
-	if err := parsed.Claims(s.key.Public(), &claims); err != nil {
+	if err := parsed.Claims(s.public, &claims); err != nil {
 		return nil, errors.New("the token's signature is wrong")
 	}
 	if claims.Expiry == nil || !time.Now().Before(claims.Expiry.Time()) {

@@ -26,6 +26,8 @@ type Options struct {
 	Keys []string
 	// TokenTTL is the life of the tokens sold; 0 is an hour.
 	TokenTTL time.Duration
+	// ClientID and ClientSecret are what the platform service wants beside the key.
+	ClientID, ClientSecret string
 	// Logger gets a line for each call, without keys or tokens; it may be nil.
 	Logger *slog.Logger
 }
@@ -55,25 +57,48 @@ type IssuedToken struct {
 
 // Sim is the state of the simulated services. It is an http.Handler.
 type Sim struct {
-	signer *signer
-	logger *slog.Logger
-	mux    *http.ServeMux
+	// The login service signs with ES384, the others with RS256. An RSA key takes
+	// long to make, so that it is made when it is first asked for.
+	ecdsa, rsa func() (*signer, error)
+	logger     *slog.Logger
+	mux        *http.ServeMux
+	clientID   string
+	secret     string
 
 	mu       sync.Mutex
-	keys     map[string]bool
+	keys     map[string]*keyState
 	tokenTTL time.Duration
 	counts   Counts
 	issued   []IssuedToken
 	fault    *activeFault
 }
 
-// New returns a simulation with a signing key of its own.
+// keyState is what the services know of a key.
+type keyState struct {
+	KeyOptions
+	addedAt  time.Time
+	used     bool
+	disabled bool
+}
+
+// KeyOptions are the limits of a key.
+type KeyOptions struct {
+	// SingleUse makes the first exchange the last one.
+	SingleUse bool
+	// Life is how long the key is accepted; 0 is forever.
+	Life time.Duration
+}
+
+// New returns a simulation with signing keys of its own.
 func New(o Options) (*Sim, error) {
-	signer, err := newSigner()
-	if err != nil {
+	s := &Sim{
+		logger: o.Logger, mux: http.NewServeMux(), clientID: o.ClientID, secret: o.ClientSecret,
+		keys: make(map[string]*keyState), tokenTTL: o.TokenTTL,
+		ecdsa: sync.OnceValues(newECDSASigner), rsa: sync.OnceValues(newRSASigner),
+	}
+	if _, err := s.ecdsa(); err != nil {
 		return nil, err
 	}
-	s := &Sim{signer: signer, logger: o.Logger, mux: http.NewServeMux(), keys: make(map[string]bool), tokenTTL: o.TokenTTL}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
@@ -83,26 +108,42 @@ func New(o Options) (*Sim, error) {
 	for _, key := range o.Keys {
 		s.AddKey(key)
 	}
-	s.mux.HandleFunc("/apikey", s.exchange(s.login))
+	s.mux.HandleFunc("/apikey", s.serve(s.login()))
+	s.mux.HandleFunc("/identity/token", s.serve(s.iam()))
+	s.mux.HandleFunc("/api/token", s.serve(s.platform()))
 	s.mux.HandleFunc("GET /v1/me", s.me)
+	s.mux.HandleFunc("GET /api/me", s.me)
+	s.mux.HandleFunc("GET /api/orgs", s.orgs)
 	return s, nil
 }
 
 // ServeHTTP answers for all services; their paths do not overlap.
 func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
-// AddKey makes a key acceptable.
-func (s *Sim) AddKey(key string) {
+// AddKey makes a key acceptable, without limits.
+func (s *Sim) AddKey(key string) { s.AddLimitedKey(key, KeyOptions{}) }
+
+// AddLimitedKey makes a key acceptable within limits.
+func (s *Sim) AddLimitedKey(key string, limits KeyOptions) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.keys[key] = true
+	s.keys[key] = &keyState{KeyOptions: limits, addedAt: time.Now()}
 }
 
-// RevokeKey makes a key unacceptable. Tokens that it bought live on, as IBM's do.
+// RevokeKey makes a key unknown. Tokens that it bought live on, as IBM's do.
 func (s *Sim) RevokeKey(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.keys, key)
+}
+
+// DisableKey makes a key known and unacceptable.
+func (s *Sim) DisableKey(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state := s.keys[key]; state != nil {
+		state.disabled = true
+	}
 }
 
 // SetTokenTTL changes the life of the tokens sold from now on.
@@ -132,10 +173,28 @@ func (*Sim) KeyID(key string) string {
 	return hex.EncodeToString(digest[:8])
 }
 
-func (s *Sim) accepts(key string) bool {
+// keyVerdict is what becomes of a key that somebody wants to exchange.
+type keyVerdict int
+
+const (
+	keyAccepted keyVerdict = iota
+	keyUnknown
+	keyDisabled
+)
+
+// useKey judges a key, and uses it up if it is a single-use one.
+func (s *Sim) useKey(key string) keyVerdict {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.keys[key]
+	state := s.keys[key]
+	switch {
+	case state == nil, state.SingleUse && state.used, state.Life > 0 && time.Since(state.addedAt) >= state.Life:
+		return keyUnknown
+	case state.disabled:
+		return keyDisabled
+	}
+	state.used = true
+	return keyAccepted
 }
 
 func (s *Sim) count(change func(*Counts)) {
@@ -145,11 +204,11 @@ func (s *Sim) count(change func(*Counts)) {
 }
 
 // issue signs a token for a key and remembers it.
-func (s *Sim) issue(key string) (string, error) {
+func (s *Sim) issue(e endpoint, key string) (string, map[string]any, error) {
 	claims := s.newClaims(key)
-	token, err := s.signer.sign(claims)
+	token, err := e.sign(claims)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,7 +221,7 @@ func (s *Sim) issue(key string) (string, error) {
 		IssuedAt: time.Unix(claims["iat"].(int64), 0), ExpiresAt: time.Unix(claims["exp"].(int64), 0),
 	})
 	s.logger.Info("token issued", "token_id", claims["jti"], "key_id", s.KeyID(key))
-	return token, nil
+	return token, claims, nil
 }
 
 func (s *Sim) answer(w http.ResponseWriter, r *http.Request, status int, body any) {

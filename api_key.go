@@ -84,4 +84,4 @@ func stringifySecretFields(req *logical.Request) {
 	}
 }
 
-func secretFields() []string { return []string{"api_key"} }
+func secretFields() []string { return []string{"api_key", "client_secret", "credentials"} }

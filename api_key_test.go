@@ -34,6 +34,21 @@ func FuzzTheAPIKeyParser(f *testing.F) {
 	})
 }
 
+func FuzzTheCredentialsParser(f *testing.F) {
+	for _, seed := range []string{"", "{}", testCredentials, `{"toolkit":{"client_id":"a"}}`, `{"toolkit":[]}`, "{\"toolkit\":{\"client_id\":\"\x00\",\"client_secret\":\"b\"}}"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, input string) {
+		found, err := parseCredentials(input)
+		if (err == nil) != (found.clientID != "" && found.clientSecret != "") {
+			t.Fatal("neither or both of credentials and an error")
+		}
+		if err != nil && len(input) > 20 && strings.Contains(err.Error(), input) {
+			t.Fatal("the error quotes the input")
+		}
+	})
+}
+
 func FuzzTheURLCheck(f *testing.F) {
 	for _, seed := range []string{
 		"https://a.example", "http://localhost:1/", "http://[::1]/", "http://127.0.0.1.example", "https://u@h", "https://h#f",

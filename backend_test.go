@@ -18,7 +18,10 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
-const testKey = "0Kq3-canary-key-Zz9"
+const (
+	testKey          = "0Kq3-canary-key-Zz9"
+	testClientSecret = "0Kq3-canary-client-Zz9"
+)
 
 // mount is a backend with a storage that can fail and a simulated service.
 type mount struct {
@@ -31,7 +34,7 @@ type mount struct {
 
 func newMount(t *testing.T) *mount {
 	t.Helper()
-	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}, ClientID: "client", ClientSecret: testClientSecret})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,6 +41,8 @@ type config struct {
 	Region         string            `json:"region,omitempty"`
 	TokenURL       string            `json:"token_url,omitempty"`
 	APIURL         string            `json:"api_url,omitempty"`
+	ClientID       string            `json:"client_id,omitempty"`
+	ClientSecret   string            `json:"client_secret,omitempty"`
 	CACert         string            `json:"ca_cert,omitempty"`
 	RequestTimeout time.Duration     `json:"request_timeout"`
 	MaxRetries     int               `json:"max_retries"`
@@ -76,7 +78,7 @@ func (c *config) apiURL() string {
 	if c.APIURL != "" {
 		return c.APIURL
 	}
-	return tokenservice.DefaultAPIURL(c.TokenService, c.Region)
+	return tokenservice.DefaultAPIURL(c.TokenService, c.Region, c.tokenURL())
 }
 
 // destination is where and to whom the key is sent. Whoever changes it must know
@@ -85,6 +87,14 @@ type destination struct {
 	service          tokenservice.Kind
 	region, tokenURL string
 	caCert           string
+}
+
+// dropForeignFields clears what only another token service takes, as is left over
+// when a config changes its service.
+func (c *config) dropForeignFields() {
+	if c.TokenService != tokenservice.Platform {
+		c.ClientID, c.ClientSecret = "", ""
+	}
 }
 
 func (c *config) destination() destination {
@@ -133,8 +143,11 @@ func (c *config) validate(name string) error {
 	if c.Region == "" && isDNSLabel(name) {
 		c.Region = name
 	}
-	if c.Region == "" && (c.TokenURL == "" || c.APIURL == "") {
+	if c.tokenURL() == "" || c.TokenService == tokenservice.Login && c.apiURL() == "" {
 		return fieldError("region", "is required because the config's name is no DNS label: set region, or both token_url and api_url")
+	}
+	if c.TokenService == tokenservice.Platform && (c.ClientID == "" || c.ClientSecret == "") {
+		return fieldError("client_id and client_secret", "are required by the platform token service: set both, or credentials=@credentials.json")
 	}
 	return nil
 }

@@ -20,6 +20,8 @@ type setting struct {
 	name   string
 	schema *framework.FieldSchema
 	set    func(c *config, value any) error
+	// onlyFor is the token service that takes the field, if not all do.
+	onlyFor tokenservice.Kind
 	// get is nil for a field that is written and never read.
 	get func(c *config) any
 }
@@ -30,6 +32,7 @@ func configSettings() []setting {
 	return slices.Concat(
 		[]setting{apiKeySetting()},
 		addressSettings(),
+		clientSettings(),
 		requestSettings(),
 		sharingSettings(),
 	)
@@ -115,6 +118,56 @@ func addressSettings() []setting {
 				return nil
 			},
 			get: func(c *config) any { return c.CACert },
+		},
+	}
+}
+
+// clientSettings are the platform's. credentials comes first, so that a field that
+// is named beside it wins.
+func clientSettings() []setting {
+	return []setting{
+		{
+			name:    "credentials",
+			onlyFor: tokenservice.Platform,
+			schema: &framework.FieldSchema{
+				Type:         framework.TypeString,
+				Description:  "The toolkit's credentials.json (credentials=@credentials.json), which fills client_id and client_secret. platform only. Never read back.",
+				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+			},
+			set: func(c *config, value any) error {
+				found, err := parseCredentials(value.(string))
+				if err != nil {
+					return err
+				}
+				c.ClientID, c.ClientSecret = found.clientID, found.clientSecret
+				return nil
+			},
+		},
+		{
+			name:    "client_id",
+			onlyFor: tokenservice.Platform,
+			schema: &framework.FieldSchema{
+				Type:        framework.TypeString,
+				Description: "Client id that is sent along with the key. platform only, and required there.",
+			},
+			set: func(c *config, value any) error {
+				c.ClientID = value.(string)
+				return checkClientField(c.ClientID)
+			},
+			get: func(c *config) any { return c.ClientID },
+		},
+		{
+			name:    "client_secret",
+			onlyFor: tokenservice.Platform,
+			schema: &framework.FieldSchema{
+				Type:         framework.TypeString,
+				Description:  "Client secret that is sent along with the key. platform only, and required there. Never read back.",
+				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+			},
+			set: func(c *config, value any) error {
+				c.ClientSecret = value.(string)
+				return checkClientField(c.ClientSecret)
+			},
 		},
 	}
 }
@@ -228,7 +281,12 @@ func (c *config) applySettings(d *framework.FieldData) error {
 		if err := s.set(c, value); err != nil {
 			return fieldError(s.name, err.Error())
 		}
+		// The service is set by now if the request sets it; see configSettings.
+		if raw != nil && s.onlyFor != "" && c.TokenService != s.onlyFor {
+			return fieldError(s.name, fmt.Sprintf("is taken by the %s token service alone, and this config's is %s", s.onlyFor, c.TokenService))
+		}
 	}
+	c.dropForeignFields()
 	return nil
 }
 

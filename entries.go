@@ -102,6 +102,8 @@ func (b *backend) newEntry(c *config, current *tokensource.Lease) (*entry, error
 		Kind:           c.TokenService,
 		TokenURL:       c.tokenURL(),
 		APIKey:         tokenservice.Secret(c.APIKey),
+		ClientID:       c.ClientID,
+		ClientSecret:   tokenservice.Secret(c.ClientSecret),
 		Transport:      transport,
 		RequestTimeout: c.RequestTimeout,
 		MaxRetries:     c.MaxRetries,

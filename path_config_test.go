@@ -17,8 +17,8 @@ import (
 // requireNoKey never prints what it searches.
 func requireNoKey(t *testing.T, text string) {
 	t.Helper()
-	if strings.Contains(text, testKey) {
-		t.Fatal("the text holds the API key")
+	if strings.Contains(text, testKey) || strings.Contains(text, testClientSecret) {
+		t.Fatal("the text holds a secret")
 	}
 }
 
@@ -106,6 +106,14 @@ func TestBadInputIsRefusedNamesTheFieldAndChangesNothing(t *testing.T) {
 		{"a region that is no DNS label", "region", map[string]any{"region": "us south"}},
 		{"a region that would leave its place in the URL", "region", map[string]any{"region": "evil.example/"}},
 		{"a region that is too long", "region", map[string]any{"region": strings.Repeat("a", 64)}},
+		{"a client id for a service that takes none", "client_id", map[string]any{"client_id": "client"}},
+		{"a client secret for a service that takes none", "client_secret", map[string]any{"client_secret": testClientSecret}},
+		{"credentials for a service that takes none", "credentials", map[string]any{"credentials": testCredentials}},
+		{"the platform without credentials", "client_id and client_secret", map[string]any{"token_service": "platform"}},
+		{"the platform with half of its credentials", "client_id and client_secret", map[string]any{"token_service": "platform", "client_id": "client"}},
+		{"credentials that are no JSON", "credentials", map[string]any{"token_service": "platform", "credentials": testClientSecret}},
+		{"credentials of another shape", "credentials", map[string]any{"token_service": "platform", "credentials": `{"client_secret":"` + testClientSecret + `"}`}},
+		{"a client secret with control characters", "client_secret", map[string]any{"token_service": "platform", "client_id": "client", "client_secret": testClientSecret + "\x00"}},
 		{"http off loopback", "token_url", map[string]any{"token_url": "http://login.example/apikey"}},
 		{"http to a host that begins like loopback", "token_url", map[string]any{"token_url": "http://127.0.0.1.example/"}},
 		{"a URL with user info", "token_url", map[string]any{"token_url": "https://u:p@login.example/"}},
@@ -472,5 +480,121 @@ func TestAReadOnlyStorageMakesVaultForwardTheRequest(t *testing.T) {
 		if err != logical.ErrReadOnly {
 			t.Errorf("%s: error is %v", op, err)
 		}
+	}
+}
+
+const testCredentials = `{"toolkit":{"endpoint":"https://api.example/api","client_id":"client","client_secret":"` + testClientSecret + `"}}`
+
+// servicePaths are where the simulation serves each token service.
+func servicePaths() map[string]string {
+	return map[string]string{"login": "/apikey", "iam": "/identity/token", "platform": "/api/token"}
+}
+
+// writeServiceConfig writes a config of a token service under its own name.
+func (m *mount) writeServiceConfig(service string, overrides map[string]any) {
+	m.Helper()
+	data := map[string]any{"token_service": service, "token_url": m.server.URL() + servicePaths()[service]}
+	if service == "platform" {
+		data["credentials"] = testCredentials
+	}
+	for field, value := range overrides {
+		data[field] = value
+	}
+	m.writeConfig(service, data)
+}
+
+func TestEveryTokenServiceSellsATokenAndShowsNoSecret(t *testing.T) {
+	for service := range servicePaths() {
+		t.Run(service, func(t *testing.T) {
+			m := newMount(t)
+			m.writeServiceConfig(service, nil)
+			if got := m.readToken(service)["token_id"]; got != m.sim.Issued()[0].ID {
+				t.Errorf("token_id is %v", got)
+			}
+			encoded, err := json.Marshal(m.must(logical.ReadOperation, "config/"+service, nil).Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			requireNoKey(t, string(encoded))
+		})
+	}
+}
+
+func TestTheDefaultURLsAreThoseOfTheTokenService(t *testing.T) {
+	for service, want := range map[string][2]string{
+		"login":    {"https://login.service.eu-gb.apiconnect.ibmcloud.com/apikey", "https://apimanager.eu-gb.apiconnect.cloud.ibm.com"},
+		"iam":      {"https://iam.cloud.ibm.com/identity/token", ""},
+		"platform": {"https://platform-api.eu-gb.apiconnect.automation.ibm.com/api/token", "https://platform-api.eu-gb.apiconnect.automation.ibm.com"},
+	} {
+		t.Run(service, func(t *testing.T) {
+			m := newMount(t)
+			data := map[string]any{"api_key": testKey, "token_service": service, "verify": false}
+			if service == "platform" {
+				data["credentials"] = testCredentials
+			}
+			m.must(logical.CreateOperation, "config/eu-gb", data)
+			got := m.must(logical.ReadOperation, "config/eu-gb", nil).Data
+			if got["token_url"] != want[0] || got["api_url"] != want[1] {
+				t.Fatalf("token_url is %v, api_url %v", got["token_url"], got["api_url"])
+			}
+		})
+	}
+}
+
+func TestTheAPIOfASelfManagedPlatformIsWhereItsTokensComeFrom(t *testing.T) {
+	m := newMount(t)
+	m.writeServiceConfig("platform", map[string]any{"api_url": ""})
+	if got := m.readToken("platform")["api_url"]; got != m.server.URL() {
+		t.Fatalf("api_url is %v", got)
+	}
+}
+
+func TestAPlatformKeyThatCanBeUsedOnceIsSpentOnTheTokenThatReadersGet(t *testing.T) {
+	m := newMount(t)
+	m.sim.AddLimitedKey(testKey, apicsim.KeyOptions{SingleUse: true})
+	m.writeServiceConfig("platform", nil)
+	id := m.readToken("platform")["token_id"]
+	m.must(logical.PatchOperation, "config/platform", map[string]any{"max_retries": 1})
+	if m.readToken("platform")["token_id"] != id || m.sim.Counts().Exchanges != 1 {
+		t.Fatal("the key was spent again")
+	}
+	status, text := m.failure(logical.UpdateOperation, "token/platform", nil)
+	if status != 400 || !strings.Contains(text, "refused the API key") || !strings.Contains(text, "Multiple use of apikey") {
+		t.Fatalf("answered %d %s", status, text)
+	}
+}
+
+// TestClientCredentialsMayChangeWithoutTheKey holds the decision that client
+// credentials say who asks, not where the key goes.
+func TestClientCredentialsMayChangeWithoutTheKey(t *testing.T) {
+	m := newMount(t)
+	m.writeServiceConfig("platform", nil)
+	m.must(logical.PatchOperation, "config/platform", map[string]any{"client_id": "another", "client_secret": "another"})
+	if got := m.must(logical.ReadOperation, "config/platform", nil).Data["client_id"]; got != "another" {
+		t.Fatalf("client_id is %v", got)
+	}
+	status, text := m.failure(logical.UpdateOperation, "token/platform", nil)
+	if status != 400 || !strings.Contains(text, "client credentials") {
+		t.Fatalf("answered %d %s", status, text)
+	}
+}
+
+func TestAConfigThatLeavesThePlatformLeavesItsCredentialsBehind(t *testing.T) {
+	m := newMount(t)
+	m.writeServiceConfig("platform", nil)
+	m.must(logical.UpdateOperation, "config/platform", map[string]any{
+		"api_key": testKey, "token_service": "login", "token_url": m.server.URL() + "/apikey",
+	})
+	if strings.Contains(m.storedConfig("platform"), testClientSecret) {
+		t.Fatal("the client secret is still stored")
+	}
+}
+
+func TestAChangeOfTheTokenServiceMustCarryTheKey(t *testing.T) {
+	m := newMount(t)
+	m.writeServiceConfig("login", nil)
+	status, text := m.failure(logical.PatchOperation, "config/login", map[string]any{"token_service": "iam"})
+	if status != 400 || !strings.HasPrefix(text, "api_key ") {
+		t.Fatalf("answered %d %s", status, text)
 	}
 }

@@ -44,6 +44,22 @@ type caller struct {
 	client *retryablehttp.Client
 }
 
+// request is what a service is sent, always with POST.
+type request struct {
+	url         string
+	contentType string
+	body        []byte
+}
+
+// refusal is a 4xx in a service's own terms.
+type refusal struct {
+	// reason completes the sentence "the service ...".
+	reason string
+	// code is the service's own code for it, if it has one that is fit to print.
+	code   string
+	advice string
+}
+
 // answer is a service's whole reply.
 type answer struct {
 	status int
@@ -85,31 +101,38 @@ func newCaller(o Options) (*caller, error) {
 }
 
 // send returns the service's 2xx answer, or a *Error that tells the failures
-// common to all services apart. refusal explains a 4xx in the service's terms.
-func (c *caller) send(ctx context.Context, r *http.Request, refusal func(*answer) (reason, advice string)) (*answer, *call, error) {
+// common to all services apart. refused explains a 4xx in the service's terms.
+func (c *caller) send(ctx context.Context, r request, refused func(*answer) refusal) (*answer, *call, error) {
 	sent := &call{started: time.Now()}
-	req, err := retryablehttp.FromRequest(r.WithContext(context.WithValue(ctx, callKey{}, sent)))
-	if err != nil {
-		return nil, nil, c.fail(sent, Error{Reason: "could not be asked", Advice: "this is a defect of the plugin"})
+	ctx = context.WithValue(ctx, callKey{}, sent)
+	var body any
+	if r.body != nil {
+		body = r.body
 	}
+	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodPost, r.url, body)
+	if err != nil {
+		return nil, nil, c.fail(sent, Error{Reason: "could not be asked", Advice: "check token_url"})
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Content-Type", r.contentType)
 	resp, err := c.client.Do(req)
 	if err != nil {
 		return nil, nil, c.fail(sent, Error{Reason: transportReason(err)})
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
+	content, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return nil, nil, c.fail(sent, Error{Reason: transportReason(err)})
 	}
-	a := &answer{status: resp.StatusCode, header: resp.Header, body: body}
-	if err := c.judge(sent, r.URL, a, refusal); err != nil {
+	a := &answer{status: resp.StatusCode, header: resp.Header, body: content}
+	if err := c.judge(sent, req.URL, a, refused); err != nil {
 		return nil, nil, err
 	}
 	return a, sent, nil
 }
 
 // judge turns every status but 2xx into a *Error.
-func (c *caller) judge(sent *call, asked *url.URL, a *answer, refusal func(*answer) (reason, advice string)) error {
+func (c *caller) judge(sent *call, asked *url.URL, a *answer, refused func(*answer) refusal) error {
 	status := fmt.Sprintf("HTTP %d", a.status)
 	switch {
 	case a.status >= 200 && a.status < 300:
@@ -130,10 +153,25 @@ func (c *caller) judge(sent *call, asked *url.URL, a *answer, refusal func(*answ
 			Status: a.status, RetryAfter: retryAfter(a.header),
 			Reason: "failed with " + status,
 		})
-	default:
-		reason, advice := refusal(a)
-		return c.fail(sent, Error{Outcome: Refused, Status: a.status, Reason: reason + " (" + status + ")", Advice: advice})
 	}
+	because := refused(a)
+	if because.code != "" {
+		status += ", " + because.code
+	}
+	return c.fail(sent, Error{Outcome: Refused, Status: a.status, Reason: because.reason + " (" + status + ")", Advice: because.advice})
+}
+
+// refusesKey says whether a status is about the key and not about the address.
+func refusesKey(status int) bool {
+	return status == http.StatusBadRequest || status == http.StatusUnauthorized || status == http.StatusForbidden
+}
+
+// refusedRequest is what a 4xx means that is not about the key.
+func refusedRequest(status int) refusal {
+	if status == http.StatusNotFound {
+		return refusal{reason: "has no such address", advice: "check region and token_url"}
+	}
+	return refusal{reason: "refused the request", advice: "check token_service, region and token_url"}
 }
 
 // nonsense is the error for a 2xx answer that is of no use.
@@ -209,6 +247,20 @@ func shouldRetry(ctx context.Context, resp *http.Response, err error) (bool, err
 	deadline, bounded := ctx.Deadline()
 	tooLong := wait > maxRetryWait || bounded && time.Until(deadline) <= wait
 	return !tooLong, nil
+}
+
+// shouldRetryUnsent is shouldRetry for a key that an exchange may use up: it allows
+// another attempt only if the service cannot have seen this one, or says that it
+// did not act on it.
+func shouldRetryUnsent(ctx context.Context, resp *http.Response, err error) (bool, error) {
+	var failed *net.OpError
+	if err != nil && !(errors.As(err, &failed) && failed.Op == "dial") {
+		return false, nil
+	}
+	if err == nil && resp.StatusCode != http.StatusTooManyRequests {
+		return false, nil
+	}
+	return shouldRetry(ctx, resp, err)
 }
 
 // isPassing tells connection errors, which may pass, from answers that will be

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,11 @@ import (
 
 const testKey = "0Kq3+canary/key=Zz9"
 
+const (
+	testClientID     = "the-client"
+	testClientSecret = "0Kq3+canary/client=Zz9"
+)
+
 // exchange is one key's way to a simulated service.
 type exchange struct {
 	sim     *apicsim.Sim
@@ -30,7 +36,12 @@ type exchange struct {
 
 func newExchange(t *testing.T, timeout time.Duration, retries int) *exchange {
 	t.Helper()
-	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
+	return newExchangeOf(t, tokenservice.Login, timeout, retries)
+}
+
+func newExchangeOf(t *testing.T, kind tokenservice.Kind, timeout time.Duration, retries int) *exchange {
+	t.Helper()
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}, ClientID: testClientID, ClientSecret: testClientSecret})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,10 +50,21 @@ func newExchange(t *testing.T, timeout time.Duration, retries int) *exchange {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Close)
-	return &exchange{sim: sim, server: server, service: newLogin(t, server.URL()+"/apikey", "", timeout, retries)}
+	return &exchange{sim: sim, server: server, service: newService(t, kind, server.URL()+tokenPath(kind), "", timeout, retries)}
+}
+
+func tokenPath(kind tokenservice.Kind) string {
+	return map[tokenservice.Kind]string{
+		tokenservice.Login: "/apikey", tokenservice.IAM: "/identity/token", tokenservice.Platform: "/api/token",
+	}[kind]
 }
 
 func newLogin(t *testing.T, tokenURL, caPEM string, timeout time.Duration, retries int) tokenservice.Service {
+	t.Helper()
+	return newService(t, tokenservice.Login, tokenURL, caPEM, timeout, retries)
+}
+
+func newService(t *testing.T, kind tokenservice.Kind, tokenURL, caPEM string, timeout time.Duration, retries int) tokenservice.Service {
 	t.Helper()
 	var transports tokenservice.Transports
 	transport, release, err := transports.Acquire(caPEM)
@@ -51,8 +73,8 @@ func newLogin(t *testing.T, tokenURL, caPEM string, timeout time.Duration, retri
 	}
 	t.Cleanup(release)
 	service, err := tokenservice.New(tokenservice.Options{
-		Kind: tokenservice.Login, TokenURL: tokenURL, APIKey: testKey, Transport: transport,
-		RequestTimeout: timeout, MaxRetries: retries,
+		Kind: kind, TokenURL: tokenURL, APIKey: testKey, ClientID: testClientID, ClientSecret: testClientSecret,
+		Transport: transport, RequestTimeout: timeout, MaxRetries: retries,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -64,10 +86,11 @@ func newLogin(t *testing.T, tokenURL, caPEM string, timeout time.Duration, retri
 // in. It does not print what it searches.
 func requireSilent(t *testing.T, text string) {
 	t.Helper()
-	forms := []string{testKey, url.QueryEscape(testKey), url.PathEscape(testKey), base64.StdEncoding.EncodeToString([]byte(testKey))}
-	for _, form := range forms {
-		if strings.Contains(text, form) {
-			t.Fatal("the text gives the key away")
+	for _, secret := range []string{testKey, testClientSecret} {
+		for _, form := range []string{secret, url.QueryEscape(secret), url.PathEscape(secret), base64.StdEncoding.EncodeToString([]byte(secret))} {
+			if strings.Contains(text, form) {
+				t.Fatal("the text gives a secret away")
+			}
 		}
 	}
 }
@@ -82,8 +105,14 @@ func failure(t *testing.T, err error) *tokenservice.Error {
 	return failed
 }
 
-func TestAKeyBuysATokenWithItsIdAndExpiry(t *testing.T) {
-	x := newExchange(t, 5*time.Second, 0)
+func TestAKeyBuysATokenWithItsIdAndExpiryAtEveryService(t *testing.T) {
+	for _, kind := range tokenservice.Kinds() {
+		t.Run(string(kind), func(t *testing.T) { requireSale(t, newExchangeOf(t, kind, 5*time.Second, 0)) })
+	}
+}
+
+func requireSale(t *testing.T, x *exchange) {
+	t.Helper()
 	token, err := x.service.Exchange(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -126,65 +155,82 @@ func TestASecretIsNotPrintedByAnyVerb(t *testing.T) {
 // TestEveryFaultEndsInARightTokenOrAClearError is the list of what a service may
 // do wrong and what comes of it. An empty reason stands for a right token.
 func TestEveryFaultEndsInARightTokenOrAClearError(t *testing.T) {
+	grants := []tokenservice.Kind{tokenservice.IAM, tokenservice.Platform}
 	cases := []struct {
 		fault   apicsim.Fault
 		outcome tokenservice.Outcome
 		reason  string
+		// only names the services that the case is for, if not all.
+		only []tokenservice.Kind
 	}{
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 400}, tokenservice.Refused, "refused the API key (HTTP 400)"},
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 401}, tokenservice.Refused, "refused the API key (HTTP 401)"},
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 403}, tokenservice.Refused, "refused the API key (HTTP 403)"},
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 404}, tokenservice.Refused, "has no such address (HTTP 404)"},
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 415}, tokenservice.Refused, "refused the request (HTTP 415)"},
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 429}, tokenservice.Unavailable, "asks to be called less often (HTTP 429)"},
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 500}, tokenservice.Unavailable, "failed with HTTP 500"},
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 503}, tokenservice.Unavailable, "failed with HTTP 503"},
-		{apicsim.Fault{Kind: apicsim.KindReset}, tokenservice.Unavailable, "broke the connection off"},
-		{apicsim.Fault{Kind: apicsim.KindResetMidBody}, tokenservice.Unavailable, "broke the connection off"},
-		{apicsim.Fault{Kind: apicsim.KindHang}, tokenservice.Unavailable, "did not answer in time"},
-		{apicsim.Fault{Kind: apicsim.KindTrickle}, tokenservice.Unavailable, "did not answer in time"},
-		{apicsim.Fault{Kind: apicsim.KindEndlessBody}, tokenservice.Unavailable, "more than 64 KiB"},
-		{apicsim.Fault{Kind: apicsim.KindRedirect}, tokenservice.Unavailable, "redirected to another address on the same host (HTTP 307)"},
-		{apicsim.Fault{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/apikey"}, tokenservice.Unavailable, "redirected to another host (HTTP 307)"},
-		{apicsim.Fault{Kind: apicsim.KindGzip}, 0, ""},
-		{apicsim.Fault{Kind: apicsim.KindGzipBroken}, tokenservice.Unavailable, "compression is broken"},
-		{apicsim.Fault{Kind: apicsim.KindNotJSON}, tokenservice.Unavailable, "not JSON"},
-		{apicsim.Fault{Kind: apicsim.KindEmptyBody}, tokenservice.Unavailable, "not JSON"},
-		{apicsim.Fault{Kind: apicsim.KindNoJWT}, tokenservice.Unavailable, "without a token"},
-		{apicsim.Fault{Kind: apicsim.KindJWTNotString}, tokenservice.Unavailable, "another shape"},
-		{apicsim.Fault{Kind: apicsim.KindNotJWT}, tokenservice.Unavailable, "not a JWT"},
-		{apicsim.Fault{Kind: apicsim.KindInvalidUTF8}, tokenservice.Unavailable, "not"},
-		{apicsim.Fault{Kind: apicsim.KindNoExp}, tokenservice.Unavailable, "does not say when it expires"},
-		{apicsim.Fault{Kind: apicsim.KindExpired}, tokenservice.Unavailable, "compare this host's clock"},
-		{apicsim.Fault{Kind: apicsim.KindExpString}, tokenservice.Unavailable, "not a JWT"},
-		{apicsim.Fault{Kind: apicsim.KindExpFloat}, 0, ""},
-		{apicsim.Fault{Kind: apicsim.KindExpFar}, tokenservice.Unavailable, "more than a year"},
-		{apicsim.Fault{Kind: apicsim.KindLargeToken}, 0, ""},
-		{apicsim.Fault{Kind: apicsim.KindHugeToken}, tokenservice.Unavailable, "more than 64 KiB"},
-		{apicsim.Fault{Kind: apicsim.KindNoJTI}, 0, ""},
-		{apicsim.Fault{Kind: apicsim.KindJTIEcho}, 0, ""},
-		{apicsim.Fault{Kind: apicsim.KindDuplicateJWT}, 0, ""},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 400}, tokenservice.Refused, "(HTTP 400)", nil},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 401}, tokenservice.Refused, "(HTTP 401)", nil},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 403}, tokenservice.Refused, "(HTTP 403)", nil},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 404}, tokenservice.Refused, "has no such address (HTTP 404)", nil},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 415}, tokenservice.Refused, "refused the request (HTTP 415)", nil},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 429}, tokenservice.Unavailable, "asks to be called less often (HTTP 429)", nil},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 500}, tokenservice.Unavailable, "failed with HTTP 500", nil},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 503}, tokenservice.Unavailable, "failed with HTTP 503", nil},
+		{apicsim.Fault{Kind: apicsim.KindReset}, tokenservice.Unavailable, "broke the connection off", nil},
+		{apicsim.Fault{Kind: apicsim.KindResetMidBody}, tokenservice.Unavailable, "broke the connection off", nil},
+		{apicsim.Fault{Kind: apicsim.KindHang}, tokenservice.Unavailable, "did not answer in time", nil},
+		{apicsim.Fault{Kind: apicsim.KindTrickle}, tokenservice.Unavailable, "did not answer in time", nil},
+		{apicsim.Fault{Kind: apicsim.KindEndlessBody}, tokenservice.Unavailable, "more than 64 KiB", nil},
+		{apicsim.Fault{Kind: apicsim.KindRedirect}, tokenservice.Unavailable, "redirected to another address on the same host (HTTP 307)", nil},
+		{apicsim.Fault{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/apikey"}, tokenservice.Unavailable, "redirected to another host (HTTP 307)", nil},
+		{apicsim.Fault{Kind: apicsim.KindGzip}, 0, "", nil},
+		{apicsim.Fault{Kind: apicsim.KindGzipBroken}, tokenservice.Unavailable, "compression is broken", nil},
+		{apicsim.Fault{Kind: apicsim.KindNotJSON}, tokenservice.Unavailable, "not JSON", nil},
+		{apicsim.Fault{Kind: apicsim.KindEmptyBody}, tokenservice.Unavailable, "not JSON", nil},
+		{apicsim.Fault{Kind: apicsim.KindNoJWT}, tokenservice.Unavailable, "without a token", nil},
+		{apicsim.Fault{Kind: apicsim.KindJWTNotString}, tokenservice.Unavailable, "another shape", nil},
+		{apicsim.Fault{Kind: apicsim.KindNotJWT}, tokenservice.Unavailable, "not a JWT", nil},
+		{apicsim.Fault{Kind: apicsim.KindInvalidUTF8}, tokenservice.Unavailable, "not", nil},
+		{apicsim.Fault{Kind: apicsim.KindNoExp}, tokenservice.Unavailable, "does not say when it expires", nil},
+		{apicsim.Fault{Kind: apicsim.KindExpired}, tokenservice.Unavailable, "compare this host's clock", nil},
+		{apicsim.Fault{Kind: apicsim.KindExpString}, tokenservice.Unavailable, "not a JWT", nil},
+		{apicsim.Fault{Kind: apicsim.KindExpFloat}, 0, "", nil},
+		{apicsim.Fault{Kind: apicsim.KindExpFar}, tokenservice.Unavailable, "more than a year", nil},
+		{apicsim.Fault{Kind: apicsim.KindLargeToken}, 0, "", nil},
+		{apicsim.Fault{Kind: apicsim.KindHugeToken}, tokenservice.Unavailable, "more than 64 KiB", nil},
+		{apicsim.Fault{Kind: apicsim.KindNoJTI}, 0, "", nil},
+		{apicsim.Fault{Kind: apicsim.KindJTIEcho}, 0, "", nil},
+		{apicsim.Fault{Kind: apicsim.KindDuplicateJWT}, 0, "", nil},
+		{apicsim.Fault{Kind: apicsim.KindErrorBody}, tokenservice.Unavailable, "without a token", nil},
+		{apicsim.Fault{Kind: apicsim.KindTokenType}, tokenservice.Unavailable, "another type than Bearer", grants},
+		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: "3600"}, 0, "", grants},
+		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: "-5"}, tokenservice.Unavailable, "does not say when it expires", grants},
+		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: "0"}, tokenservice.Unavailable, "does not say when it expires", grants},
+		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: `"3600"`}, tokenservice.Unavailable, "does not say when it expires", grants},
+		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: "1e300"}, tokenservice.Unavailable, "does not say when it expires", grants},
+		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: "999999999"}, tokenservice.Unavailable, "more than a year", grants},
 	}
-	for _, c := range cases {
-		t.Run(fmt.Sprintf("%s %d", c.fault.Kind, c.fault.Status), func(t *testing.T) {
-			x := newExchange(t, time.Second, 0)
-			x.sim.Inject(c.fault)
-			token, err := x.service.Exchange(context.Background())
-			if c.reason == "" {
-				requireRightToken(t, token, err)
-				return
+	for _, kind := range tokenservice.Kinds() {
+		for _, c := range cases {
+			if len(c.only) > 0 && !slices.Contains(c.only, kind) {
+				continue
 			}
-			failed := failure(t, err)
-			if failed.Outcome != c.outcome || !strings.Contains(err.Error(), c.reason) {
-				t.Fatalf("outcome %d: %s", failed.Outcome, err)
-			}
-			if host := strings.TrimPrefix(x.server.URL(), "http://"); !strings.Contains(err.Error(), "the login token service at "+host) {
-				t.Fatalf("the service and host are not named: %s", err)
-			}
-			if got := x.sim.Counts().Exchanges; got != 1 {
-				t.Fatalf("%d requests were sent", got)
-			}
-		})
+			t.Run(fmt.Sprintf("%s %s %d%s", kind, c.fault.Kind, c.fault.Status, c.fault.ExpiresIn), func(t *testing.T) {
+				t.Parallel()
+				x := newExchangeOf(t, kind, time.Second, 0)
+				x.sim.Inject(c.fault)
+				token, err := x.service.Exchange(context.Background())
+				if c.reason == "" {
+					requireRightToken(t, token, err)
+					return
+				}
+				failed := failure(t, err)
+				if failed.Outcome != c.outcome || !strings.Contains(err.Error(), c.reason) {
+					t.Fatalf("outcome %d: %s", failed.Outcome, err)
+				}
+				if host := strings.TrimPrefix(x.server.URL(), "http://"); !strings.Contains(err.Error(), "the "+string(kind)+" token service at "+host) {
+					t.Fatalf("the service and host are not named: %s", err)
+				}
+				if got := x.sim.Counts().Exchanges; got != 1 {
+					t.Fatalf("%d requests were sent", got)
+				}
+			})
+		}
 	}
 }
 
@@ -306,5 +352,105 @@ func TestOnlyTheConfiguredAuthorityIsTrusted(t *testing.T) {
 	}
 	if _, err := newLogin(t, server.URL()+"/apikey", server.CACertPEM(), time.Second, 0).Exchange(context.Background()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestAnIAMRefusalIsTurnedIntoWhatToDo(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(*apicsim.Sim)
+		says    []string
+	}{
+		"a key that is not known": {func(s *apicsim.Sim) { s.RevokeKey(testKey) }, []string{"does not know the API key (HTTP 400, BXNIM0415E)", "create one in IBM Cloud", "finds the request as "}},
+		"a key that is disabled":  {func(s *apicsim.Sim) { s.DisableKey(testKey) }, []string{"API key is disabled (HTTP 400, BXNIM0462E)", "enable it in IBM Cloud"}},
+		"an error that echoes the key in every field": {
+			func(s *apicsim.Sim) { s.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 401}) }, []string{"refused the API key (HTTP 401)"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := newExchangeOf(t, tokenservice.IAM, 5*time.Second, 2)
+			c.prepare(x.sim)
+			_, err := x.service.Exchange(context.Background())
+			requireRefusal(t, err, c.says...)
+		})
+	}
+}
+
+func requireRefusal(t *testing.T, err error, says ...string) {
+	t.Helper()
+	if failure(t, err).Outcome != tokenservice.Refused {
+		t.Fatalf("the outcome is no refusal: %s", err)
+	}
+	for _, text := range says {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("the error does not say %q: %s", text, err)
+		}
+	}
+}
+
+func TestAPlatformKeyThatWasUsedUpOrExpiredIsExplained(t *testing.T) {
+	for name, limits := range map[string]apicsim.KeyOptions{
+		"a single-use key":           {SingleUse: true},
+		"a key that has expired now": {Life: time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			x := newExchangeOf(t, tokenservice.Platform, 5*time.Second, 2)
+			x.sim.AddLimitedKey(testKey, limits)
+			if _, err := x.service.Exchange(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			for err == nil {
+				_, err = x.service.Exchange(context.Background())
+			}
+			requireRefusal(t, err, "refused the API key, which worked before (HTTP 401)", "Multiple use of apikey")
+		})
+	}
+}
+
+func TestAPlatformKeyThatNeverWorkedIsExplainedOtherwise(t *testing.T) {
+	x := newExchangeOf(t, tokenservice.Platform, 5*time.Second, 2)
+	x.sim.RevokeKey(testKey)
+	_, err := x.service.Exchange(context.Background())
+	requireRefusal(t, err, "refused the API key or the client credentials (HTTP 401)", "check client_id and client_secret")
+}
+
+// TestAPlatformExchangeWhoseOutcomeIsUnknownIsNotRepeated counts what reaches the
+// service: a key that may be used once must not be spent on a lost answer's
+// repetition.
+func TestAPlatformExchangeWhoseOutcomeIsUnknownIsNotRepeated(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		fault    apicsim.Fault
+		attempts int
+	}{
+		{"a reset connection", apicsim.Fault{Kind: apicsim.KindReset}, 1},
+		{"an answer that broke off", apicsim.Fault{Kind: apicsim.KindResetMidBody}, 1},
+		{"a service that hangs", apicsim.Fault{Kind: apicsim.KindHang}, 1},
+		{"a 500", apicsim.Fault{Kind: apicsim.KindStatus, Status: 500}, 1},
+		{"a 503", apicsim.Fault{Kind: apicsim.KindStatus, Status: 503}, 1},
+		{"a 429, which was not acted on", apicsim.Fault{Kind: apicsim.KindStatus, Status: 429, RetryAfter: "0"}, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			x := newExchangeOf(t, tokenservice.Platform, time.Second, 2)
+			x.sim.Inject(c.fault)
+			_, err := x.service.Exchange(context.Background())
+			failure(t, err)
+			if got := x.sim.Counts().Exchanges; got != c.attempts {
+				t.Fatalf("%d requests, want %d", got, c.attempts)
+			}
+		})
+	}
+}
+
+func TestAPlatformExchangeThatWasNeverSentIsRepeated(t *testing.T) {
+	x := newExchangeOf(t, tokenservice.Platform, time.Second, 2)
+	if err := x.server.Refuse(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := x.service.Exchange(context.Background())
+	if got := failure(t, err).Attempts; got != 3 {
+		t.Fatalf("%d attempts", got)
 	}
 }

@@ -6,16 +6,18 @@ package tokenservice
 import (
 	"context"
 	"encoding/json"
-	"net/http"
 	"net/url"
+	"time"
 )
+
+const formContentType = "application/x-www-form-urlencoded"
 
 // login speaks to the token service of API Connect on IBM Cloud: the key goes
 // in the URL's apikey parameter of a POST without a body, and the token comes
 // back in the answer's jwt property.
 type login struct {
 	caller *caller
-	url    *url.URL
+	url    string
 	key    Secret
 }
 
@@ -29,21 +31,12 @@ func newLogin(o Options) (*login, error) {
 		return nil, err
 	}
 	u.RawQuery = url.Values{"apikey": {string(o.APIKey)}}.Encode()
-	return &login{caller: c, url: u, key: o.APIKey}, nil
+	return &login{caller: c, url: u.String(), key: o.APIKey}, nil
 }
 
 // Exchange buys one token.
 func (l *login) Exchange(ctx context.Context) (*Token, error) {
-	r := &http.Request{
-		Method: http.MethodPost,
-		URL:    l.url,
-		Host:   l.url.Host,
-		Header: http.Header{
-			"Accept":       {"application/json"},
-			"Content-Type": {"application/x-www-form-urlencoded"},
-		},
-	}
-	a, sent, err := l.caller.send(ctx, r, loginRefusal)
+	a, sent, err := l.caller.send(ctx, request{url: l.url, contentType: formContentType}, loginRefusal)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +44,7 @@ func (l *login) Exchange(ctx context.Context) (*Token, error) {
 	if reason != "" {
 		return nil, l.caller.nonsense(sent, a, reason)
 	}
-	token, reason := newToken(raw, l.key)
+	token, reason := newToken(raw, time.Time{}, l.key)
 	if reason != "" {
 		return nil, l.caller.nonsense(sent, a, reason)
 	}
@@ -75,13 +68,12 @@ func parseLoginAnswer(body []byte) (jwt, reason string) {
 	return *parsed.JWT, ""
 }
 
-func loginRefusal(a *answer) (reason, advice string) {
-	switch a.status {
-	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
-		return "refused the API key", "check that the key exists, is enabled and belongs to this region, then write the config again with api_key"
-	case http.StatusNotFound:
-		return "has no such address", "check region and token_url"
-	default:
-		return "refused the request", "check region and token_url"
+func loginRefusal(a *answer) refusal {
+	if !refusesKey(a.status) {
+		return refusedRequest(a.status)
+	}
+	return refusal{
+		reason: "refused the API key",
+		advice: "check that the key exists, is enabled and belongs to this region, then write the config again with api_key",
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -18,11 +19,17 @@ import (
 // value of a config's token_service field.
 type Kind string
 
-// Login is the service of API Connect on IBM Cloud, the V5 public-cloud offering.
-const Login Kind = "login"
+const (
+	// Login is the service of API Connect on IBM Cloud, the V5 public-cloud offering.
+	Login Kind = "login"
+	// IAM is IBM Cloud's identity service, for a V10 Reserved Instance.
+	IAM Kind = "iam"
+	// Platform is the service of API Connect SaaS and of self-managed V10 and V12.
+	Platform Kind = "platform"
+)
 
 // Kinds returns every kind there is, in the order the documentation lists them.
-func Kinds() []Kind { return []Kind{Login} }
+func Kinds() []Kind { return []Kind{Login, IAM, Platform} }
 
 // Service buys tokens with the one API key it was made for. Exchange makes at
 // least one call out; its errors are a *Error, or the context's.
@@ -35,6 +42,9 @@ type Options struct {
 	Kind     Kind
 	TokenURL string
 	APIKey   Secret
+	// ClientID and ClientSecret are sent to the platform service alone.
+	ClientID     string
+	ClientSecret Secret
 	// Transport carries the requests; see Transports.
 	Transport http.RoundTripper
 	// RequestTimeout bounds one attempt, from dialling to the answer's last byte.
@@ -48,19 +58,48 @@ func New(o Options) (Service, error) {
 	switch o.Kind {
 	case Login:
 		return newLogin(o)
+	case IAM:
+		return newIAM(o)
+	case Platform:
+		return newPlatform(o)
 	default:
 		return nil, fmt.Errorf("unknown token service")
 	}
 }
 
-// DefaultTokenURL is where kind's keys are exchanged in a region. The URLs are
-// those of IBM's documentation of each service.
-func DefaultTokenURL(_ Kind, region string) string {
-	return "https://login.service." + region + ".apiconnect.ibmcloud.com/apikey"
+// DefaultTokenURL is where kind's keys are exchanged in a region, after IBM's
+// documentation of each service. It is empty if that takes a region and there is
+// none.
+func DefaultTokenURL(kind Kind, region string) string {
+	switch {
+	case kind == IAM:
+		return "https://iam.cloud.ibm.com/identity/token"
+	case region == "":
+		return ""
+	case kind == Platform:
+		return "https://platform-api." + region + ".apiconnect.automation.ibm.com/api/token"
+	default:
+		return "https://login.service." + region + ".apiconnect.ibmcloud.com/apikey"
+	}
 }
 
-// DefaultAPIURL is where kind's tokens are used in a region.
-func DefaultAPIURL(_ Kind, region string) string {
+// DefaultAPIURL is where kind's tokens are used in a region. The platform service
+// is part of what its tokens are for, so that its URL is tokenURL's host. It is
+// empty where there is no default: the host of a Reserved Instance is its own.
+func DefaultAPIURL(kind Kind, region, tokenURL string) string {
+	switch kind {
+	case IAM:
+		return ""
+	case Platform:
+		u, err := url.Parse(tokenURL)
+		if err != nil || u.Host == "" {
+			return ""
+		}
+		return u.Scheme + "://" + u.Host
+	}
+	if region == "" {
+		return ""
+	}
 	return "https://apimanager." + region + ".apiconnect.cloud.ibm.com"
 }
 

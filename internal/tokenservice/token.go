@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -24,17 +25,21 @@ const (
 )
 
 // newToken reads a JWT's claims. The signature is not checked: what vouches for
-// the token is the TLS connection to the service it was bought from. Where the
-// token is of no use, reason completes the sentence "the service ...".
-func newToken(raw string, key Secret) (token *Token, reason string) {
+// the token is the TLS connection to the service it was bought from. A token that
+// does not say itself when it expires does so at stated, unless that is zero.
+// Where the token is of no use, reason completes the sentence "the service ...".
+func newToken(raw string, stated time.Time, secrets ...Secret) (token *Token, reason string) {
 	claims, ok := readClaims(raw)
 	if !ok {
 		return nil, "answered a token that is not a JWT"
 	}
-	if claims.Expiry == nil {
+	expiresAt := stated.UTC()
+	if claims.Expiry != nil {
+		expiresAt = claims.Expiry.Time().UTC()
+	}
+	if expiresAt.IsZero() {
 		return nil, "answered a token that does not say when it expires"
 	}
-	expiresAt := claims.Expiry.Time().UTC()
 	switch life := time.Until(expiresAt); {
 	case life <= 0:
 		return nil, fmt.Sprintf("answered a token that expired %s ago; compare this host's clock with the service's", (-life).Round(time.Second))
@@ -44,7 +49,7 @@ func newToken(raw string, key Secret) (token *Token, reason string) {
 	return &Token{
 		Value:     Secret(raw),
 		Type:      "Bearer",
-		ID:        tokenID(claims.ID, raw, key),
+		ID:        tokenID(claims.ID, raw, secrets),
 		ExpiresAt: expiresAt,
 	}, ""
 }
@@ -61,16 +66,18 @@ func readClaims(raw string) (claims jwt.Claims, ok bool) {
 }
 
 // tokenID prefers the JWT's own jti. A jti that could not stand in a log line,
-// or that gives the key away, is replaced by a digest of the token.
-func tokenID(jti, raw string, key Secret) string {
+// or that gives a secret away, is replaced by a digest of the token.
+func tokenID(jti, raw string, secrets []Secret) string {
 	unprintable := func(r rune) bool { return !unicode.IsPrint(r) }
-	if jti != "" && len(jti) <= maxTokenIDBytes &&
-		!strings.ContainsFunc(jti, unprintable) &&
-		!strings.Contains(jti, string(key)) {
+	if jti != "" && len(jti) <= maxTokenIDBytes && !strings.ContainsFunc(jti, unprintable) && !holdsAny(jti, secrets) {
 		return jti
 	}
 	digest := sha256.Sum256([]byte(raw))
 	return "sha256:" + hex.EncodeToString(digest[:8])
+}
+
+func holdsAny(text string, secrets []Secret) bool {
+	return slices.ContainsFunc(secrets, func(s Secret) bool { return s != "" && strings.Contains(text, string(s)) })
 }
 
 func signatureAlgorithms() []jose.SignatureAlgorithm {

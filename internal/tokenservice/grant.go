@@ -1,0 +1,56 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package tokenservice
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// grant is the answer of the services that speak OAuth: iam and platform.
+type grant struct {
+	accessToken string
+	// expiresAt is the end that the answer states beside the token, or zero.
+	expiresAt time.Time
+}
+
+// parseGrant returns an answer's token, or what is wrong with the answer. What it
+// states about the token's life counts only where the token is silent, so that
+// nonsense there is not an error yet.
+func parseGrant(body []byte, now time.Time) (g grant, reason string) {
+	var parsed struct {
+		AccessToken *string         `json:"access_token"`
+		TokenType   *string         `json:"token_type"`
+		ExpiresIn   json.RawMessage `json:"expires_in"`
+		Expiration  json.RawMessage `json:"expiration"`
+	}
+	if !json.Valid(body) {
+		return g, "answered something that is not JSON"
+	}
+	if err := json.Unmarshal(body, &parsed); err != nil {
+		return g, "answered JSON of another shape than a token's"
+	}
+	if parsed.AccessToken == nil || *parsed.AccessToken == "" {
+		return g, "answered without a token"
+	}
+	if parsed.TokenType != nil && !strings.EqualFold(*parsed.TokenType, "Bearer") {
+		return g, "answered a token of another type than Bearer"
+	}
+	g.accessToken = *parsed.AccessToken
+	if seconds, ok := wholeSeconds(parsed.ExpiresIn); ok {
+		g.expiresAt = now.Add(time.Duration(seconds) * time.Second)
+	} else if epoch, ok := wholeSeconds(parsed.Expiration); ok {
+		g.expiresAt = time.Unix(epoch, 0)
+	}
+	return g, ""
+}
+
+// wholeSeconds reads a positive JSON integer of sensible size.
+func wholeSeconds(raw json.RawMessage) (int64, bool) {
+	const most = 1 << 33 // As an epoch this is in the year 2242, as a life 272 years.
+	n, err := strconv.ParseInt(string(raw), 10, 64)
+	return n, err == nil && n > 0 && n < most
+}

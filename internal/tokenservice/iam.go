@@ -1,0 +1,111 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package tokenservice
+
+import (
+	"context"
+	"encoding/json"
+	"net/url"
+	"regexp"
+	"time"
+)
+
+// iam speaks to IBM Cloud's identity service, whose access token is the bearer
+// of a V10 Reserved Instance: a form of grant type and key goes in, and an OAuth
+// grant comes out. See POST /identity/token in IBM's IAM API reference.
+type iam struct {
+	caller *caller
+	url    string
+	key    Secret
+	form   []byte
+}
+
+func newIAM(o Options) (*iam, error) {
+	c, err := newCaller(o)
+	if err != nil {
+		return nil, err
+	}
+	form := url.Values{
+		"grant_type": {"urn:ibm:params:oauth:grant-type:apikey"},
+		"apikey":     {string(o.APIKey)},
+	}
+	return &iam{caller: c, url: o.TokenURL, key: o.APIKey, form: []byte(form.Encode())}, nil
+}
+
+// Exchange buys one token.
+func (i *iam) Exchange(ctx context.Context) (*Token, error) {
+	a, sent, err := i.caller.send(ctx, request{url: i.url, contentType: formContentType, body: i.form}, i.refusal)
+	if err != nil {
+		return nil, err
+	}
+	return i.caller.redeem(sent, a, i.key)
+}
+
+// redeem makes a token of an OAuth grant.
+func (c *caller) redeem(sent *call, a *answer, secrets ...Secret) (*Token, error) {
+	g, reason := parseGrant(a.body, time.Now())
+	if reason != "" {
+		return nil, c.nonsense(sent, a, reason)
+	}
+	token, reason := newToken(g.accessToken, g.expiresAt, secrets...)
+	if reason != "" {
+		return nil, c.nonsense(sent, a, reason)
+	}
+	return token, nil
+}
+
+// The codes that IAM's API reference gives for a key that is not accepted.
+const (
+	iamKeyNotFound = "BXNIM0415E"
+	iamKeyDisabled = "BXNIM0462E"
+)
+
+func (i *iam) refusal(a *answer) refusal {
+	if !refusesKey(a.status) {
+		return refusedRequest(a.status)
+	}
+	code, requestID := parseIAMError(a.body, i.key)
+	because := refusal{
+		reason: "refused the API key",
+		code:   code,
+		advice: "look the code up in IBM Cloud's documentation, then write the config again with api_key",
+	}
+	switch code {
+	case iamKeyNotFound:
+		because.reason = "does not know the API key"
+		because.advice = "it was deleted or belongs elsewhere; create one in IBM Cloud and write the config again with api_key"
+	case iamKeyDisabled:
+		because.reason = "says that the API key is disabled"
+		because.advice = "enable it in IBM Cloud, or write the config again with another api_key"
+	}
+	if requestID != "" {
+		because.advice += "; IBM's support finds the request as " + requestID
+	}
+	return because
+}
+
+var (
+	iamCode      = regexp.MustCompile(`^[A-Z]{2,8}[0-9]{3,5}[A-Z]?$`)
+	iamRequestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+)
+
+// parseIAMError takes a code and a request id from an error's body, each only if
+// it looks like one and holds no secret.
+func parseIAMError(body []byte, key Secret) (code, requestID string) {
+	var parsed struct {
+		ErrorCode string `json:"errorCode"`
+		Context   struct {
+			RequestID string `json:"requestId"`
+		} `json:"context"`
+	}
+	// A body of another shape leaves the fields empty, which is what it tells.
+	_ = json.Unmarshal(body, &parsed)
+	if iamCode.MatchString(parsed.ErrorCode) && !holdsAny(parsed.ErrorCode, []Secret{key}) {
+		code = parsed.ErrorCode
+	}
+	if iamRequestID.MatchString(parsed.Context.RequestID) && !holdsAny(parsed.Context.RequestID, []Secret{key}) {
+		requestID = parsed.Context.RequestID
+	}
+	return code, requestID
+}

@@ -1,0 +1,90 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package tokenservice
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync/atomic"
+)
+
+// platform speaks to the token endpoint of API Connect SaaS and of self-managed
+// V10 and V12: JSON of grant type, key and client credentials goes in, and an
+// OAuth grant comes out. Its keys may be used up by an exchange, so that one
+// whose outcome is unknown is not repeated.
+type platform struct {
+	caller  *caller
+	url     string
+	secrets []Secret
+	body    []byte
+	// worked says that the key has bought a token before.
+	worked atomic.Bool
+}
+
+func newPlatform(o Options) (*platform, error) {
+	c, err := newCaller(o)
+	if err != nil {
+		return nil, err
+	}
+	c.client.CheckRetry = shouldRetryUnsent
+	body, err := json.Marshal(map[string]string{
+		"grant_type":    "api_key",
+		"api_key":       string(o.APIKey),
+		"client_id":     o.ClientID,
+		"client_secret": string(o.ClientSecret),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &platform{caller: c, url: o.TokenURL, secrets: []Secret{o.APIKey, o.ClientSecret}, body: body}, nil
+}
+
+// Exchange buys one token.
+func (p *platform) Exchange(ctx context.Context) (*Token, error) {
+	a, sent, err := p.caller.send(ctx, request{url: p.url, contentType: "application/json", body: p.body}, p.refusal)
+	if err != nil {
+		return nil, err
+	}
+	token, err := p.caller.redeem(sent, a, p.secrets...)
+	if err != nil {
+		return nil, err
+	}
+	p.worked.Store(true)
+	return token, nil
+}
+
+func (p *platform) refusal(a *answer) refusal {
+	if !refusesKey(a.status) {
+		return refusedRequest(a.status)
+	}
+	because := refusal{
+		reason: "refused the API key or the client credentials",
+		advice: "check client_id and client_secret; a key lives five minutes and is used up by its first exchange unless an administrator allows more (Cloud Manager, Settings, Onboarding: API Key timeout, Multiple use of apikey); then write the config again with a new api_key",
+	}
+	if p.worked.Load() {
+		because.reason = "refused the API key, which worked before"
+		because.advice = "by default its keys expire after five minutes and can be used once; an administrator changes that in Cloud Manager (Settings, Onboarding: API Key timeout, Multiple use of apikey); then write the config again with a new api_key"
+	}
+	if status := parsePlatformStatus(a.body); status != 0 && status != a.status {
+		because.code = fmt.Sprintf("status %d", status)
+	}
+	return because
+}
+
+// parsePlatformStatus takes the numeric status from an error's body, or 0. The
+// texts beside it, in message or errors, are not ours to repeat.
+func parsePlatformStatus(body []byte) int {
+	var parsed struct {
+		Status json.Number `json:"status"`
+	}
+	if err := json.Unmarshal(body, &parsed); err != nil {
+		return 0
+	}
+	status, err := parsed.Status.Int64()
+	if err != nil || status < 100 || status > 999 {
+		return 0
+	}
+	return int(status)
+}

@@ -67,10 +67,11 @@ func newBackend(version string) *backend {
 			SealWrapStorage: []string{configStoragePrefix},
 			LocalStorage:    []string{framework.WALPrefix},
 		},
+		// The framework tries the patterns in turn, so that the busiest comes first.
 		Paths: []*framework.Path{
+			b.pathToken(),
 			b.pathConfigList(),
 			b.pathConfig(),
-			b.pathToken(),
 		},
 		Secrets:    []*framework.Secret{b.tokenLease()},
 		Invalidate: b.invalidate,

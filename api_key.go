@@ -8,8 +8,6 @@ import (
 	"errors"
 	"strings"
 	"unicode"
-
-	"github.com/hashicorp/vault/sdk/logical"
 )
 
 const maxAPIKeyLength = 4096
@@ -61,27 +59,3 @@ func keyOfFile(file string) (string, error) {
 }
 
 func notInKey(r rune) bool { return r > unicode.MaxASCII || !unicode.IsGraphic(r) || r == ' ' }
-
-// stringifySecretFields turns a secret field that was sent as a JSON object or
-// list back into text: apikey.json pasted into a request body, say. The
-// framework would quote it in its error about the field's type.
-func stringifySecretFields(req *logical.Request) {
-	for _, field := range secretFields() {
-		value, ok := req.Data[field]
-		if !ok {
-			continue
-		}
-		switch value.(type) {
-		case map[string]any, []any:
-		default:
-			continue
-		}
-		text, err := json.Marshal(value)
-		if err != nil {
-			text = nil
-		}
-		req.Data[field] = string(text)
-	}
-}
-
-func secretFields() []string { return []string{"api_key", "client_secret", "credentials"} }

@@ -81,20 +81,29 @@ func newBackend(version string) *backend {
 }
 
 // HandleRequest makes up for what the framework leaves to its users: a panic in
-// a handler must not end the process, which serves other mounts too, and a
-// secret field that is no string must not be quoted by the framework's error.
+// a handler must not end the process, which serves other mounts too, and no error
+// may quote a value.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
 	defer b.recoverTo(&err, req)
-	stringifySecretFields(req)
+	if len(req.Data) > 0 {
+		stringifySecretFields(req)
+		if path := b.Route(req.Path); path != nil {
+			if err := checkFieldTypes(path, req.Data); err != nil {
+				return answerError("check fields", err)
+			}
+		}
+	}
 	return b.Backend.HandleRequest(ctx, req)
 }
 
-// HandleExistenceCheck guards the framework's existence check as HandleRequest
-// guards its request handling.
+// HandleExistenceCheck keeps the request's fields from the framework's check of
+// their types, whose error quotes them and is logged by Vault. Whether a config
+// exists depends on the path alone.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
 	defer b.recoverTo(&err, req)
-	stringifySecretFields(req)
-	return b.Backend.HandleExistenceCheck(ctx, req)
+	bare := *req
+	bare.Data = nil
+	return b.Backend.HandleExistenceCheck(ctx, &bare)
 }
 
 // recoverTo turns a panic into a 500. Only the panic's type is logged: its value

@@ -133,6 +133,12 @@ func TestBadInputIsRefusedNamesTheFieldAndChangesNothing(t *testing.T) {
 		{"a negative refresh_before", "refresh_before", map[string]any{"refresh_before": "-1h"}},
 		{"an absurd refresh_before", "refresh_before", map[string]any{"refresh_before": "9999h"}},
 		{"a cache that is no boolean", "cache", map[string]any{"cache": "perhaps"}},
+		{"the key for a timeout", "request_timeout", map[string]any{"request_timeout": testKey}},
+		{"the key for a number", "max_retries", map[string]any{"max_retries": testKey}},
+		{"the key for a duration", "refresh_before", map[string]any{"refresh_before": testKey}},
+		{"the key for a boolean", "lease", map[string]any{"lease": testKey}},
+		{"the key for verify", "verify", map[string]any{"verify": testKey}},
+		{"the key in an object for a URL", "token_url", map[string]any{"token_url": map[string]any{"a": testKey}}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -596,5 +602,16 @@ func TestAChangeOfTheTokenServiceMustCarryTheKey(t *testing.T) {
 	status, text := m.failure(logical.PatchOperation, "config/login", map[string]any{"token_service": "iam"})
 	if status != 400 || !strings.HasPrefix(text, "api_key ") {
 		t.Fatalf("answered %d %s", status, text)
+	}
+}
+
+func TestAnExistenceCheckDoesNotQuoteWhatWasSent(t *testing.T) {
+	m := newMount(t)
+	_, exists, err := m.backend.HandleExistenceCheck(context.Background(), &logical.Request{
+		Operation: logical.CreateOperation, Path: "config/us-south", Storage: m.storage,
+		Data: map[string]any{"max_retries": testKey, "name": "another"},
+	})
+	if err != nil || exists {
+		t.Fatalf("exists %t, error %v", exists, err)
 	}
 }

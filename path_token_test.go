@@ -180,6 +180,16 @@ func TestMoreLifeThanTheServiceGivesIsAClearError(t *testing.T) {
 	}
 }
 
+func TestAMinTTLThatIsNoDurationIsNotQuoted(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	status, text := m.failure(logical.ReadOperation, "token/us-south", map[string]any{"min_ttl": testKey})
+	if status != 400 || !strings.HasPrefix(text, "min_ttl takes a duration") {
+		t.Fatalf("answered %d %s", status, text)
+	}
+	requireNoKey(t, text)
+}
+
 func TestAnUnknownConfigIsNamedTogetherWithTheCommandThatCreatesIt(t *testing.T) {
 	m := newMount(t)
 	for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation} {

@@ -14,7 +14,7 @@ import (
 // refusal will not pass by itself, so its memory starts longer and grows further.
 const (
 	firstUnavailableBackoff = time.Second
-	maxUnavailableBackoff   = 30 * time.Second
+	maxUnavailableBackoff   = 10 * time.Second
 	firstRefusedBackoff     = 5 * time.Second
 	maxRefusedBackoff       = time.Minute
 )
@@ -34,15 +34,19 @@ func (b *backoff) check(now time.Time) error {
 	return &BackoffError{Last: b.last, RetryAt: b.until}
 }
 
-// record takes note of an exchange's outcome.
+// record takes note of an exchange's outcome. Failures of exchanges that were
+// under way together count as one: none starts while a failure is remembered.
 func (b *backoff) record(err error) {
 	if err == nil {
 		*b = backoff{}
 		return
 	}
-	b.until = time.Now().Add(b.length(err))
-	b.failures++
+	now := time.Now()
+	if !now.Before(b.until) {
+		b.failures++
+	}
 	b.last = err
+	b.until = later(b.until, now.Add(b.length(err)))
 }
 
 func (b *backoff) length(err error) time.Duration {
@@ -52,9 +56,16 @@ func (b *backoff) length(err error) time.Duration {
 	if known && failed.Outcome == tokenservice.Refused {
 		first, longest = firstRefusedBackoff, maxRefusedBackoff
 	}
-	length := min(first<<min(b.failures, 16), longest)
+	length := min(first<<min(b.failures-1, 16), longest)
 	if known {
 		length = max(length, failed.RetryAfter)
 	}
 	return length
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

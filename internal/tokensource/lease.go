@@ -26,6 +26,7 @@ func (l *Lease) shared(refreshBefore time.Duration) *Lease {
 	if refreshBefore == 0 {
 		refreshBefore = life / 4
 	}
+	refreshBefore = max(refreshBefore, time.Second) // A ttl is rounded up to the next one.
 	due := l.ExpiresAt.Add(-min(refreshBefore, life/2))
 	lead := min(due.Sub(l.BoughtAt)/10, maxLead)
 	lead -= rand.N(lead/2 + 1)
@@ -50,8 +51,12 @@ func (l *Lease) fresh(now time.Time, least time.Duration) bool {
 
 // presentable says whether a reader may have the token if there is no newer one.
 func (l *Lease) presentable(now time.Time, least time.Duration) bool {
-	left := l.ExpiresAt.Sub(now)
-	return left > min(expiryMargin, l.life()/10) && left >= least
+	return now.Before(l.lastCall()) && l.ExpiresAt.Sub(now) >= least
+}
+
+// lastCall is when the token is too close to its end to be handed out any more.
+func (l *Lease) lastCall() time.Time {
+	return l.ExpiresAt.Add(-min(expiryMargin, l.life()/10))
 }
 
 // TTL is the whole seconds, rounded up, until a reader gets a newer token. It is

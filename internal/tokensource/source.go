@@ -48,7 +48,8 @@ type ExchangeFunc func(context.Context) (*tokenservice.Token, error)
 type Options struct {
 	Exchange ExchangeFunc
 	// RefreshBefore is how long before its expiry a token is replaced; 0 is a
-	// quarter of the token's life. More than half of its life counts as half.
+	// quarter of the token's life. Less than a second counts as a second, more
+	// than half of the token's life as half.
 	RefreshBefore time.Duration
 	// Current is a token that was already bought and is to be shared; it may be nil.
 	Current *Lease
@@ -73,7 +74,8 @@ type Answer struct {
 	// Why is then the last failure, or nil while an exchange is still under way.
 	Stale bool
 	Why   error
-	// RetryAt is when a reader of a stale token should ask again.
+	// RetryAt is when a reader of a stale token should ask again. The token
+	// outlives it.
 	RetryAt time.Time
 }
 
@@ -202,16 +204,20 @@ func (s *Source) readSlowly(ctx context.Context, least time.Duration) (Answer, e
 	}
 	fallback := old != nil && old.presentable(time.Now(), least)
 	err = f.wait(ctx, s.ctx, fallback)
-	if s.ctx.Err() != nil {
+	fallback = fallback && old.presentable(time.Now(), least)
+	if errors.Is(err, errPatience) && !fallback {
+		err = f.wait(ctx, s.ctx, false) // The old token came too close to its end.
+	}
+	switch {
+	case s.ctx.Err() != nil:
 		return Answer{}, ErrClosed
-	}
-	if err == nil {
+	case err == nil:
 		return s.deliver(f.lease, least)
-	}
-	if fallback && old.presentable(time.Now(), least) {
+	case fallback && ctx.Err() == nil:
 		return s.stale(old, err), nil
+	default:
+		return Answer{}, err
 	}
-	return Answer{}, err
 }
 
 // join finds out, at one instant, what a reader has to do: take the lease that
@@ -251,7 +257,8 @@ func (s *Source) deliver(lease *Lease, least time.Duration) (Answer, error) {
 }
 
 // stale wraps an old token for a reader. While the exchange is under way or the
-// back-off is over the reader is asked to come back in a second.
+// back-off is over the reader is asked to come back in a second, and never later
+// than the token may be handed out.
 func (s *Source) stale(old *Lease, why error) Answer {
 	a := Answer{Lease: old, Stale: true, Why: why, RetryAt: time.Now().Add(time.Second)}
 	if errors.Is(why, errPatience) {
@@ -259,8 +266,12 @@ func (s *Source) stale(old *Lease, why error) Answer {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.backoff.until.After(a.RetryAt) {
-		a.RetryAt = s.backoff.until
+	if old.wanted.CompareAndSwap(false, true) {
+		s.retryWhileOldLives()
+	}
+	a.RetryAt = later(a.RetryAt, s.backoff.until)
+	if last := old.lastCall(); last.Before(a.RetryAt) {
+		a.RetryAt = last
 	}
 	return a
 }
@@ -294,10 +305,7 @@ func (s *Source) Buy(ctx context.Context, least time.Duration) (*Lease, error) {
 }
 
 func (s *Source) buyAlone(ctx context.Context) (*Lease, error) {
-	s.mu.Lock()
-	err := s.backoff.check(time.Now())
-	s.mu.Unlock()
-	if err != nil {
+	if err := s.mayBuy(); err != nil {
 		return nil, err
 	}
 	bounded, cancel := context.WithTimeout(ctx, exchangeTimeout)
@@ -314,6 +322,15 @@ func (s *Source) buyAlone(ctx context.Context) (*Lease, error) {
 	defer s.mu.Unlock()
 	s.backoff.record(err)
 	return lease, err
+}
+
+func (s *Source) mayBuy() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return ErrClosed
+	}
+	return s.backoff.check(time.Now())
 }
 
 // takeOff starts an exchange in a goroutine of its own, so that it belongs to
@@ -347,32 +364,33 @@ func (s *Source) land(f *flight) {
 	s.retryWhileOldLives()
 }
 
-// retryWhileOldLives arms the timer for another attempt at the back-off's end if
-// the token that is to be replaced is wanted and will still be alive then. The
-// caller holds the lock.
+// retryWhileOldLives arms the timer for another attempt at the back-off's end, or
+// when the token is to be replaced if that is later, if the token is wanted and
+// will still be alive then. The caller holds the lock.
 func (s *Source) retryWhileOldLives() {
 	old := s.current.Load()
 	if old == nil || !old.wanted.Load() || !old.presentable(s.backoff.until, 0) {
 		return
 	}
-	s.arm(old, s.backoff.until)
+	s.arm(old, later(s.backoff.until, old.refreshAt))
 }
 
-// want marks a token as read, which arms its replacement once.
+// want marks a token as read, which arms its replacement once. A reader may come
+// with a token that was replaced meanwhile, whose successor's timer it leaves alone.
 func (s *Source) want(lease *Lease) {
 	if lease.wanted.Load() || !lease.wanted.CompareAndSwap(false, true) {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.arm(lease, lease.refreshAt)
+	if s.current.Load() == lease {
+		s.arm(lease, lease.refreshAt)
+	}
 }
 
-// arm schedules the replacement of lease. The caller holds the lock.
+// arm schedules the replacement of lease, which is the current one; a closed source
+// has none. The caller holds the lock.
 func (s *Source) arm(lease *Lease, at time.Time) {
-	if s.ctx.Err() != nil {
-		return
-	}
 	if s.timer != nil {
 		s.timer.Stop()
 	}
@@ -380,11 +398,15 @@ func (s *Source) arm(lease *Lease, at time.Time) {
 }
 
 // refresh replaces lease in the background, unless somebody else has done so or
-// is about to.
+// is about to. It waits for the end of the back-off from a purchase that failed.
 func (s *Source) refresh(lease *Lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil || s.flight != nil || s.current.Load() != lease {
+		return
+	}
+	if s.backoff.check(time.Now()) != nil {
+		s.retryWhileOldLives()
 		return
 	}
 	s.takeOff()

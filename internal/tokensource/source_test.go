@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,27 +21,47 @@ import (
 // service is a token service in the bubble: it sells tokens of a certain life,
 // takes its time, and fails when told.
 type service struct {
+	// watch is called at the start of each exchange.
+	watch func(context.Context)
+	// deaf exchanges do not hear that their context ended.
+	deaf bool
+	// wholeSeconds cuts the tokens' ends, as JWTs do.
+	wholeSeconds bool
+
 	mu        sync.Mutex
 	life      time.Duration
 	latency   time.Duration
 	err       error
 	exchanges int
+	sold      int
 }
 
 func (s *service) exchange(ctx context.Context) (*tokenservice.Token, error) {
+	if s.watch != nil {
+		s.watch(ctx)
+	}
 	s.mu.Lock()
 	s.exchanges++
 	n, life, latency, err := s.exchanges, s.life, s.latency, s.err
 	s.mu.Unlock()
+	ended := ctx.Done()
+	if s.deaf {
+		ended = nil
+	}
 	select {
 	case <-time.After(latency):
-	case <-ctx.Done():
+	case <-ended:
 		return nil, ctx.Err()
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &tokenservice.Token{Value: "jwt", Type: "Bearer", ID: fmt.Sprint("token-", n), ExpiresAt: time.Now().Add(life)}, nil
+	s.set(func(s *service) { s.sold++ })
+	expiresAt := time.Now().Add(life)
+	if s.wholeSeconds {
+		expiresAt = expiresAt.Truncate(time.Second)
+	}
+	return &tokenservice.Token{Value: "jwt", Type: "Bearer", ID: fmt.Sprint("token-", n), ExpiresAt: expiresAt}, nil
 }
 
 func (s *service) set(change func(*service)) {
@@ -81,86 +102,67 @@ func mustRead(t *testing.T, s *Source) Answer {
 	return a
 }
 
-func TestColdReadersShareOneExchange(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Source, svc *service) {
-		svc.latency = time.Second
-		var readers sync.WaitGroup
-		for range 200 {
-			readers.Go(func() {
-				if a := mustRead(t, s); a.ID != "token-1" {
-					t.Errorf("a reader got %s", a.ID)
-				}
-			})
-		}
-		readers.Wait()
-		if got := svc.count(); got != 1 {
-			t.Fatalf("%d exchanges", got)
-		}
-	})
-}
-
-func TestAReaderThatGivesUpEndsTheExchangeForNobody(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Source, svc *service) {
-		svc.latency = 10 * time.Second
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		other := make(chan Answer)
-		go func() { other <- mustRead(t, s) }()
-		synctest.Wait()
-		started := time.Now()
-		if _, err := s.Read(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("error is %v", err)
-		}
-		if took := time.Since(started); took != time.Second {
-			t.Errorf("giving up took %s", took)
-		}
-		if a := <-other; a.ID != "token-1" || svc.count() != 1 {
-			t.Errorf("the other reader got %s after %d exchanges", a.ID, svc.count())
-		}
-	})
-}
-
-// TestAReadAtItsTTLGetsANewerTokenWhileTheOldOneStillLives holds the promise that
-// readers rely on, over random lives, refresh times and moments of reading.
-func TestAReadAtItsTTLGetsANewerTokenWhileTheOldOneStillLives(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2))
-	for range 300 {
-		life := 2*time.Second + time.Duration(random.Int64N(int64(24*time.Hour)))
-		before := time.Duration(random.Int64N(int64(life))) * time.Duration(random.IntN(2))
-		synctest.Test(t, func(t *testing.T) {
-			svc := &service{life: life, latency: time.Duration(random.Int64N(int64(50 * time.Millisecond)))}
-			s := New(Options{Exchange: svc.exchange, RefreshBefore: before})
-			defer s.Close()
-			first := mustRead(t, s)
-			time.Sleep(time.Duration(random.Int64N(int64(time.Until(first.refreshAt))) + 1))
-			again := mustRead(t, s)
-			ttl := again.TTL(time.Now())
-			if ttl < 0 || again.RotationPeriod() < 1 {
-				t.Fatalf("ttl %d, rotation period %d", ttl, again.RotationPeriod())
-			}
-			time.Sleep(time.Duration(ttl) * time.Second)
-			next := mustRead(t, s)
-			if next.ID == again.ID {
-				t.Fatalf("life %s, refresh before %s: the token is the same at its ttl of %d s", life, before, ttl)
-			}
-			if life > 10*time.Second && before > 3*time.Second && !time.Now().Before(again.ExpiresAt) {
-				t.Fatalf("life %s, refresh before %s: the token was dead at its ttl of %d s", life, before, ttl)
-			}
-		})
+func mustBuy(t *testing.T, s *Source) *Lease {
+	t.Helper()
+	lease, err := s.Buy(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return lease
+}
+
+// mustUnread returns a shared token that nobody has read, so that nothing
+// replaces it in the background.
+func mustUnread(t *testing.T, s *Source) *Lease {
+	t.Helper()
+	if err := s.Replace(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s.Current()
+}
+
+func requireSilent(t *testing.T, err error, secret string) {
+	t.Helper()
+	if err == nil || strings.Contains(fmt.Sprintf("%v %+v %#v", err, err, err), secret) {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestNothingIsBoughtBeforeSomebodyReads(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		time.Sleep(24 * time.Hour)
+		if svc.count() != 0 || s.Current() != nil {
+			t.Fatalf("%d exchanges, current is %v", svc.count(), s.Current())
+		}
+	})
 }
 
 func TestATokenThatWasReadIsReplacedBeforeAnybodyNeedsIt(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Second
-		first := mustRead(t, s)
-		time.Sleep(time.Until(first.DueAt))
-		started := time.Now()
-		if a := mustRead(t, s); a.ID != "token-2" {
-			t.Errorf("got %s", a.ID)
+		for range 20 {
+			a := mustRead(t, s)
+			time.Sleep(time.Until(a.DueAt))
+			requireReadyToken(t, s, a.Lease)
 		}
-		if took := time.Since(started); took != 0 {
-			t.Errorf("the reader waited %s", took)
+		if got := svc.count(); got != 21 {
+			t.Fatalf("%d exchanges for 21 tokens", got)
+		}
+	})
+}
+
+func TestAReaderDoesNotWaitForTheReplacementThatIsUnderWay(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		first := mustRead(t, s)
+		svc.set(func(svc *service) { svc.latency = time.Minute })
+		time.Sleep(time.Until(first.refreshAt))
+		synctest.Wait()
+		started := time.Now()
+		if a := mustRead(t, s); a.ID != first.ID || a.Stale || time.Since(started) != 0 {
+			t.Errorf("got %s, stale %t, after %s", a.ID, a.Stale, time.Since(started))
+		}
+		if got := svc.count(); got != 2 {
+			t.Errorf("%d exchanges", got)
 		}
 	})
 }
@@ -178,193 +180,68 @@ func TestATokenThatNobodyReadsIsLeftToLapse(t *testing.T) {
 	})
 }
 
-func TestReplacementsOfConfigsWrittenTogetherAreSpread(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		moments := map[time.Time]bool{}
-		for range 100 {
-			token := &tokenservice.Token{ExpiresAt: time.Now().Add(time.Hour)}
-			lease := NewLease(token, 0)
-			lead := lease.DueAt.Sub(lease.refreshAt)
-			if lead < maxLead/2 || lead > maxLead {
-				t.Fatalf("the replacement leads by %s", lead)
-			}
-			moments[lease.refreshAt] = true
-		}
-		if len(moments) < 90 {
-			t.Fatalf("100 replacements fall on %d moments", len(moments))
-		}
-	})
-}
-
-func TestWhileTheServiceIsDownTheOldTokenIsServedUntilShortlyBeforeItsEnd(t *testing.T) {
+// TestAReaderThatComesLateWithAReplacedTokenDoesNotEndItsSuccessorsReplacement
+// plays a reader that loads the token and is overtaken before it marks it read.
+func TestAReaderThatComesLateWithAReplacedTokenDoesNotEndItsSuccessorsReplacement(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
-		first := mustRead(t, s)
-		svc.set(func(svc *service) { svc.err = errDown })
-		time.Sleep(time.Until(first.DueAt))
-		for time.Until(first.ExpiresAt) > expiryMargin {
-			a := mustRead(t, s)
-			if !a.Stale || a.Why == nil || a.ID != first.ID {
-				t.Fatalf("%s before its end: stale %t, why %v", time.Until(first.ExpiresAt), a.Stale, a.Why)
-			}
-			if ttl := a.TTL(time.Now()); ttl < 1 || ttl > 31 {
-				t.Fatalf("the reader is asked to come back in %d s", ttl)
-			}
-			time.Sleep(time.Second)
-		}
-		if _, err := s.Read(t.Context(), 0); !errors.As(err, new(*BackoffError)) && !errors.Is(err, errDown) {
-			t.Fatalf("at its end the error is %v", err)
-		}
-		if got := svc.count(); got > 40 {
-			t.Fatalf("%d exchanges in a quarter of an hour", got)
-		}
-	})
-}
-
-func TestTheServicesRecoveryIsNoticedWithoutAReader(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Source, svc *service) {
-		first := mustRead(t, s)
-		svc.set(func(svc *service) { svc.err = errDown })
-		time.Sleep(time.Until(first.DueAt))
-		svc.set(func(svc *service) { svc.err, svc.latency = nil, time.Second })
-		time.Sleep(maxUnavailableBackoff + time.Second)
-		recovered := time.Now()
-		if a := mustRead(t, s); a.Stale || a.ID == first.ID {
-			t.Errorf("got %s, stale %t", a.ID, a.Stale)
-		}
-		if waited := time.Since(recovered); waited != 0 {
-			t.Errorf("the first reader waited %s", waited)
-		}
-	})
-}
-
-func TestAReaderWithAnOldTokenToFallBackOnWaitsForAHangingServiceNoLongerThanItsPatience(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Source, svc *service) {
-		first := mustRead(t, s)
-		svc.set(func(svc *service) { svc.latency = time.Hour })
-		time.Sleep(time.Until(first.DueAt))
-		started := time.Now()
-		a := mustRead(t, s)
-		if took := time.Since(started); took > patience {
-			t.Errorf("the reader waited %s", took)
-		}
-		if !a.Stale || a.Why != nil || a.ID != first.ID {
-			t.Errorf("stale %t, why %v", a.Stale, a.Why)
-		}
-	})
-}
-
-func TestAColdReaderOfAHangingServiceGetsAnErrorAtLast(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Source, svc *service) {
-		svc.latency = time.Hour
-		started := time.Now()
-		if _, err := s.Read(t.Context(), 0); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("error is %v", err)
-		}
-		if took := time.Since(started); took != exchangeTimeout {
-			t.Errorf("the reader waited %s", took)
-		}
-	})
-}
-
-func TestARememberedFailureCausesNoExchange(t *testing.T) {
-	for _, c := range []struct {
-		name            string
-		err             error
-		first, greatest time.Duration
-	}{
-		{"a service that is down", errDown, firstUnavailableBackoff, maxUnavailableBackoff},
-		{"a key that is refused", errRefused, firstRefusedBackoff, maxRefusedBackoff},
-		{"a service that asks to be left alone", &tokenservice.Error{RetryAfter: 5 * time.Minute}, 5 * time.Minute, 5 * time.Minute},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, s *Source, svc *service) {
-				svc.err = c.err
-				want := c.first
-				for attempt := 1; attempt <= 10; attempt++ {
-					if _, err := s.Read(t.Context(), 0); !errors.Is(err, c.err) {
-						t.Fatalf("error is %v", err)
-					}
-					time.Sleep(want - time.Nanosecond)
-					var remembered *BackoffError
-					if _, err := s.Read(t.Context(), 0); !errors.As(err, &remembered) || !errors.Is(err, c.err) {
-						t.Fatalf("attempt %d: just before %s error is %v", attempt, want, err)
-					}
-					if _, err := s.Buy(t.Context(), 0); !errors.As(err, &remembered) {
-						t.Fatalf("a purchase got past the back-off: %v", err)
-					}
-					if svc.count() != attempt {
-						t.Fatalf("%d exchanges, want %d", svc.count(), attempt)
-					}
-					time.Sleep(time.Nanosecond)
-					want = min(2*want, c.greatest)
-				}
-				svc.set(func(svc *service) { svc.err = nil })
-				mustRead(t, s)
-				if s.backoff != (backoff{}) {
-					t.Fatal("a success does not clear the memory")
-				}
-			})
-		})
-	}
-}
-
-func TestATokenWithTooLittleLifeIsReplacedFirst(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Source, svc *service) {
-		mustRead(t, s)
-		time.Sleep(20 * time.Minute)
-		a, err := s.Read(t.Context(), 41*time.Minute)
-		if err != nil || a.ID != "token-2" {
-			t.Fatalf("got %v, error %v", a, err)
-		}
-	})
-}
-
-func TestMoreLifeThanTokensHaveIsAnErrorThatCostsOneExchangeAtMost(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Source, svc *service) {
-		for range 10 {
-			var short *TooShortError
-			if _, err := s.Read(t.Context(), 2*time.Hour); !errors.As(err, &short) || short.Life != time.Hour {
-				t.Fatalf("error is %v", err)
-			}
-		}
-		if _, err := s.Buy(t.Context(), 2*time.Hour); !errors.As(err, new(*TooShortError)) {
-			t.Fatalf("error is %v", err)
-		}
-		if got := svc.count(); got != 2 {
-			t.Fatalf("%d exchanges", got)
-		}
+		svc.latency = time.Second
+		overtaken := mustUnread(t, s)
+		time.Sleep(time.Minute)
+		mustUnread(t, s)
+		successor := mustRead(t, s)
+		s.want(overtaken)
+		time.Sleep(time.Until(successor.DueAt))
+		requireReadyToken(t, s, successor.Lease)
 	})
 }
 
 func TestAPurchaseIsNobodyElses(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		svc.latency = time.Second
+		var (
+			callers sync.WaitGroup
+			seen    sync.Map
+		)
 		shared := mustRead(t, s).ID
-		seen := map[string]bool{shared: true}
-		for range 10 {
-			lease, err := s.Buy(t.Context(), 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if seen[lease.ID] {
-				t.Fatalf("%s was handed out twice", lease.ID)
-			}
-			seen[lease.ID] = true
+		for i := range 50 {
+			callers.Go(func() {
+				lease, err := s.Buy(t.Context(), 0)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, again := seen.LoadOrStore(lease.ID, i); again || lease.ID == shared {
+					t.Errorf("%s was handed out twice", lease.ID)
+				}
+			})
+			callers.Go(func() {
+				if a, err := s.Read(t.Context(), 0); err != nil || a.ID != shared {
+					t.Errorf("a reader got %v, error %v", a, err)
+				}
+			})
 		}
-		if mustRead(t, s).ID != shared {
-			t.Fatal("the shared token changed")
+		callers.Wait()
+		if got := svc.count(); got != 51 {
+			t.Errorf("%d exchanges for 51 tokens", got)
+		}
+		if got := mustRead(t, s).ID; got != shared {
+			t.Errorf("the shared token became %s", got)
 		}
 	})
 }
 
-func TestACallerThatGivesUpAPurchaseSaysNothingAboutTheService(t *testing.T) {
+func TestAColdReaderAndAPurchaseDoNotShareAnExchange(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
-		svc.latency = time.Minute
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if _, err := s.Buy(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatalf("error is %v", err)
+		svc.latency = time.Second
+		shared := make(chan Answer)
+		go func() {
+			a, _ := s.Read(t.Context(), 0)
+			shared <- a
+		}()
+		synctest.Wait()
+		if bought := mustBuy(t, s); bought.ID == (<-shared).ID {
+			t.Fatalf("%s was handed out twice", bought.ID)
 		}
-		mustRead(t, s)
 	})
 }
 
@@ -374,164 +251,372 @@ func TestReplaceSharesWhatItBuys(t *testing.T) {
 		if err := s.Replace(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if a := mustRead(t, s); a.ID != "token-2" {
-			t.Fatalf("got %s", a.ID)
+		a := mustRead(t, s)
+		if a.ID != "token-2" || svc.count() != 2 {
+			t.Fatalf("got %s after %d exchanges", a.ID, svc.count())
+		}
+		time.Sleep(time.Until(a.DueAt))
+		requireReadyToken(t, s, a.Lease)
+	})
+}
+
+func TestAReplacementThatFailsLeavesTheSharedTokenInPlace(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		first := mustRead(t, s)
+		svc.set(func(svc *service) { svc.err = errRefused })
+		if err := s.Replace(t.Context()); err != error(errRefused) {
+			t.Fatalf("error is %v", err)
+		}
+		if a := mustRead(t, s); a.ID != first.ID || a.Stale {
+			t.Fatalf("got %s, stale %t", a.ID, a.Stale)
 		}
 	})
 }
 
 func TestOnlyTheNamedTokenIsDropped(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		s.Drop("")
 		first := mustRead(t, s)
 		s.Drop("another")
+		s.Drop(mustBuy(t, s).ID)
 		if mustRead(t, s).ID != first.ID {
 			t.Fatal("another token's drop dropped this one")
 		}
 		s.Drop(first.ID)
-		if mustRead(t, s).ID == first.ID {
+		if s.Current() != nil {
+			t.Fatal("the token is still current")
+		}
+		second := mustRead(t, s)
+		if second.ID == first.ID {
 			t.Fatal("the token is still shared")
 		}
+		s.Drop(first.ID)
+		if mustRead(t, s).ID != second.ID || svc.count() != 3 {
+			t.Fatal("a second drop dropped the successor")
+		}
 	})
 }
 
-func TestAClosedSourceLetsItsReadersGoAndIsFilledByNoLateExchange(t *testing.T) {
+func TestADroppedTokenIsNotReplacedInTheBackground(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
-		svc.latency = time.Minute
-		results := make(chan error, 3)
-		go func() { _, err := s.Read(t.Context(), 0); results <- err }()
-		go func() { _, err := s.Buy(t.Context(), 0); results <- err }()
-		go func() { results <- s.Replace(t.Context()) }()
-		synctest.Wait()
-		s.Close()
-		for range 3 {
-			if err := <-results; !errors.Is(err, ErrClosed) {
-				t.Errorf("error is %v", err)
-			}
+		s.Drop(mustRead(t, s).ID)
+		time.Sleep(24 * time.Hour)
+		if got := svc.count(); got != 1 {
+			t.Fatalf("%d exchanges", got)
 		}
-		time.Sleep(time.Hour)
-		if s.Current() != nil {
-			t.Error("a late exchange filled the closed source")
-		}
-		if _, err := s.Read(t.Context(), 0); !errors.Is(err, ErrClosed) {
-			t.Errorf("error is %v", err)
-		}
-		s.Drop("x")
-		s.Close()
 	})
 }
 
-func TestAnExchangeThatIgnoresItsContextFillsNoClosedSource(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := New(Options{Exchange: func(context.Context) (*tokenservice.Token, error) {
-			time.Sleep(time.Minute)
-			return &tokenservice.Token{ID: "late", ExpiresAt: time.Now().Add(time.Hour)}, nil
-		}})
-		result := make(chan error)
-		go func() { _, err := s.Read(t.Context(), 0); result <- err }()
-		synctest.Wait()
+func TestTheMethodsOfAClosedSourceAreSafeAndMakeNoCall(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		lease := mustRead(t, s).Lease
 		s.Close()
-		if err := <-result; !errors.Is(err, ErrClosed) {
-			t.Errorf("error is %v", err)
+		if _, err := s.Read(t.Context(), 0); !errors.Is(err, ErrClosed) {
+			t.Errorf("the error of Read is %v", err)
 		}
-		time.Sleep(time.Hour)
+		if _, err := s.Buy(t.Context(), 0); !errors.Is(err, ErrClosed) {
+			t.Errorf("the error of Buy is %v", err)
+		}
+		if err := s.Replace(t.Context()); !errors.Is(err, ErrClosed) {
+			t.Errorf("the error of Replace is %v", err)
+		}
 		if s.Current() != nil {
-			t.Error("the late token is current")
+			t.Error("there is a current token")
+		}
+		s.want(lease)
+		s.refresh(lease)
+		s.Drop(lease.ID)
+		s.Close()
+		time.Sleep(24 * time.Hour)
+		if got := svc.count(); got != 1 {
+			t.Errorf("%d exchanges", got)
 		}
 	})
 }
 
 func TestNoTimerIsLeftOfAClosedSource(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Source, _ *service) {
-		mustRead(t, s)
-		s.Close()
-		if s.timer.Stop() {
-			t.Fatal("the timer was still armed")
-		}
-	})
-}
-
-func TestAPanicInAnExchangeIsAnErrorThatDoesNotQuoteIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := New(Options{Exchange: func(context.Context) (*tokenservice.Token, error) { panic("secret") }})
-		defer s.Close()
-		_, err := s.Read(t.Context(), 0)
-		if err == nil || strings.Contains(err.Error(), "secret") {
-			t.Fatalf("error is %v", err)
-		}
-	})
-}
-
-func TestATokenThatWasBoughtBeforeIsSharedAndDueAsTheNewSettingsSay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		svc := &service{life: time.Hour}
-		lease := NewLease(&tokenservice.Token{ID: "before", ExpiresAt: time.Now().Add(time.Hour)}, 0)
-		s := New(Options{Exchange: svc.exchange, RefreshBefore: 5 * time.Minute, Current: lease})
-		defer s.Close()
-		a := mustRead(t, s)
-		if a.ID != "before" || svc.count() != 0 {
-			t.Fatalf("got %s after %d exchanges", a.ID, svc.count())
-		}
-		if got := a.ExpiresAt.Sub(a.DueAt); got != 5*time.Minute {
-			t.Fatalf("it is due %s before its end", got)
-		}
-	})
-}
-
-// TestRandomHistoriesNeverHandOutADeadTokenNorHammerTheService plays random
-// sequences of everything that can happen to a source.
-func TestRandomHistoriesNeverHandOutADeadTokenNorHammerTheService(t *testing.T) {
-	for seed := range uint64(100) {
-		random := rand.New(rand.NewPCG(seed, 0))
-		bubble(t, func(t *testing.T, s *Source, svc *service) {
-			svc.life = 20*time.Second + time.Duration(random.Int64N(int64(2*time.Hour)))
-			bought, started := 0, time.Now()
-			for range 200 {
-				switch random.IntN(7) {
-				case 0:
-					svc.set(func(svc *service) { svc.err = []error{nil, nil, errDown, errRefused}[random.IntN(4)] })
-				case 1:
-					svc.set(func(svc *service) { svc.latency = time.Duration(random.Int64N(int64(10 * time.Second))) })
-				case 2:
-					time.Sleep(time.Duration(random.Int64N(int64(svc.life))))
-				case 3:
-					bought++
-					if lease, err := s.Buy(t.Context(), 0); err == nil && !time.Now().Before(lease.ExpiresAt) {
-						t.Fatal("a dead token was bought")
-					}
-				case 4:
-					if current := s.Current(); current != nil {
-						bought++ // It must be bought anew.
-						s.Drop(current.ID)
-					}
-				default:
-					requireAlive(t, s, svc.life)
+	for name, prepare := range map[string]func(*testing.T, *Source, *service){
+		"before a token's replacement": func(t *testing.T, s *Source, _ *service) { mustRead(t, s) },
+		"before a retry": func(t *testing.T, s *Source, svc *service) {
+			first := mustRead(t, s)
+			svc.set(func(svc *service) { svc.err = errRefused })
+			time.Sleep(time.Until(first.DueAt))
+			mustRead(t, s)
+		},
+		"with a reader that is late": func(t *testing.T, s *Source, _ *service) {
+			lease := mustUnread(t, s)
+			mustRead(t, s)
+			s.Close()
+			lease.wanted.Store(false)
+			s.want(lease)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *Source, svc *service) {
+				prepare(t, s, svc)
+				s.Close()
+				if s.timer.Stop() {
+					t.Fatal("the timer was still armed")
 				}
-			}
-			// Apart from what was asked for: a replacement each half of a life at
-			// most, and retries a second apart at the very least.
-			limit := bought + 2 + int(time.Since(started)/(svc.life/2)) + int(time.Since(started)/time.Second)
-			if got := svc.count(); got > limit {
-				t.Fatalf("seed %d: %d exchanges, at most %d make sense", seed, got, limit)
-			}
+			})
 		})
 	}
 }
 
-func requireAlive(t *testing.T, s *Source, life time.Duration) {
-	t.Helper()
-	a, err := s.Read(t.Context(), 0)
+// history plays a random sequence of everything that can happen to a source and
+// judges each step by what readers and the service may rely on.
+type history struct {
+	*testing.T
+	source *Source
+	svc    *service
+	random *rand.Rand
+
+	// least is what the read under way asks for.
+	least atomic.Int64
+	// asked counts the exchanges that callers asked for by purchases, drops and
+	// reads with a least.
+	asked int
+	// gone are tokens that were dropped or bought by one caller: no reader gets them.
+	gone map[string]bool
+	// until is when each token's readers were told to come back for another.
+	until map[string]time.Time
+}
+
+// purchase marks the context of a Buy.
+type purchase struct{}
+
+func TestRandomHistoriesKeepEveryPromise(t *testing.T) {
+	for seed := range uint64(300) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := &history{T: t, random: rand.New(rand.NewPCG(seed, 0)), gone: map[string]bool{}, until: map[string]time.Time{}}
+				longest := []time.Duration{20 * time.Second, time.Hour, 24 * time.Hour}[h.random.IntN(3)]
+				h.svc = &service{life: 2*time.Second + h.upTo(longest), watch: h.judgeExchange}
+				h.source = New(Options{Exchange: h.svc.exchange, RefreshBefore: h.upTo(h.svc.life) * time.Duration(h.random.IntN(2))})
+				defer h.source.Close()
+				h.play()
+			})
+		})
+	}
+}
+
+func (h *history) upTo(d time.Duration) time.Duration {
+	return time.Duration(h.random.Int64N(int64(d) + 1))
+}
+
+func (h *history) play() {
+	started := time.Now()
+	for range 200 {
+		switch h.random.IntN(9) {
+		case 0:
+			err := []error{nil, nil, errDown, errRefused, &tokenservice.Error{RetryAfter: h.upTo(5 * time.Minute)}}[h.random.IntN(5)]
+			h.svc.set(func(svc *service) { svc.err = err })
+		case 1:
+			latency := h.upTo([]time.Duration{0, time.Second, 10 * time.Second, 2 * exchangeTimeout}[h.random.IntN(4)])
+			h.svc.set(func(svc *service) { svc.latency = latency })
+		case 2:
+			time.Sleep(h.upTo(h.svc.life))
+		case 3:
+			time.Sleep(h.upTo(10 * time.Second))
+		case 4:
+			h.buy()
+		case 5:
+			if current := h.source.Current(); current != nil && h.random.IntN(2) == 0 {
+				h.asked++
+				h.gone[current.ID] = true
+				h.source.Drop(current.ID)
+			}
+		case 6:
+			h.read(h.upTo(h.svc.life + time.Second))
+		default:
+			h.read(0)
+		}
+		synctest.Wait() // Whatever a step started has begun.
+		h.least.Store(0)
+	}
+	// A token is replaced at nine twentieths of its life at the earliest.
+	replacements := int(time.Since(started)/(h.svc.life*9/20)) + 1
+	h.svc.set(func(svc *service) {
+		if svc.sold > h.asked+replacements {
+			h.Errorf("%d tokens were bought, at most %d make sense", svc.sold, h.asked+replacements)
+		}
+	})
+}
+
+// judgeExchange fails on an exchange that nothing calls for.
+func (h *history) judgeExchange(ctx context.Context) {
+	s, now := h.source, time.Now()
+	s.mu.Lock()
+	err := s.backoff.check(now)
+	s.mu.Unlock()
 	if err != nil {
+		h.Errorf("an exchange while a failure is remembered: %v", err)
+	}
+	if ctx.Value(purchase{}) != nil {
 		return
 	}
-	left := time.Until(a.ExpiresAt)
-	if a.Stale && left <= min(expiryMargin, a.life()/10) {
-		t.Fatalf("an old token was handed out %s before its end", left)
+	current, least := s.Current(), time.Duration(h.least.Load())
+	if current != nil && now.Before(current.refreshAt) && current.ExpiresAt.Sub(now) >= least {
+		h.Errorf("an exchange %s before the token's replacement, for a reader who asked for %s", current.refreshAt.Sub(now), least)
 	}
-	if !a.Stale && !time.Now().Before(a.DueAt) {
-		t.Fatal("a token that is due was handed out as fresh")
+}
+
+func (h *history) buy() {
+	h.asked++
+	ctx, cancel := h.patience()
+	defer cancel()
+	lease, err := h.source.Buy(context.WithValue(ctx, purchase{}, true), 0)
+	if err != nil {
+		h.judgeError(ctx, err)
+		return
 	}
-	if ttl := a.TTL(time.Now()); ttl < 0 || ttl > int64(life/time.Second)+1 {
-		t.Fatalf("ttl is %d", ttl)
+	if h.gone[lease.ID] || !h.until[lease.ID].IsZero() {
+		h.Fatalf("%s was bought twice", lease.ID)
+	}
+	h.gone[lease.ID] = true
+	if !time.Now().Before(lease.ExpiresAt) {
+		h.Fatal("a dead token was bought")
+	}
+}
+
+// patience is mostly endless.
+func (h *history) patience() (context.Context, context.CancelFunc) {
+	if h.random.IntN(5) != 0 {
+		return h.Context(), func() {}
+	}
+	return context.WithTimeout(h.Context(), h.upTo(5*time.Second))
+}
+
+func (h *history) read(least time.Duration) {
+	if least > 0 {
+		h.asked++
+	}
+	h.least.Store(int64(least))
+	ctx, cancel := h.patience()
+	defer cancel()
+	able := h.serviceIsAble()
+	a, err := h.source.Read(ctx, least)
+	switch {
+	case err != nil && able && ctx.Err() == nil && !errors.As(err, new(*TooShortError)):
+		h.Fatalf("the service is well, and the error is %v", err)
+	case err != nil:
+		h.judgeError(ctx, err)
+	case a.Stale && able:
+		h.Fatalf("the service is well, and the reader got an old token: %v", a.Why)
+	default:
+		h.judgeAnswer(a, least)
+	}
+}
+
+// serviceIsAble says whether a read that starts now gets a new token within a
+// reader's patience.
+func (h *history) serviceIsAble() (able bool) {
+	h.svc.set(func(svc *service) { able = svc.err == nil && svc.latency < patience })
+	h.source.mu.Lock()
+	defer h.source.mu.Unlock()
+	remembered := h.source.backoff.check(time.Now()) != nil
+	return able && !remembered && h.source.flight == nil
+}
+
+func (h *history) judgeAnswer(a Answer, least time.Duration) {
+	now := time.Now()
+	left := a.ExpiresAt.Sub(now)
+	if left <= 0 || left < least {
+		h.Fatalf("a token with %s left was handed out for %s", left, least)
+	}
+	if h.gone[a.ID] {
+		h.Fatalf("%s was dropped or is somebody's own", a.ID)
+	}
+	ttl := a.TTL(now)
+	if ttl < 1 || ttl > int64(h.svc.life/time.Second)+1 {
+		h.Fatalf("ttl is %d", ttl)
+	}
+	if a.Stale {
+		h.judgeStale(a, now)
+		return
+	}
+	if !now.Before(a.DueAt) {
+		h.Fatal("a token that is due was handed out as fresh")
+	}
+	if until, told := h.until[a.ID]; !told {
+		h.until[a.ID] = now.Add(time.Duration(ttl) * time.Second)
+	} else if !now.Before(until) {
+		h.Fatal("the reader was promised another token by now")
+	}
+}
+
+func (h *history) judgeStale(a Answer, now time.Time) {
+	margin := min(expiryMargin, a.life()/10)
+	if left := a.ExpiresAt.Sub(now); left <= margin {
+		h.Fatalf("an old token was handed out %s before its end", left)
+	}
+	if now.Before(a.DueAt) {
+		h.Fatal("a token that is not due was handed out as an old one")
+	}
+	if a.RetryAt.After(a.ExpiresAt.Add(-margin)) || a.RetryAt.Before(now) {
+		h.Fatalf("the reader is told to come back in %s", a.RetryAt.Sub(now))
+	}
+	if errors.Is(a.Why, errPatience) || errors.Is(a.Why, context.Canceled) {
+		h.Fatalf("the reader is told that %v", a.Why)
+	}
+}
+
+func (h *history) judgeError(ctx context.Context, err error) {
+	var (
+		failed *tokenservice.Error
+		short  *TooShortError
+	)
+	switch {
+	case errors.As(err, &failed), errors.As(err, &short):
+	case errors.Is(err, context.DeadlineExceeded): // The caller's, or that of a shared exchange.
+	default:
+		h.Fatalf("error is %v while the caller's context says %v", err, ctx.Err())
+	}
+}
+
+// TestACrowdIsServedOneExchangeAtATime lets fifty callers do as they like at once.
+func TestACrowdIsServedOneExchangeAtATime(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		var underWay atomic.Int64
+		svc.life = time.Minute
+		svc.latency = 100 * time.Millisecond
+		s.exchange = func(ctx context.Context) (*tokenservice.Token, error) {
+			if ctx.Value(purchase{}) == nil {
+				if underWay.Add(1) != 1 {
+					t.Error("two shared exchanges are under way")
+				}
+				defer underWay.Add(-1)
+			}
+			return svc.exchange(ctx)
+		}
+		var callers sync.WaitGroup
+		for seed := range uint64(50) {
+			callers.Go(func() { actAtRandom(t, s, svc, rand.New(rand.NewPCG(seed, 1))) })
+		}
+		callers.Wait()
+	})
+}
+
+func actAtRandom(t *testing.T, s *Source, svc *service, random *rand.Rand) {
+	for range 100 {
+		time.Sleep(time.Duration(random.Int64N(int64(2 * time.Second))))
+		switch random.IntN(12) {
+		case 0:
+			_, _ = s.Buy(context.WithValue(t.Context(), purchase{}, true), 0)
+		case 1:
+			if current := s.Current(); current != nil {
+				s.Drop(current.ID)
+			}
+		case 2:
+			svc.set(func(svc *service) { svc.err = []error{nil, nil, errDown}[random.IntN(3)] })
+		default:
+			least := time.Duration(random.Int64N(int64(50*time.Second))) * time.Duration(random.IntN(2))
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(random.Int64N(int64(time.Second))))
+			if a, err := s.Read(ctx, least); err == nil && time.Until(a.ExpiresAt) < max(least, 1) {
+				t.Errorf("a token with %s left was handed out for %s", time.Until(a.ExpiresAt), least)
+			}
+			cancel()
+		}
 	}
 }
 
@@ -541,7 +626,7 @@ func TestAReadOfAFreshTokenAllocatesNothing(t *testing.T) {
 	defer s.Close()
 	mustRead(t, s)
 	ctx := context.Background()
-	if got := testing.AllocsPerRun(1000, func() { _, _ = s.Read(ctx, 0) }); got != 0 {
+	if got := testing.AllocsPerRun(1000, func() { _, _ = s.Read(ctx, time.Minute) }); got != 0 {
 		t.Fatalf("a read makes %v allocations", got)
 	}
 }
@@ -551,10 +636,12 @@ func BenchmarkReadOfAFreshToken(b *testing.B) {
 	s := New(Options{Exchange: svc.exchange})
 	defer s.Close()
 	ctx := context.Background()
+	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			if _, err := s.Read(ctx, 0); err != nil {
-				b.Fatal(err)
+				b.Error(err)
+				return
 			}
 		}
 	})

@@ -33,6 +33,8 @@ func TestAgentRendersEachTokenJustAfterItExistsAndNoConsumerHoldsADeadOne(t *tes
 	const replacements = 3
 	seen := map[string]bool{}
 	end := time.Now().Add(2 * time.Minute)
+	pace := time.NewTicker(50 * time.Millisecond)
+	defer pace.Stop()
 	for len(seen) <= replacements && time.Now().Before(end) {
 		header, err := os.ReadFile(s.path("authorization-header"))
 		s.check(err)
@@ -40,6 +42,7 @@ func TestAgentRendersEachTokenJustAfterItExistsAndNoConsumerHoldsADeadOne(t *tes
 		if got := s.callMeWith(string(header)); got != http.StatusOK {
 			t.Fatalf("with the file's token the API manager answered %d after %d tokens", got, len(seen))
 		}
+		<-pace.C
 	}
 	if len(seen) <= replacements {
 		t.Fatalf("in two minutes there were %d tokens of 20 s", len(seen))

@@ -77,16 +77,34 @@ func TestTheKeyIsNowhere(t *testing.T) {
 	s.provokeBadInput(&said)
 	s.provokeFaults(&said)
 	s.sim.ClearFault()
-	for _, path := range []string{"apic/config/us-south", "sys/mounts", "sys/mounts/apic", "sys/plugins/catalog"} {
-		secret, err := s.client.Logical().Read(path)
+	for _, path := range []string{
+		"apic/config/us-south", "apic/config/from-object", "apic/config?list=true",
+		"sys/mounts", "sys/mounts/apic", "sys/plugins/catalog", "sys/internal/specs/openapi",
+	} {
+		path, query, _ := strings.Cut(path, "?")
+		params, err := url.ParseQuery(query)
+		s.check(err)
+		secret, err := s.client.Logical().ReadWithData(path, params)
 		s.check(err)
 		if secret == nil {
 			t.Fatalf("%s answers nothing", path)
 		}
 		fmt.Fprintln(&said, secret.Data, secret.Warnings)
 	}
+	for _, path := range []string{"apic/", "apic/config/us-south", "apic/token/us-south"} {
+		help, err := s.client.Help(path)
+		s.check(err)
+		fmt.Fprintln(&said, help.Help, help.OpenAPI)
+	}
+	// What every JWT of the service begins with.
+	header, _, _ := strings.Cut(tokens[0], ".")
+	tokens = append(tokens, header)
 	s.requireNowhere("an answer or error", said.String(), tokens...)
-	s.requireNowhere("the server's log", s.fileContent("vault.log"), tokens...)
+	log := s.fileContent("vault.log")
+	if !strings.Contains(log, "[TRACE]") || !strings.Contains(log, "config written") {
+		t.Error("the server's log has no trace level or misses what the plugin says")
+	}
+	s.requireNowhere("the server's log", log, tokens...)
 	s.requireNowhere("the audit log", s.fileContent("audit.log"), tokens...)
 	s.requireNowhere("the raw storage", s.rawStorage(), tokens...)
 }
@@ -105,6 +123,12 @@ func (s *stack) provokeBadInput(said io.Writer) {
 		{"token_url": "http://" + s.key + ".example/"},
 		{"token_url": "https://user:" + s.key + "@host.example/"},
 		{"ca_cert": s.key},
+		{"request_timeout": s.key},
+		{"refresh_before": s.key},
+		{"max_retries": s.key},
+		{"cache": s.key},
+		{"lease": s.key},
+		{"verify": s.key},
 		{"api_key": s.key + "-revoked"},
 	} {
 		s.say(said, "config/us-south", s.configData(wrong), http.StatusBadRequest)
@@ -152,9 +176,13 @@ func (s *stack) provokeFaults(said io.Writer) {
 		}
 		s.say(said, "config/us-south", config, want)
 	}
-	s.sim.Inject(apicsim.Fault{Kind: apicsim.KindJTIEcho})
-	s.say(said, "config/us-south", config, http.StatusNoContent)
-	fmt.Fprintln(said, s.readToken("us-south").Data["token_id"])
+	for _, kind := range []apicsim.FaultKind{
+		apicsim.KindGzip, apicsim.KindDuplicateJWT, apicsim.KindExpFloat, apicsim.KindNoJTI, apicsim.KindLargeToken, apicsim.KindJTIEcho,
+	} {
+		s.sim.Inject(apicsim.Fault{Kind: kind})
+		s.say(said, "config/us-south", config, http.StatusNoContent)
+		fmt.Fprintln(said, s.readToken("us-south").Data["token_id"])
+	}
 	s.check(s.service.Refuse())
 	s.say(said, "config/us-south", config, http.StatusBadGateway)
 	s.check(s.service.Accept())

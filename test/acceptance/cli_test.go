@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -121,5 +122,11 @@ func TestTheMountRunsTheVersionThatWasRegistered(t *testing.T) {
 	s.check(err)
 	if got := mounts["apic/"].RunningVersion; got != pluginVersion {
 		t.Fatalf("the mount runs %q", got)
+	}
+	listed := s.mustCLI("plugin", "list", "-detailed", "secret")
+	if !slices.ContainsFunc(strings.Split(listed, "\n"), func(line string) bool {
+		return strings.HasPrefix(line, pluginName+" ") && strings.Contains(line, pluginVersion)
+	}) {
+		t.Errorf("the catalogue lists\n%s", listed)
 	}
 }

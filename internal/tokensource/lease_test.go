@@ -1,0 +1,225 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package tokensource
+
+import (
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+)
+
+func leaseOf(life, refreshBefore time.Duration) *Lease {
+	return NewLease(&tokenservice.Token{ID: "token", ExpiresAt: time.Now().Add(life)}, refreshBefore)
+}
+
+func TestATokenIsDueRefreshBeforeItsEnd(t *testing.T) {
+	for _, c := range []struct {
+		name                        string
+		life, refreshBefore, before time.Duration
+		ttl, rotationPeriod         int64
+	}{
+		{"as configured", time.Hour, 5 * time.Minute, 5 * time.Minute, 3300, 3300},
+		{"a quarter of its life by default", time.Hour, 0, 15 * time.Minute, 2700, 2700},
+		{"half of its life at most", time.Hour, 2 * time.Hour, 30 * time.Minute, 1800, 1800},
+		{"a second at least", time.Hour, time.Millisecond, time.Second, 3599, 3599},
+		{"a second at least by default", 2500 * time.Millisecond, 0, time.Second, 2, 2},
+		{"in whole seconds, rounded up", 10*time.Second + time.Millisecond, 5 * time.Second, 5 * time.Second, 6, 5},
+		{"half of a life shorter than its least", time.Second, 0, time.Second / 2, 1, 1},
+		{"even if it hardly lives", 3, 0, 1, 1, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				lease := leaseOf(c.life, c.refreshBefore)
+				if got := lease.ExpiresAt.Sub(lease.DueAt); got != c.before {
+					t.Errorf("it is due %s before its end, want %s", got, c.before)
+				}
+				if got := lease.TTL(time.Now()); got != c.ttl {
+					t.Errorf("ttl is %d, want %d", got, c.ttl)
+				}
+				if got := lease.RotationPeriod(); got != c.rotationPeriod {
+					t.Errorf("rotation period is %d, want %d", got, c.rotationPeriod)
+				}
+			})
+		})
+	}
+}
+
+// TestAReadAtItsTTLGetsANewerTokenWhileTheOldOneStillLives holds the promise that
+// readers rely on, over random lives, refresh times and moments of reading.
+func TestAReadAtItsTTLGetsANewerTokenWhileTheOldOneStillLives(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	upTo := func(d time.Duration) time.Duration { return time.Duration(random.Int64N(int64(d) + 1)) }
+	for range 1000 {
+		life := 2*time.Second + upTo([]time.Duration{3 * time.Second, time.Minute, 24*time.Hour - 2*time.Second}[random.IntN(3)])
+		before := []time.Duration{0, upTo(2 * time.Second), upTo(life)}[random.IntN(3)]
+		synctest.Test(t, func(t *testing.T) {
+			time.Sleep(upTo(time.Second)) // Purchases fall on any part of a second.
+			svc := &service{life: life, latency: upTo(50 * time.Millisecond), wholeSeconds: life >= 3*time.Second && random.IntN(2) == 0}
+			s := New(Options{Exchange: svc.exchange, RefreshBefore: before})
+			defer s.Close()
+			first := mustRead(t, s)
+			time.Sleep(upTo(time.Until(first.refreshAt) - 1))
+			again := mustRead(t, s)
+			if again.ID != first.ID || svc.count() != 1 {
+				t.Fatalf("life %s, refresh before %s: %d exchanges before the token's replacement", life, before, svc.count())
+			}
+			ttl := again.TTL(time.Now())
+			if ttl < 1 || again.RotationPeriod() < 1 {
+				t.Fatalf("ttl %d, rotation period %d", ttl, again.RotationPeriod())
+			}
+			time.Sleep(time.Duration(ttl) * time.Second)
+			if !time.Now().Before(again.ExpiresAt) {
+				t.Fatalf("life %s, refresh before %s: the token was dead at its ttl of %d s", life, before, ttl)
+			}
+			time.Sleep(upTo(life) * time.Duration(random.IntN(2)))
+			next := mustRead(t, s)
+			if next.ID == again.ID || next.Stale {
+				t.Fatalf("life %s, refresh before %s: the token is the same after its ttl of %d s", life, before, ttl)
+			}
+			if !time.Now().Before(next.ExpiresAt) {
+				t.Fatalf("life %s, refresh before %s: the newer token is dead", life, before)
+			}
+		})
+	}
+}
+
+func TestAReplacementLeadsByATwentiethToATenthOfTheTimeUntilItIsDue(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	synctest.Test(t, func(t *testing.T) {
+		for range 1000 {
+			life := time.Duration(random.Int64N(int64(2 * time.Hour)))
+			lease := leaseOf(life, time.Duration(random.Int64N(int64(2*time.Hour))))
+			longest := min(lease.DueAt.Sub(lease.BoughtAt)/10, maxLead)
+			if lead := lease.DueAt.Sub(lease.refreshAt); lead < longest/2 || lead > longest {
+				t.Fatalf("life %s: the replacement leads by %s, want %s to %s", life, lead, longest/2, longest)
+			}
+		}
+	})
+}
+
+func TestReplacementsOfConfigsWrittenTogetherAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seconds := map[int64]int{}
+		for range 1000 {
+			seconds[int64(time.Until(leaseOf(time.Hour, 0).refreshAt)/time.Second)]++
+		}
+		for second, replacements := range seconds {
+			if replacements > 100 {
+				t.Errorf("%d of 1000 replacements fall into second %d", replacements, second)
+			}
+		}
+		if len(seconds) < 25 {
+			t.Errorf("1000 replacements fall into %d seconds", len(seconds))
+		}
+	})
+}
+
+func TestAnOldTokenIsPresentableUntilShortlyBeforeItsEnd(t *testing.T) {
+	for _, c := range []struct {
+		name                string
+		life, margin, least time.Duration
+	}{
+		{"10 s", time.Hour, 10 * time.Second, 0},
+		{"a tenth of a short life", 30 * time.Second, 3 * time.Second, 0},
+		{"what the reader asks for", time.Hour, 20*time.Second - 1, 20 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				lease := leaseOf(c.life, 0)
+				last := lease.ExpiresAt.Add(-c.margin)
+				if !lease.presentable(last.Add(-1), c.least) {
+					t.Errorf("it is not presentable just before the last %s of its life", c.margin)
+				}
+				if lease.presentable(last, c.least) {
+					t.Errorf("it is presentable in the last %s of its life", c.margin)
+				}
+			})
+		})
+	}
+}
+
+func TestATokenThatWasBoughtBeforeIsSharedAndDueAsTheNewSettingsSay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := &service{life: time.Hour}
+		lease := leaseOf(time.Hour, 0)
+		time.Sleep(50 * time.Minute)
+		s := New(Options{Exchange: svc.exchange, RefreshBefore: 5 * time.Minute, Current: lease})
+		defer s.Close()
+		a := mustRead(t, s)
+		if a.ID != "token" || a.Stale || svc.count() != 0 {
+			t.Fatalf("got %s after %d exchanges", a.ID, svc.count())
+		}
+		if got := a.ExpiresAt.Sub(a.DueAt); got != 5*time.Minute {
+			t.Fatalf("it is due %s before its end", got)
+		}
+		if a.RotationPeriod() != 3300 || !a.BoughtAt.Equal(lease.BoughtAt) {
+			t.Fatalf("it counts as bought at %s", a.BoughtAt)
+		}
+		time.Sleep(time.Until(a.DueAt))
+		started := time.Now()
+		if b := mustRead(t, s); b.ID != "token-1" || time.Since(started) != 0 {
+			t.Fatalf("once it is due the reader got %s after %s", b.ID, time.Since(started))
+		}
+	})
+}
+
+func TestATokenThatWasBoughtBeforeAndIsPastDueByTheNewSettingsIsReplacedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := &service{life: time.Hour}
+		lease := leaseOf(time.Hour, time.Minute)
+		time.Sleep(50 * time.Minute)
+		s := New(Options{Exchange: svc.exchange, RefreshBefore: 20 * time.Minute, Current: lease})
+		defer s.Close()
+		if a := mustRead(t, s); a.ID != "token-1" || a.Stale {
+			t.Fatalf("got %s", a.ID)
+		}
+	})
+}
+
+func TestATokenWithTooLittleLifeIsReplacedFirst(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		first := mustRead(t, s)
+		time.Sleep(20 * time.Minute)
+		if a, err := s.Read(t.Context(), 40*time.Minute); err != nil || a.ID != first.ID {
+			t.Fatalf("with just enough life left the reader got %v, error %v", a, err)
+		}
+		a, err := s.Read(t.Context(), 40*time.Minute+1)
+		if err != nil || a.ID != "token-2" {
+			t.Fatalf("got %v, error %v", a, err)
+		}
+		if mustRead(t, s).ID != a.ID || svc.count() != 2 {
+			t.Fatal("the replacement is not shared")
+		}
+	})
+}
+
+func TestMoreLifeThanTokensHaveIsAnErrorThatCostsOneExchangeAtMost(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		for range 10 {
+			_, err := s.Read(t.Context(), 2*time.Hour)
+			var short *TooShortError
+			if !errors.As(err, &short) || short.Life != time.Hour || short.Least != 2*time.Hour {
+				t.Fatalf("error is %v", err)
+			}
+			if text := err.Error(); !strings.Contains(text, "2h0m0s") || !strings.Contains(text, "1h0m0s") {
+				t.Fatalf("error is %q", text)
+			}
+			time.Sleep(time.Minute)
+		}
+		if got := svc.count(); got != 1 {
+			t.Fatalf("%d exchanges", got)
+		}
+		if a := mustRead(t, s); a.ID != "token-1" || svc.count() != 1 {
+			t.Fatal("what was bought for the demanding reader is of no use to others")
+		}
+		if _, err := s.Buy(t.Context(), 2*time.Hour); !errors.As(err, new(*TooShortError)) {
+			t.Fatalf("error is %v", err)
+		}
+	})
+}

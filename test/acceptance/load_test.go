@@ -1,0 +1,102 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package acceptance
+
+import (
+	"crypto/rand"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+)
+
+func TestTwoHundredClientsThatStartColdCostOneExchange(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.writeConfig("us-south", map[string]any{"verify": false})
+	s.sim.Inject(apicsim.Fault{Latency: 500 * time.Millisecond})
+	started := time.Now()
+	readings := s.rush(200, 50, "us-south")
+	took := time.Since(started)
+
+	requireAllAnswered(t, readings)
+	if got := s.sim.Counts().Exchanges; got != 1 {
+		t.Errorf("%d reads cost %d exchanges", len(readings), got)
+	}
+	for _, r := range readings {
+		if r.tokenID() != s.sim.Issued()[0].ID {
+			t.Fatal("a reader got another token than the one that was sold")
+		}
+	}
+	t.Logf("%d reads in %s, the slowest %s", len(readings), took.Round(time.Millisecond), slowest(readings).Round(time.Millisecond))
+}
+
+// TestFromTheAnswerToAWriteOnNobodyGetsATokenOfTheOldKey replaces the key again
+// and again, with and without trying it first, while clients read.
+func TestFromTheAnswerToAWriteOnNobodyGetsATokenOfTheOldKey(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.sim.Inject(apicsim.Fault{Latency: 20 * time.Millisecond})
+	s.writeConfig("us-south", nil)
+	stop := s.crowd(8, time.Millisecond, "us-south")
+	generation := map[string]int{s.sim.KeyID(s.key): 0}
+	answered := []time.Time{time.Now()}
+	for i := 1; i <= 20; i++ {
+		key := "canary-" + rand.Text()
+		s.sim.AddKey(key)
+		generation[s.sim.KeyID(key)] = i
+		s.writeConfig("us-south", map[string]any{"api_key": key, "verify": i%2 == 0})
+		answered = append(answered, time.Now())
+		s.readToken("us-south")
+	}
+	readings := stop()
+	requireAllAnswered(t, readings)
+
+	boughtIn := map[string]int{}
+	for _, token := range s.sim.Issued() {
+		boughtIn[token.ID] = generation[token.KeyID]
+	}
+	seen := map[int]bool{}
+	for _, r := range readings {
+		bought, known := boughtIn[r.tokenID()]
+		if !known {
+			t.Fatal("a token was answered that the service did not sell")
+		}
+		seen[bought] = true
+		if bought+1 < len(answered) && r.began.After(answered[bought+1]) {
+			t.Fatalf("%s after the answer to a write a token of the key before it was answered", r.began.Sub(answered[bought+1]))
+		}
+	}
+	if len(seen) < len(answered)/2 {
+		t.Errorf("the readers saw tokens of %d of %d keys", len(seen), len(answered))
+	}
+	t.Logf("%d reads through %d writes, tokens of %d keys", len(readings), len(answered)-1, len(seen))
+}
+
+func TestAReloadOfThePluginUnderLoadLeavesReadersServed(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.writeConfig("us-south", nil)
+	stop := s.crowd(8, 2*time.Millisecond, "us-south")
+	var reloaded time.Time
+	for range 3 {
+		s.readOften("us-south")
+		sold := s.sim.Counts().Issued
+		_, err := s.client.Sys().ReloadPlugin(&api.ReloadPluginInput{Plugin: pluginName})
+		s.check(err)
+		reloaded = time.Now()
+		// What was in memory is gone, and has been read from storage again.
+		s.eventually("the reloaded plugin has bought a token", func() bool { return s.sim.Counts().Issued > sold })
+	}
+	s.readOften("us-south")
+	readings := stop()
+	for _, r := range failed(readings) {
+		if r.began.After(reloaded) {
+			t.Errorf("a read failed %s after the last reload: %v", r.began.Sub(reloaded), r.err)
+		}
+	}
+	t.Logf("%d reads through three reloads, %d failed, the slowest took %s", len(readings), len(failed(readings)), slowest(readings).Round(time.Millisecond))
+}

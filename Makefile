@@ -8,7 +8,7 @@ SHELL := /usr/bin/env bash
 # The race detector needs cgo, and Go turns cgo off by itself where there is no C compiler.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race,$(warning no C compiler: testing without the race detector))
 
-.PHONY: help build test test-unit test-acceptance lint fmt demo dev vault clean
+.PHONY: help build test test-unit test-acceptance bench lint fmt demo dev vault clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -30,6 +30,9 @@ lint: ## Check formatting, vet, staticcheck, module files, licence headers and s
 
 fmt: ## Format the Go source
 	gofmt -w -- *.go cmd internal test
+
+bench: ## Measure the engine next to a bare plugin and write docs/performance.md
+	go run ./test/bench
 
 demo: ## Show it all on a Vault server and a simulated API Connect, then stop them
 	@scripts/demo.sh

@@ -9,6 +9,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -30,7 +31,8 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "apic-sim:", err)
 		os.Exit(1)
 	}
@@ -50,9 +52,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.StringVar(&set.apiKeyFile, "apikey-file", "apikey.json", "`file` of the API key; made with a random key if it is missing")
 	flags.StringVar(&set.readyFile, "ready-file", "", "`file` that gets the server's URL once it listens")
 	flags.DurationVar(&set.tokenTTL, "token-ttl", time.Hour, "life of the tokens")
-	flags.DurationVar(&set.latency, "latency", 0, "time that an exchange takes")
+	flags.DurationVar(&set.latency, "latency", 0, "time that an exchange takes, until a fault is injected")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("there is no argument %q, only flags", flags.Arg(0))
+	}
+	if set.tokenTTL <= 0 || set.latency < 0 {
+		return errors.New("-token-ttl must be positive and -latency not negative")
 	}
 	return serve(ctx, set, stdout, stderr)
 }
@@ -134,13 +142,20 @@ func makeKey(path string) (string, error) {
 		Name:        "simulated",
 		Description: "made by apic-sim",
 		CreatedAt:   time.Now().UTC().Format("2006-01-02T15:04-0700"),
-		APIKey:      rand.Text(),
+		APIKey:      newKey(),
 	}
 	content, err := json.MarshalIndent(file, "", "\t")
 	if err != nil {
 		return "", err
 	}
 	return file.APIKey, os.WriteFile(path, append(content, '\n'), 0o600)
+}
+
+// newKey has the length and the alphabet of IBM Cloud's API keys.
+func newKey() string {
+	key := make([]byte, 33)
+	_, _ = rand.Read(key) // It never fails; see crypto/rand.Read.
+	return base64.RawURLEncoding.EncodeToString(key)
 }
 
 // announce writes the URL in one step, so that whoever waits for the file never

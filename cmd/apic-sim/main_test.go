@@ -4,8 +4,10 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -14,7 +16,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestTheCommandServesTheKeyThatItMadeAndEndsWhenTold(t *testing.T) {
@@ -22,9 +23,21 @@ func TestTheCommandServesTheKeyThatItMadeAndEndsWhenTold(t *testing.T) {
 	keyPath, ready := filepath.Join(dir, "apikey.json"), filepath.Join(dir, "url")
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	var stdout, stderr bytes.Buffer
-	go func() { ended <- run(ctx, []string{"-apikey-file", keyPath, "-ready-file", ready}, &stdout, &stderr) }()
-	base := waitForURL(t, ready)
+	printed, stdout := io.Pipe()
+	var stderr bytes.Buffer
+	go func() {
+		err := run(ctx, []string{"-apikey-file", keyPath, "-ready-file", ready}, stdout, &stderr)
+		stdout.CloseWithError(err)
+		ended <- err
+	}()
+	line, err := bufio.NewReader(printed).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := readURL(t, ready)
+	if line != "apic-sim is listening on "+base+"\n" {
+		t.Errorf("the ready file says %q", base)
+	}
 
 	key, err := readOrMakeKey(keyPath)
 	if err != nil {
@@ -36,11 +49,12 @@ func TestTheCommandServesTheKeyThatItMadeAndEndsWhenTold(t *testing.T) {
 	if status := buy(t, base, "another"); status != http.StatusUnauthorized {
 		t.Errorf("another key bought status %d", status)
 	}
+	requireCounts(t, base, 2)
 	stop()
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(stdout.String()+stderr.String(), key) {
+	if strings.Contains(line+stderr.String(), key) {
 		t.Error("the key was printed")
 	}
 	if info, err := os.Stat(keyPath); err != nil || info.Mode().Perm() != 0o600 {
@@ -48,20 +62,13 @@ func TestTheCommandServesTheKeyThatItMadeAndEndsWhenTold(t *testing.T) {
 	}
 }
 
-func waitForURL(t *testing.T, path string) string {
+func readURL(t *testing.T, path string) string {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
-	for {
-		content, err := os.ReadFile(path)
-		if err == nil {
-			return strings.TrimSpace(string(content))
-		}
-		select {
-		case <-deadline:
-			t.Fatal("the command did not get ready")
-		case <-time.After(5 * time.Millisecond):
-		}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return strings.TrimSpace(string(content))
 }
 
 func buy(t *testing.T, base, key string) int {
@@ -80,6 +87,19 @@ func buy(t *testing.T, base, key string) int {
 	return resp.StatusCode
 }
 
+func requireCounts(t *testing.T, base string, exchanges int) {
+	t.Helper()
+	resp, err := http.Get(base + "/_sim/counts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var counts struct{ Exchanges int }
+	if err := json.NewDecoder(resp.Body).Decode(&counts); err != nil || counts.Exchanges != exchanges {
+		t.Errorf("%d exchanges were counted, error %v", counts.Exchanges, err)
+	}
+}
+
 func TestTheCommandRefusesWhatItCannotServe(t *testing.T) {
 	notAKey := filepath.Join(t.TempDir(), "apikey.json")
 	if err := os.WriteFile(notAKey, []byte("{}"), 0o600); err != nil {
@@ -90,6 +110,8 @@ func TestTheCommandRefusesWhatItCannotServe(t *testing.T) {
 		"an address without a port":    {"-listen", "127.0.0.1"},
 		"a key file without a key":     {"-apikey-file", notAKey},
 		"a flag that does not exist":   {"-nonsense"},
+		"an argument":                  {"serve"},
+		"tokens without a life":        {"-token-ttl", "0"},
 		"a ready file in no directory": {"-apikey-file", filepath.Join(t.TempDir(), "k"), "-ready-file", "/nonexistent/x/url"},
 	} {
 		t.Run(name, func(t *testing.T) {

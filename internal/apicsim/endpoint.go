@@ -33,7 +33,7 @@ func (s *Sim) serve(e endpoint) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s.count(func(c *Counts) { c.Exchanges++ })
 		if r.Method != http.MethodPost {
-			s.answer(w, r, http.StatusMethodNotAllowed, message("only POST is allowed"))
+			answer(w, http.StatusMethodNotAllowed, message("only POST is allowed"))
 			return
 		}
 		key, refused := e.read(r)
@@ -48,21 +48,22 @@ func (s *Sim) serve(e endpoint) http.HandlerFunc {
 
 func (s *Sim) sell(e endpoint, key string, refused *refusal, w http.ResponseWriter, r *http.Request) {
 	if refused != nil {
-		s.answer(w, r, refused.status, refused.body)
+		answer(w, refused.status, refused.body)
 		return
 	}
 	if verdict := s.useKey(key); verdict != keyAccepted {
 		s.count(func(c *Counts) { c.Refused++ })
 		refused := e.refuse(verdict)
-		s.answer(w, r, refused.status, refused.body)
+		answer(w, refused.status, refused.body)
 		return
 	}
 	token, claims, err := s.issue(e, key)
 	if err != nil {
-		s.answer(w, r, http.StatusInternalServerError, message("signing failed"))
+		answer(w, http.StatusInternalServerError, message("signing failed"))
 		return
 	}
-	s.answer(w, r, http.StatusOK, e.grant(token, claims))
+	callOf(r).tokenID = claims["jti"].(string)
+	answer(w, http.StatusOK, e.grant(token, claims))
 }
 
 func (e endpoint) sign(claims map[string]any) (string, error) {
@@ -77,6 +78,9 @@ func (e endpoint) sign(claims map[string]any) (string, error) {
 func (e endpoint) grant(token string, claims map[string]any) map[string]any {
 	body := map[string]any{e.field: token}
 	if !e.lifetime {
+		// Only the token is known to be in the login service's answer. This is made
+		// up, because a client must not mind that there is more.
+		body["username"] = claims["sub"]
 		return body
 	}
 	body["token_type"] = "Bearer"

@@ -5,11 +5,15 @@ package apicsim
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -18,21 +22,23 @@ import (
 type FaultKind string
 
 // The faults. Bodies that stand for an error echo the key, as a careless service
-// might.
+// might. A token that a fault signs is not among the issued ones.
 const (
 	// KindStatus answers with Fault.Status and, if set, Fault.RetryAfter.
 	KindStatus FaultKind = "status"
-	// KindReset resets the connection instead of answering.
+	// KindReset resets the connection (TCP RST) instead of answering.
 	KindReset FaultKind = "reset"
 	// KindResetMidBody resets the connection in the middle of the answer's body.
 	KindResetMidBody FaultKind = "reset_mid_body"
-	// KindHang does not answer until the client gives up or the fault is replaced.
+	// KindHang does not answer until the client gives up, or the fault is replaced;
+	// then the answer is right.
 	KindHang FaultKind = "hang"
 	// KindRedirect answers 307 with Fault.RedirectTo, or another path of this host.
 	KindRedirect FaultKind = "redirect"
-	// KindEndlessBody answers a body that never ends.
+	// KindEndlessBody answers a body that ends only when the client is gone.
 	KindEndlessBody FaultKind = "endless_body"
-	// KindTrickle answers a byte a second.
+	// KindTrickle answers a byte a second, until the client is gone or the fault is
+	// replaced.
 	KindTrickle FaultKind = "trickle"
 	// KindGzip answers rightly, compressed.
 	KindGzip FaultKind = "gzip"
@@ -44,9 +50,9 @@ const (
 	KindEmptyBody FaultKind = "empty_body"
 	// KindNoJWT answers JSON without a token.
 	KindNoJWT FaultKind = "no_jwt"
-	// KindJWTNotString answers a number for a token.
+	// KindJWTNotString answers an object for a token.
 	KindJWTNotString FaultKind = "jwt_not_string"
-	// KindNotJWT answers a plain word for a token.
+	// KindNotJWT answers a plain word for a token: the key.
 	KindNotJWT FaultKind = "not_jwt"
 	// KindDuplicateJWT answers two right tokens in one object.
 	KindDuplicateJWT FaultKind = "duplicate_jwt"
@@ -58,7 +64,7 @@ const (
 	KindExpired FaultKind = "expired"
 	// KindExpString signs an exp that is a string.
 	KindExpString FaultKind = "exp_string"
-	// KindExpFloat signs an exp with a fraction.
+	// KindExpFloat signs an exp with a fraction, which RFC 7519 allows.
 	KindExpFloat FaultKind = "exp_float"
 	// KindExpFar signs an exp in the year 9999.
 	KindExpFar FaultKind = "exp_far"
@@ -78,22 +84,37 @@ const (
 	KindHugeToken FaultKind = "huge_token"
 )
 
+func kinds() []FaultKind {
+	return []FaultKind{
+		KindStatus, KindReset, KindResetMidBody, KindHang, KindRedirect, KindEndlessBody, KindTrickle, KindGzip,
+		KindGzipBroken, KindNotJSON, KindEmptyBody, KindNoJWT, KindJWTNotString, KindNotJWT, KindDuplicateJWT,
+		KindInvalidUTF8, KindNoExp, KindExpired, KindExpString, KindExpFloat, KindExpFar, KindNoJTI, KindJTIEcho,
+		KindLargeToken, KindErrorBody, KindTokenType, KindExpiresIn, KindHugeToken,
+	}
+}
+
 // Fault says how the token endpoints misbehave. The API manager never does.
 type Fault struct {
 	// Kind may be empty: then the answer is right, after Latency.
 	Kind FaultKind `json:"kind"`
 	// Times is how many exchanges are hit; 0 is all until the fault is replaced.
 	Times int `json:"times"`
-	// Status is KindStatus's HTTP status.
+	// Status is KindStatus's HTTP status, a 4xx or 5xx; 0 is 503.
 	Status int `json:"status"`
 	// RetryAfter is the value of KindStatus's Retry-After header, if any.
 	RetryAfter string `json:"retry_after"`
-	// Latency passes before anything else happens, in nanoseconds in JSON.
+	// Latency passes before anything else happens. It ends early when the client
+	// gives up, or when the fault is replaced; then the answer is right. In JSON it
+	// is a Go duration, such as "1.5s".
 	Latency time.Duration `json:"latency"`
-	// RedirectTo is KindRedirect's Location.
+	// RedirectTo is KindRedirect's Location, to which the key is added as a query.
 	RedirectTo string `json:"redirect_to"`
 	// ExpiresIn is the JSON that KindExpiresIn puts in the place of a number.
 	ExpiresIn string `json:"expires_in"`
+	// Body, if set, is the body of KindStatus, and of the kinds that spoil nothing
+	// but the body: KindGzipBroken, KindNotJSON, KindNoJWT, KindErrorBody,
+	// KindJWTNotString, KindNotJWT and KindInvalidUTF8.
+	Body string `json:"body"`
 }
 
 // activeFault is a fault in force. Its end is closed when it is replaced.
@@ -140,15 +161,30 @@ func (s *Sim) act(f *activeFault, e endpoint, key string, rightly func(http.Resp
 	if f.Latency > 0 && !f.sleep(r, f.Latency) {
 		return
 	}
-	if f.Kind == "" {
+	if f.Kind == "" || f.over() {
 		rightly(w)
 		return
 	}
-	s.logger.Info("fault", "kind", f.Kind)
+	if !slices.Contains(kinds(), f.Kind) {
+		answer(w, http.StatusInternalServerError, message("the simulation knows no such fault"))
+		return
+	}
+	callOf(r).fault = f.Kind
 	s.misbehave(f, e, key, rightly, w, r)
 }
 
-// sleep returns false if the client gave up meanwhile.
+// over says whether the fault has been replaced.
+func (f *activeFault) over() bool {
+	select {
+	case <-f.end:
+		return true
+	default:
+		return false
+	}
+}
+
+// sleep returns after d, or as soon as the fault is replaced. It returns false
+// if the client gave up meanwhile.
 func (f *activeFault) sleep(r *http.Request, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -168,7 +204,9 @@ func (s *Sim) misbehave(f *activeFault, e endpoint, key string, rightly func(htt
 		if f.RetryAfter != "" {
 			w.Header().Set("Retry-After", f.RetryAfter)
 		}
-		s.answer(w, r, f.Status, map[string]any{"errorCode": key, "message": []string{key}, "status": key, "context": map[string]any{"requestId": key}})
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(cmp.Or(f.Status, http.StatusServiceUnavailable))
+		_, _ = io.WriteString(w, cmp.Or(f.Body, fmt.Sprintf(`{"errorCode":%[1]q,"message":[%[1]q],"status":%[1]q,"context":{"requestId":%[1]q}}`, key)))
 	case KindReset:
 		reset(w, "")
 	case KindResetMidBody:
@@ -176,17 +214,14 @@ func (s *Sim) misbehave(f *activeFault, e endpoint, key string, rightly func(htt
 	case KindHang:
 		select {
 		case <-f.end:
+			rightly(w)
 		case <-r.Context().Done():
 		}
 	case KindRedirect:
-		target := f.RedirectTo
-		if target == "" {
-			target = "/elsewhere"
-		}
-		w.Header().Set("Location", target+"?apikey="+key)
+		w.Header().Set("Location", cmp.Or(f.RedirectTo, "/elsewhere")+"?apikey="+url.QueryEscape(key))
 		w.WriteHeader(http.StatusTemporaryRedirect)
 	case KindEndlessBody:
-		endless(w)
+		endless(w, r)
 	case KindTrickle:
 		f.trickle(w, r)
 	case KindGzip:
@@ -200,32 +235,58 @@ func (s *Sim) misbehave(f *activeFault, e endpoint, key string, rightly func(htt
 func (s *Sim) answerWrongly(f *activeFault, e endpoint, key string, w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	switch f.Kind {
-	case KindGzipBroken:
-		w.Header().Set("Content-Encoding", "gzip")
-		_, _ = io.WriteString(w, "this is not compressed, "+key)
 	case KindNotJSON:
 		w.Header().Set("Content-Type", "text/html")
-		fmt.Fprintf(w, "<html><title>Gateway</title>%s</html>", key)
-	case KindEmptyBody:
-		w.WriteHeader(http.StatusOK)
+	case KindGzipBroken:
+		w.Header().Set("Content-Encoding", "gzip")
+	}
+	body, spoilt := spoiltBody(f.Kind, e.field, key)
+	switch {
+	case spoilt:
+		body = cmp.Or(f.Body, body)
+	case f.Kind != KindEmptyBody:
+		body = s.wrongGrant(f, e, key)
+	}
+	w.WriteHeader(http.StatusOK)
+	_, _ = io.WriteString(w, body)
+}
+
+// spoiltBody is the body of the kinds that spoil nothing but the body. It is
+// false for all others.
+func spoiltBody(kind FaultKind, field, key string) (string, bool) {
+	switch kind {
+	case KindGzipBroken:
+		return "this is not compressed, " + key, true
+	case KindNotJSON:
+		return "<html><title>Gateway</title>" + key + "</html>", true
 	case KindNoJWT:
-		fmt.Fprintf(w, `{"message":"welcome %s"}`, key)
+		return fmt.Sprintf(`{"message":%q}`, "welcome "+key), true
 	case KindErrorBody:
-		fmt.Fprintf(w, `{"errorCode":"BXNIM0415E","status":401,"message":[%q],"errors":[%q]}`, key, key)
+		return fmt.Sprintf(`{"errorCode":"BXNIM0415E","status":401,"message":[%q],"errors":[%q]}`, key, key), true
 	case KindJWTNotString:
-		fmt.Fprintf(w, `{%q:{"value":%q}}`, e.field, key)
+		return fmt.Sprintf(`{%q:{"value":%q}}`, field, key), true
 	case KindNotJWT:
-		fmt.Fprintf(w, `{%q:%q}`, e.field, key)
+		return fmt.Sprintf(`{%q:%q}`, field, key), true
 	case KindInvalidUTF8:
-		fmt.Fprintf(w, "{%q:\"ey\xff\xfe.\xc3\x28.x\"}", e.field)
-	case KindDuplicateJWT:
-		fmt.Fprintf(w, `{%q:%q,%q:%q}`, e.field, s.signWrongly(f.Kind, e, key), e.field, s.signWrongly(f.Kind, e, key))
-	case KindTokenType:
-		fmt.Fprintf(w, `{%q:%q,"token_type":"MAC"}`, e.field, s.signWrongly(f.Kind, e, key))
-	case KindExpiresIn:
-		fmt.Fprintf(w, `{%q:%q,"token_type":"Bearer","expires_in":%s}`, e.field, s.signWrongly(f.Kind, e, key), f.ExpiresIn)
+		return fmt.Sprintf("{%q:\"ey\xff\xfe.\xc3\x28.x\"}", field), true
 	default:
-		fmt.Fprintf(w, `{%q:%q}`, e.field, s.signWrongly(f.Kind, e, key))
+		return "", false
+	}
+}
+
+// wrongGrant is a body with a signed token in it, with something wrong about one
+// or the other.
+func (s *Sim) wrongGrant(f *activeFault, e endpoint, key string) string {
+	token := s.signWrongly(f.Kind, e, key)
+	switch f.Kind {
+	case KindDuplicateJWT:
+		return fmt.Sprintf(`{%q:%q,%q:%q}`, e.field, token, e.field, s.signWrongly(f.Kind, e, key))
+	case KindTokenType:
+		return fmt.Sprintf(`{%q:%q,"token_type":"MAC"}`, e.field, token)
+	case KindExpiresIn:
+		return fmt.Sprintf(`{%q:%q,"token_type":"Bearer","expires_in":%s}`, e.field, token, f.ExpiresIn)
+	default:
+		return fmt.Sprintf(`{%q:%q}`, e.field, token)
 	}
 }
 
@@ -260,22 +321,27 @@ func (s *Sim) signWrongly(kind FaultKind, e endpoint, key string) string {
 }
 
 // reset writes raw bytes, if any, and closes the connection so that the client
-// sees a reset and no orderly end.
+// sees a reset and no orderly end. Where there is no connection to take over, the
+// handler is aborted, which net/http turns into the nearest that it has.
 func reset(w http.ResponseWriter, raw string) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		return
+		panic(http.ErrAbortHandler)
 	}
-	defer conn.Close()
 	_, _ = io.WriteString(conn, raw)
+	if secured, ok := conn.(*tls.Conn); ok {
+		conn = secured.NetConn() // TLS would take leave in order first.
+	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
 	}
+	_ = conn.Close()
 }
 
-func endless(w http.ResponseWriter) {
+func endless(w http.ResponseWriter, r *http.Request) {
+	// White space may come before any JSON, so that nothing but its length is wrong.
 	chunk := bytes.Repeat([]byte(" "), 4096)
-	for {
+	for r.Context().Err() == nil {
 		if _, err := w.Write(chunk); err != nil {
 			return
 		}
@@ -288,10 +354,8 @@ func (f *activeFault) trickle(w http.ResponseWriter, r *http.Request) {
 		if err != nil || http.NewResponseController(w).Flush() != nil {
 			return
 		}
-		select {
-		case <-f.end:
+		if f.over() {
 			return
-		default:
 		}
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	jose "github.com/go-jose/go-jose/v4"
@@ -20,9 +20,8 @@ import (
 
 // signer signs tokens with one algorithm, and checks them.
 type signer struct {
-	algorithm jose.SignatureAlgorithm
-	public    crypto.PublicKey
-	signer    jose.Signer
+	public crypto.PublicKey
+	signer jose.Signer
 }
 
 func newECDSASigner() (*signer, error) {
@@ -46,7 +45,7 @@ func newSigner(algorithm jose.SignatureAlgorithm, key crypto.Signer) (*signer, e
 	if err != nil {
 		return nil, err
 	}
-	return &signer{algorithm: algorithm, public: key.Public(), signer: s}, nil
+	return &signer{public: key.Public(), signer: s}, nil
 }
 
 // newClaims are a token's claims, with whole seconds for times.
@@ -64,10 +63,13 @@ func (s *Sim) newClaims(key string) map[string]any {
 	}
 }
 
+// newID is a random UUID (RFC 9562, version 4).
 func newID() string {
 	id := make([]byte, 16)
 	_, _ = rand.Read(id) // It never fails; see crypto/rand.Read.
-	return hex.EncodeToString(id)
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
 }
 
 // sign takes any claims, so that a fault can sign wrong ones.
@@ -83,16 +85,17 @@ func (s *signer) sign(claims map[string]any) (string, error) {
 	return signed.CompactSerialize()
 }
 
-func (s *signer) verify(token string) (*jwt.Claims, error) {
-	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{s.algorithm})
-	if err != nil {
-		return nil, errors.New("the token is no JWT")
-	}
+// verify returns the claims of a token that this signer signed and that has not
+// expired.
+func (s *signer) verify(parsed *jwt.JSONWebToken) (*jwt.Claims, error) {
 	var claims jwt.Claims
 	if err := parsed.Claims(s.public, &claims); err != nil {
-		return nil, errors.New("the token's signature is wrong")
+		return nil, errors.New("the token's signature or a claim is wrong")
 	}
-	if claims.Expiry == nil || !time.Now().Before(claims.Expiry.Time()) {
+	if claims.Expiry == nil {
+		return nil, errors.New("the token has no expiry")
+	}
+	if !time.Now().Before(claims.Expiry.Time()) {
 		return nil, errors.New("the token has expired")
 	}
 	return &claims, nil

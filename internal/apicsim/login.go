@@ -30,5 +30,3 @@ func (s *Sim) login() endpoint {
 		},
 	}
 }
-
-func message(text string) map[string]any { return map[string]any{"message": text} }

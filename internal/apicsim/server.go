@@ -5,12 +5,10 @@ package apicsim
 
 import (
 	"crypto/tls"
-	"encoding/pem"
 	"io"
 	"log"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"sync"
 )
 
@@ -26,32 +24,44 @@ type Server struct {
 	done   chan struct{}
 }
 
-// Start serves http on a free port.
+// Start serves http on a free port of 127.0.0.1.
 func Start(sim *Sim) (*Server, error) { return StartOn(sim, "127.0.0.1:0") }
 
 // StartOn serves a simulation, or a handler around one, with http on addr, which
-// names a loopback host and a port.
+// names a loopback host and a port; port 0 is any free one.
 func StartOn(handler http.Handler, addr string) (*Server, error) {
-	s := &Server{handler: handler, addr: addr}
-	return s, s.Accept()
+	return start(&Server{handler: handler, addr: addr})
 }
 
-// StartTLS serves https on a free port, with a certificate that no system trusts.
+// StartTLS serves https on a free port of 127.0.0.1, with a certificate of an
+// authority of its own, which nobody trusts who was not given CACertPEM.
 func StartTLS(sim *Sim) (*Server, error) {
-	// The test server of the standard library brings a certificate that is its own
-	// authority, valid for 127.0.0.1.
-	lender := httptest.NewTLSServer(http.NotFoundHandler())
-	defer lender.Close()
-	s := &Server{
+	cert, caCert, err := newCertificate()
+	if err != nil {
+		return nil, err
+	}
+	return start(&Server{
 		handler:   sim,
 		addr:      "127.0.0.1:0",
-		tlsConfig: &tls.Config{Certificates: lender.TLS.Certificates, MinVersion: tls.VersionTLS12},
-		caCert:    string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: lender.Certificate().Raw})),
-	}
-	return s, s.Accept()
+		tlsConfig: &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
+		caCert:    caCert,
+	})
 }
 
-// URL is the server's address with its scheme.
+// start listens for the first time, which settles the port. After that addr
+// does not change.
+func start(s *Server) (*Server, error) {
+	listener, err := net.Listen("tcp", s.addr)
+	if err != nil {
+		return nil, err
+	}
+	s.addr = listener.Addr().String()
+	s.serve(listener)
+	return s, nil
+}
+
+// URL is the server's address with its scheme, without a slash at the end. It
+// stays the same when the server goes away and comes back.
 func (s *Server) URL() string {
 	if s.tlsConfig != nil {
 		return "https://" + s.addr
@@ -62,7 +72,8 @@ func (s *Server) URL() string {
 // CACertPEM is the authority to trust, empty for http.
 func (s *Server) CACertPEM() string { return s.caCert }
 
-// Accept listens, again if Refuse ended it, on the same port.
+// Accept listens again, on the same port, after Refuse. It fails if the port has
+// been taken meanwhile.
 func (s *Server) Accept() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -73,22 +84,26 @@ func (s *Server) Accept() error {
 	if err != nil {
 		return err
 	}
-	if chosen := listener.Addr().String(); chosen != s.addr {
-		s.addr = chosen
-	}
+	s.serve(listener)
+	return nil
+}
+
+func (s *Server) serve(listener net.Listener) {
 	if s.tlsConfig != nil {
 		listener = tls.NewListener(listener, s.tlsConfig)
 	}
-	server, done := &http.Server{Handler: s.handler, ErrorLog: log.New(io.Discard, "", 0)}, make(chan struct{})
+	// The server would report clients that give up, which they are meant to do here.
+	server := &http.Server{Handler: s.handler, ErrorLog: log.New(io.Discard, "", 0)}
+	done := make(chan struct{})
 	s.server, s.done = server, done
 	go func() {
 		defer close(done)
 		_ = server.Serve(listener)
 	}()
-	return nil
 }
 
-// Refuse closes the listener and every connection.
+// Refuse closes the listener and every connection. From then on connections are
+// refused, until Accept.
 func (s *Server) Refuse() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,5 +116,5 @@ func (s *Server) Refuse() error {
 	return err
 }
 
-// Close ends the server.
+// Close ends the server. It may be called more than once.
 func (s *Server) Close() { _ = s.Refuse() }

@@ -9,7 +9,6 @@ package apicsim
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -24,11 +23,12 @@ const keptIssues = 10_000
 type Options struct {
 	// Keys are the API keys that are accepted from the start.
 	Keys []string
-	// TokenTTL is the life of the tokens sold; 0 is an hour.
+	// TokenTTL is the life of the tokens sold, which end on a whole second; 0 is
+	// an hour.
 	TokenTTL time.Duration
 	// ClientID and ClientSecret are what the platform service wants beside the key.
 	ClientID, ClientSecret string
-	// Logger gets a line for each call, without keys or tokens; it may be nil.
+	// Logger gets one line for each call, without keys or tokens; it may be nil.
 	Logger *slog.Logger
 }
 
@@ -37,7 +37,7 @@ type Counts struct {
 	// Exchanges are the requests to a token endpoint, those that a fault hit included.
 	Exchanges int `json:"exchanges"`
 	// Issued and Refused are the exchanges that ended with a right token or with
-	// the refusal of a key.
+	// the refusal of a key. What a fault answers in their place is neither.
 	Issued  int `json:"issued"`
 	Refused int `json:"refused"`
 	// MeAccepted and MeRefused are the calls of the API manager.
@@ -50,9 +50,9 @@ type IssuedToken struct {
 	// ID is the JWT's jti.
 	ID string
 	// KeyID is Sim.KeyID of the key that bought it.
-	KeyID     string
-	IssuedAt  time.Time
-	ExpiresAt time.Time
+	KeyID string
+	// IssuedAt and ExpiresAt are the JWT's iat and exp, in whole seconds.
+	IssuedAt, ExpiresAt time.Time
 }
 
 // Sim is the state of the simulated services. It is an http.Handler.
@@ -65,7 +65,8 @@ type Sim struct {
 	clientID   string
 	secret     string
 
-	mu       sync.Mutex
+	mu sync.Mutex
+	// keys holds every key ever added, the revoked ones too.
 	keys     map[string]*keyState
 	tokenTTL time.Duration
 	counts   Counts
@@ -79,6 +80,7 @@ type keyState struct {
 	addedAt  time.Time
 	used     bool
 	disabled bool
+	revoked  bool
 }
 
 // KeyOptions are the limits of a key.
@@ -89,7 +91,8 @@ type KeyOptions struct {
 	Life time.Duration
 }
 
-// New returns a simulation with signing keys of its own.
+// New returns a simulation with signing keys of its own. It fails only if they
+// cannot be made.
 func New(o Options) (*Sim, error) {
 	s := &Sim{
 		logger: o.Logger, mux: http.NewServeMux(), clientID: o.ClientID, secret: o.ClientSecret,
@@ -117,9 +120,6 @@ func New(o Options) (*Sim, error) {
 	return s, nil
 }
 
-// ServeHTTP answers for all services; their paths do not overlap.
-func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
-
 // AddKey makes a key acceptable, without limits.
 func (s *Sim) AddKey(key string) { s.AddLimitedKey(key, KeyOptions{}) }
 
@@ -134,7 +134,9 @@ func (s *Sim) AddLimitedKey(key string, limits KeyOptions) {
 func (s *Sim) RevokeKey(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.keys, key)
+	if state := s.keys[key]; state != nil {
+		state.revoked = true
+	}
 }
 
 // DisableKey makes a key known and unacceptable.
@@ -164,10 +166,11 @@ func (s *Sim) Counts() Counts {
 func (s *Sim) Issued() []IssuedToken {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]IssuedToken(nil), s.issued...)
+	oldest := max(0, len(s.issued)-keptIssues)
+	return append([]IssuedToken(nil), s.issued[oldest:]...)
 }
 
-// KeyID names a key without giving it away.
+// KeyID names a key without giving it away: it is a prefix of its SHA-256.
 func (*Sim) KeyID(key string) string {
 	digest := sha256.Sum256([]byte(key))
 	return hex.EncodeToString(digest[:8])
@@ -188,13 +191,20 @@ func (s *Sim) useKey(key string) keyVerdict {
 	defer s.mu.Unlock()
 	state := s.keys[key]
 	switch {
-	case state == nil, state.SingleUse && state.used, state.Life > 0 && time.Since(state.addedAt) >= state.Life:
+	case state == nil, state.revoked, state.SingleUse && state.used, state.Life > 0 && time.Since(state.addedAt) >= state.Life:
 		return keyUnknown
 	case state.disabled:
 		return keyDisabled
 	}
 	state.used = true
 	return keyAccepted
+}
+
+// isKey says whether text is a key, accepted or not.
+func (s *Sim) isKey(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keys[text] != nil
 }
 
 func (s *Sim) count(change func(*Counts)) {
@@ -214,20 +224,12 @@ func (s *Sim) issue(e endpoint, key string) (string, map[string]any, error) {
 	defer s.mu.Unlock()
 	s.counts.Issued++
 	if len(s.issued) >= 2*keptIssues {
+		// Only now and then, so that a token does not cost ten thousand copies.
 		s.issued = append([]IssuedToken(nil), s.issued[keptIssues:]...)
 	}
 	s.issued = append(s.issued, IssuedToken{
 		ID: claims["jti"].(string), KeyID: s.KeyID(key),
 		IssuedAt: time.Unix(claims["iat"].(int64), 0), ExpiresAt: time.Unix(claims["exp"].(int64), 0),
 	})
-	s.logger.Info("token issued", "token_id", claims["jti"], "key_id", s.KeyID(key))
 	return token, claims, nil
-}
-
-func (s *Sim) answer(w http.ResponseWriter, r *http.Request, status int, body any) {
-	s.logger.Info("answered", "method", r.Method, "path", r.URL.Path, "status", status)
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	// A client that is gone does not care for the error.
-	_ = json.NewEncoder(w).Encode(body)
 }

@@ -15,6 +15,10 @@ import (
 	cleanhttp "github.com/hashicorp/go-cleanhttp"
 )
 
+// maxIdleConnections is how many connections to one host are kept for the next
+// exchange.
+const maxIdleConnections = 32
+
 // Transports hands out one HTTP transport for each distinct CA bundle, so that
 // configs which trust the same authorities share connections. A transport lives
 // as long as somebody holds it. The zero value is ready to use.
@@ -69,6 +73,9 @@ func newTransport(caPEM string) (*http.Transport, error) {
 	transport := cleanhttp.DefaultPooledTransport()
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	transport.MaxResponseHeaderBytes = maxAnswerBytes
+	// The pool's default is one connection per processor, which readers that buy
+	// tokens of their own would exceed, each time at the price of a handshake.
+	transport.MaxIdleConnsPerHost = maxIdleConnections
 	if caPEM == "" {
 		return transport, nil
 	}

@@ -29,12 +29,12 @@ func TestARememberedFailureCausesNoExchange(t *testing.T) {
 		err   error
 		waits []time.Duration
 	}{
-		{"a service that is down", errDown, seconds(1, 2, 4, 8, 16, 30, 30, 30)},
+		{"a service that is down", errDown, seconds(1, 2, 4, 8, 10, 10, 10)},
 		{"a key that is refused", errRefused, seconds(5, 10, 20, 40, 60, 60, 60)},
 		{"a refusal that is wrapped", fmt.Errorf("exchange: %w", errRefused), seconds(5, 10, 20, 40, 60, 60)},
-		{"an error of no known kind", errors.New("odd"), seconds(1, 2, 4, 8, 16, 30, 30)},
+		{"an error of no known kind", errors.New("odd"), seconds(1, 2, 4, 8, 10, 10)},
 		{"a service that asks to be left alone", &tokenservice.Error{RetryAfter: 5 * time.Minute}, seconds(300, 300)},
-		{"a service that asks for less", &tokenservice.Error{RetryAfter: 3 * time.Second}, seconds(3, 3, 4, 8, 16, 30)},
+		{"a service that asks for less", &tokenservice.Error{RetryAfter: 3 * time.Second}, seconds(3, 3, 4, 8, 10)},
 		{"a refusal that asks to be left alone", &tokenservice.Error{Outcome: tokenservice.Refused, RetryAfter: time.Hour}, seconds(3600, 3600)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -192,7 +192,7 @@ func TestWhileTheServiceIsDownTheOldTokenIsServedUntilShortlyBeforeItsEnd(t *tes
 		err          error
 		retries      int
 	}{
-		{"the service of hour-long tokens", time.Hour, 10 * time.Second, errDown, 40},
+		{"the service of hour-long tokens", time.Hour, 10 * time.Second, errDown, 98},
 		{"the service of short-lived tokens", 40 * time.Second, 4 * time.Second, errDown, 5},
 		{"the service that refuses the key", time.Hour, 10 * time.Second, errRefused, 25},
 		{"the service that asks to be left alone", time.Hour, 10 * time.Second, &tokenservice.Error{RetryAfter: time.Hour}, 1},

@@ -1,0 +1,76 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apicsim
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// newLoggedSim returns a simulation and what it logs.
+func newLoggedSim(t *testing.T) (*Sim, *bytes.Buffer) {
+	t.Helper()
+	var log bytes.Buffer
+	s, err := New(Options{Keys: []string{testKey}, TokenTTL: time.Minute, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, &log
+}
+
+func TestACallIsOneLineWithPathStatusAndTokenID(t *testing.T) {
+	s, log := newLoggedSim(t)
+	token := boughtToken(t, s)
+	askMe(s, "Bearer "+token)
+	s.Inject(Fault{Kind: KindStatus, Status: 500, Times: 1})
+	buy(s, nil)
+	id := s.Issued()[0].ID
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	wants := []string{
+		"method=POST path=/apikey status=200 token_id=" + id,
+		"method=GET path=/v1/me status=200 token_id=" + id,
+		"method=POST path=/apikey status=500 fault=status",
+	}
+	if len(lines) != len(wants) {
+		t.Fatalf("%d lines for %d calls", len(lines), len(wants))
+	}
+	for i, want := range wants {
+		if !strings.HasSuffix(lines[i], want) {
+			t.Errorf("the log says %q, want %q", lines[i], want)
+		}
+	}
+	if strings.Contains(log.String(), token) {
+		t.Error("the log holds a token")
+	}
+}
+
+func TestTheLogNeverHoldsAKey(t *testing.T) {
+	s, log := newLoggedSim(t)
+	buy(s, func(r *http.Request) { r.URL.Path = "/apikey/" + testKey })
+	s.Inject(Fault{Kind: KindJTIEcho})
+	token := boughtToken(t, s)
+	askMe(s, "Bearer "+token)
+	s.RevokeKey(testKey)
+	askMe(s, "Bearer "+token)
+	for _, kind := range []FaultKind{KindStatus, KindRedirect, KindNotJSON, KindNoJWT, KindNotJWT} {
+		s.Inject(Fault{Kind: kind})
+		buy(s, nil)
+	}
+	if log.Len() == 0 || strings.Contains(log.String(), testKey) {
+		t.Fatalf("the log is %q", log)
+	}
+}
+
+func TestAnUnknownPathIsLoggedWithoutBeingNamed(t *testing.T) {
+	s, log := newLoggedSim(t)
+	s.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/elsewhere", nil))
+	if !strings.Contains(log.String(), "path=(unknown) status=404") {
+		t.Fatalf("the log is %q", log)
+	}
+}

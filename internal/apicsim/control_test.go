@@ -1,0 +1,81 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apicsim
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestAnotherProcessSteersTheFaults(t *testing.T) {
+	s := newSim(t)
+	control := s.Control()
+	send := func(method, path, body string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		control.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+		return w
+	}
+	if got := send(http.MethodPut, "/fault", `{"kind":"status","status":503}`).Code; got != http.StatusNoContent {
+		t.Fatalf("status is %d", got)
+	}
+	if got := buy(s, nil).Code; got != 503 {
+		t.Fatalf("status is %d", got)
+	}
+	send(http.MethodDelete, "/fault", "")
+	if got := buy(s, nil).Code; got != 200 {
+		t.Fatalf("status is %d", got)
+	}
+	if got := send(http.MethodPut, "/fault", `no`).Code; got != http.StatusBadRequest {
+		t.Fatalf("status is %d", got)
+	}
+	if got := send(http.MethodGet, "/counts", "").Body.String(); !strings.Contains(got, `"exchanges":2`) {
+		t.Fatalf("counts are %s", got)
+	}
+}
+
+func TestAFaultThatMakesNoSenseIsRefused(t *testing.T) {
+	s := newSim(t)
+	for name, body := range map[string]string{
+		"an unknown kind":         `{"kind":"stattus"}`,
+		"an unknown field":        `{"kind":"status","code":500}`,
+		"a status of success":     `{"kind":"status","status":200}`,
+		"a latency without unit":  `{"latency":"5"}`,
+		"a latency in numbers":    `{"latency":5}`,
+		"a negative latency":      `{"latency":"-5s"}`,
+		"a negative number":       `{"kind":"hang","times":-1}`,
+		"more than one JSON":      `{} {}`,
+		"more than anybody needs": `{"body":"` + strings.Repeat("x", maxFaultBytes) + `"}`,
+	} {
+		w := httptest.NewRecorder()
+		s.Control().ServeHTTP(w, httptest.NewRequest(http.MethodPut, "/fault", strings.NewReader(body)))
+		if w.Code != http.StatusBadRequest {
+			t.Errorf("%s: status is %d", name, w.Code)
+		}
+	}
+	if got := buy(s, nil).Code; got != http.StatusOK {
+		t.Errorf("after all that, an exchange has status %d", got)
+	}
+}
+
+func TestAFaultSurvivesJSON(t *testing.T) {
+	want := Fault{
+		Kind: KindStatus, Times: 2, Status: 429, RetryAfter: "7", Latency: 1500 * time.Millisecond,
+		RedirectTo: "/x", ExpiresIn: "60", Body: "no",
+	}
+	encoded, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(encoded), `"latency":"1.5s"`) {
+		t.Errorf("the JSON is %s", encoded)
+	}
+	var got Fault
+	if err := json.Unmarshal(encoded, &got); err != nil || got != want {
+		t.Fatalf("got %+v, error %v", got, err)
+	}
+}

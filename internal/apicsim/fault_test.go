@@ -1,0 +1,245 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apicsim
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestAFaultHitsAsManyExchangesAsItSays(t *testing.T) {
+	s := newSim(t)
+	s.Inject(Fault{Kind: KindStatus, Status: 503, Times: 2})
+	var statuses []int
+	for range 3 {
+		statuses = append(statuses, buy(s, nil).Code)
+	}
+	if statuses[0] != 503 || statuses[1] != 503 || statuses[2] != 200 {
+		t.Fatalf("statuses are %v", statuses)
+	}
+}
+
+func TestAnErrorBodyEchoesTheKey(t *testing.T) {
+	s := newSim(t)
+	for _, kind := range []FaultKind{KindStatus, KindNotJSON, KindNoJWT, KindJWTNotString, KindGzipBroken} {
+		s.Inject(Fault{Kind: kind, Status: 500})
+		if !strings.Contains(buy(s, nil).Body.String(), testKey) {
+			t.Errorf("%s does not echo the key", kind)
+		}
+	}
+}
+
+func TestLatencyAndHangsEndWithTheClientOrTheFault(t *testing.T) {
+	for _, f := range []Fault{{Latency: time.Hour}, {Kind: KindHang}, {Kind: KindTrickle}} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSim(t)
+			s.Inject(f)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			started := time.Now()
+			buy(s, func(r *http.Request) { *r = *r.WithContext(ctx) })
+			if took := time.Since(started); took != 5*time.Second {
+				t.Errorf("with a client that gives up it took %s", took)
+			}
+			time.AfterFunc(7*time.Second, s.ClearFault)
+			started = time.Now()
+			buy(s, nil)
+			if took := time.Since(started); took > 8*time.Second {
+				t.Errorf("after the fault was cleared it took %s", took)
+			}
+		})
+	}
+}
+
+func TestABodyOfOnesOwnReplacesTheSpoiltOne(t *testing.T) {
+	s := newSim(t)
+	for _, kind := range []FaultKind{KindStatus, KindGzipBroken, KindNotJSON, KindNoJWT, KindErrorBody, KindJWTNotString, KindNotJWT, KindInvalidUTF8} {
+		s.Inject(Fault{Kind: kind, Body: "my own"})
+		if got := buy(s, nil).Body.String(); got != "my own" {
+			t.Errorf("%s answers %q", kind, got)
+		}
+	}
+}
+
+func TestAStatusIs503UnlessItIsNamed(t *testing.T) {
+	s := newSim(t)
+	s.Inject(Fault{Kind: KindStatus, RetryAfter: "7"})
+	w := buy(s, nil)
+	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "7" || !json.Valid(w.Body.Bytes()) {
+		t.Fatalf("answered %d %v", w.Code, w.Header())
+	}
+}
+
+func TestAFaultThatDoesNotExistShows(t *testing.T) {
+	s := newSim(t)
+	s.Inject(Fault{Kind: "stattus"})
+	if got := buy(s, nil).Code; got != http.StatusInternalServerError {
+		t.Fatalf("status is %d", got)
+	}
+}
+
+func TestAHangThatIsClearedEndsInARightAnswer(t *testing.T) {
+	for _, f := range []Fault{{Kind: KindHang}, {Kind: KindStatus, Latency: time.Hour}} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSim(t)
+			s.Inject(f)
+			time.AfterFunc(time.Minute, s.ClearFault)
+			boughtToken(t, s)
+		})
+	}
+}
+
+func TestSignedFaultsAreWrongInTheWayTheySay(t *testing.T) {
+	for kind, wrong := range map[FaultKind]func(map[string]any) bool{
+		KindNoExp:      func(c map[string]any) bool { return c["exp"] == nil },
+		KindExpired:    func(c map[string]any) bool { return c["exp"].(float64) < float64(time.Now().Unix()) },
+		KindExpString:  func(c map[string]any) bool { _, ok := c["exp"].(string); return ok },
+		KindExpFloat:   func(c map[string]any) bool { exp := c["exp"].(float64); return exp != float64(int64(exp)) },
+		KindExpFar:     func(c map[string]any) bool { return time.Unix(int64(c["exp"].(float64)), 0).UTC().Year() == 9999 },
+		KindNoJTI:      func(c map[string]any) bool { return c["jti"] == nil },
+		KindJTIEcho:    func(c map[string]any) bool { return c["jti"] == testKey },
+		KindLargeToken: func(c map[string]any) bool { return len(c["padding"].(string)) == 45_000 },
+		KindHugeToken:  func(c map[string]any) bool { return len(c["padding"].(string)) == 150_000 },
+	} {
+		s := newSim(t)
+		s.Inject(Fault{Kind: kind})
+		if !wrong(claimsOf(t, boughtToken(t, s))) {
+			t.Errorf("%s is not wrong", kind)
+		}
+		if counts := s.Counts(); counts.Issued != 0 || counts.Exchanges != 1 {
+			t.Errorf("%s: counts are %+v", kind, counts)
+		}
+	}
+}
+
+func claimsOf(t *testing.T, token string) map[string]any {
+	t.Helper()
+	_, rest, _ := strings.Cut(token, ".")
+	payload, _, _ := strings.Cut(rest, ".")
+	decoded, err := base64.RawURLEncoding.DecodeString(payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims map[string]any
+	if err := json.Unmarshal(decoded, &claims); err != nil {
+		t.Fatal(err)
+	}
+	return claims
+}
+
+// serveFault starts a server whose exchanges meet a fault, and returns how to make one.
+func serveFault(t *testing.T, start func(*Sim) (*Server, error), f Fault) (*Server, func(context.Context) (*http.Response, error)) {
+	t.Helper()
+	s := newSim(t)
+	s.Inject(f)
+	server, err := start(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	client := trusting(t, server)
+	return server, func(ctx context.Context) (*http.Response, error) {
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL()+"/apikey?apikey="+testKey, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Accept", "application/json")
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		// Otherwise the client would undo compression by itself.
+		r.Header.Set("Accept-Encoding", "identity")
+		return client.Do(r)
+	}
+}
+
+func TestAResetIsSeenAsOneWithAndWithoutTLS(t *testing.T) {
+	for name, start := range map[string]func(*Sim) (*Server, error){"http": Start, "https": StartTLS} {
+		t.Run(name, func(t *testing.T) {
+			_, exchange := serveFault(t, start, Fault{Kind: KindReset})
+			resp, err := exchange(t.Context())
+			if err == nil {
+				resp.Body.Close()
+			}
+			if !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("instead of an answer: %v", err)
+			}
+			_, exchange = serveFault(t, start, Fault{Kind: KindResetMidBody})
+			resp, err = exchange(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if _, err = io.ReadAll(resp.Body); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("in the middle of the body: %v", err)
+			}
+		})
+	}
+}
+
+func TestARedirectCarriesTheKey(t *testing.T) {
+	s := newSim(t)
+	for to, want := range map[string]string{"": "/elsewhere?apikey=", "https://elsewhere.example/x": "https://elsewhere.example/x?apikey="} {
+		s.Inject(Fault{Kind: KindRedirect, RedirectTo: to})
+		w := buy(s, nil)
+		if got := w.Header().Get("Location"); w.Code != http.StatusTemporaryRedirect || got != want+testKey {
+			t.Errorf("answered %d to %s", w.Code, got)
+		}
+	}
+}
+
+func TestACompressedAnswerIsRight(t *testing.T) {
+	s := newSim(t)
+	s.Inject(Fault{Kind: KindGzip})
+	w := buy(s, nil)
+	unzipped, err := gzip.NewReader(w.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var body struct{ JWT string }
+	if err := json.NewDecoder(unzipped).Decode(&body); err != nil || body.JWT == "" || w.Header().Get("Content-Encoding") != "gzip" {
+		t.Fatalf("error %v, header %v", err, w.Header())
+	}
+}
+
+func TestNoFaultLeavesAGoroutineOnceTheClientIsGone(t *testing.T) {
+	before := runtime.NumGoroutine()
+	for _, kind := range kinds() {
+		server, exchange := serveFault(t, Start, Fault{Kind: kind, ExpiresIn: "60"})
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if resp, err := exchange(ctx); err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+		cancel()
+		server.Close()
+	}
+	http.DefaultClient.CloseIdleConnections()
+	deadline := time.After(10 * time.Second)
+	for runtime.NumGoroutine() > before {
+		select {
+		case <-deadline:
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+		default:
+			runtime.Gosched()
+		}
+	}
+}
+
+func TestAnEndlessBodyEndsWithItsClientEvenWithoutANetwork(t *testing.T) {
+	s := newSim(t)
+	s.Inject(Fault{Kind: KindEndlessBody})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	buy(s, func(r *http.Request) { *r = *r.WithContext(ctx) })
+}

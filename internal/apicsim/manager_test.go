@@ -1,0 +1,52 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apicsim
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestAForgedTokenIsRefused(t *testing.T) {
+	s := newSim(t)
+	foreign := boughtToken(t, newSim(t))
+	for name, authorization := range map[string]string{
+		"nothing": "", "another scheme": "Basic " + boughtToken(t, s), "another signer's token": "Bearer " + foreign, "a word": "Bearer word",
+	} {
+		if status := askMe(s, authorization); status != http.StatusUnauthorized {
+			t.Errorf("%s: status is %d", name, status)
+		}
+	}
+}
+
+func TestAnExpiredTokenIsToldFromAForgedOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		token := boughtToken(t, s)
+		time.Sleep(2 * time.Minute)
+		for bearer, says := range map[string]string{token: "expired", boughtToken(t, newSim(t)): "signature", "word": "no JWT"} {
+			r := httptest.NewRequest(http.MethodGet, "/v1/me", nil)
+			r.Header.Set("Authorization", "Bearer "+bearer)
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r)
+			var body struct{ Message string }
+			if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || !strings.Contains(body.Message, says) {
+				t.Errorf("the message is %q, want it to say %q", body.Message, says)
+			}
+		}
+	})
+}
+
+func TestATokenWithoutAnExpiryIsRefused(t *testing.T) {
+	s := newSim(t)
+	s.Inject(Fault{Kind: KindNoExp, Times: 1})
+	if status := askMe(s, "Bearer "+boughtToken(t, s)); status != http.StatusUnauthorized {
+		t.Fatalf("status is %d", status)
+	}
+}

@@ -1,0 +1,159 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Command bench measures the engine on a Vault server of its own, next to the
+// least that a plugin can do, and writes what it found to docs/performance.md.
+// It is run from the root of the repository, talks to loopback only, and stops by
+// itself.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+)
+
+// limit ends a run that hangs.
+const limit = 30 * time.Minute
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type bench struct {
+	duration time.Duration
+	rounds   int
+	configs  int
+
+	sim      *apicsim.Sim
+	service  *apicsim.Server
+	key      string
+	progress io.Writer
+}
+
+func run(ctx context.Context, args []string, progress io.Writer) error {
+	b := &bench{key: rand.Text(), progress: progress}
+	var storage, out, vault string
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.DurationVar(&b.duration, "duration", 2*time.Second, "how long one measurement lasts")
+	flags.IntVar(&b.rounds, "rounds", 5, "how often each is repeated; medians are reported")
+	flags.IntVar(&b.configs, "configs", 10_000, "the largest number of configs on one mount")
+	flags.StringVar(&storage, "storage", "both", "Vault's storage: inmem, raft or both")
+	flags.StringVar(&out, "out", "docs/performance.md", "`file` of the report")
+	flags.StringVar(&vault, "vault", os.Getenv("VAULT_SERVER"), "Vault server `binary`; by default what VAULT_SERVER names or scripts/vault.sh finds")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	storages, ok := map[string][]string{"inmem": {"inmem"}, "raft": {"raft"}, "both": {"inmem", "raft"}}[storage]
+	if !ok {
+		return fmt.Errorf("-storage takes inmem, raft or both")
+	}
+	if b.rounds < 1 || b.duration <= 0 || b.configs < 1 {
+		return fmt.Errorf("-rounds, -duration and -configs take positive values")
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	r, err := b.run(ctx, storages, vault)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(out, r.markdown(), 0o644)
+}
+
+// run measures everything; what it starts and writes meanwhile is gone at its end.
+func (b *bench) run(ctx context.Context, storages []string, vault string) (*report, error) {
+	vault, err := findVault(ctx, vault)
+	if err != nil {
+		return nil, err
+	}
+	if b.sim, err = apicsim.New(apicsim.Options{Keys: []string{b.key}}); err != nil {
+		return nil, err
+	}
+	if b.service, err = apicsim.Start(b.sim); err != nil {
+		return nil, err
+	}
+	defer b.service.Close()
+	dir, err := os.MkdirTemp("", "apic-bench")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	// Vault compares a plugin's path with its directory's after following links.
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return nil, err
+	}
+	plugins := filepath.Join(dir, "plugins")
+	b.say("building the plugins")
+	if err := buildPlugins(ctx, plugins); err != nil {
+		return nil, err
+	}
+	r, err := newReport(ctx, b, vault)
+	if err != nil {
+		return nil, err
+	}
+	for i, storage := range storages {
+		last := i == len(storages)-1
+		if err := b.runOn(ctx, vault, storage, filepath.Join(dir, storage), plugins, last, r); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// runOn measures on a new server. The number of configs is varied on the last one.
+func (b *bench) runOn(ctx context.Context, vault, storage, dir, plugins string, last bool, r *report) error {
+	s, err := startServer(ctx, vault, storage, dir, plugins)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	compared, err := b.compare(ctx, s, storage)
+	if err != nil {
+		return err
+	}
+	r.compared = append(r.compared, compared)
+	if !last {
+		return nil
+	}
+	r.scaled, err = b.scale(ctx, s, storage)
+	return err
+}
+
+func (b *bench) say(format string, values ...any) {
+	fmt.Fprintf(b.progress, "bench: "+format+"\n", values...)
+}
+
+// findVault takes the server that is named, or has one found or built.
+func findVault(ctx context.Context, named string) (string, error) {
+	if named == "" {
+		find := exec.CommandContext(ctx, "scripts/vault.sh")
+		find.Stderr = os.Stderr
+		found, err := find.Output()
+		if err != nil {
+			return "", fmt.Errorf("scripts/vault.sh: %w", err)
+		}
+		named = strings.TrimSpace(string(found))
+	}
+	path, err := exec.LookPath(named)
+	if err != nil {
+		return "", err
+	}
+	// It is started in a directory of its own.
+	return filepath.Abs(path)
+}

@@ -54,8 +54,9 @@ func readOnce(reader *api.Client, name string) reading {
 	return r
 }
 
-// rush has clients that begin in the same moment read a token some times each.
-func (s *stack) rush(clients, each int, name string) []reading {
+// rush has clients that begin in the same moment read some times each, from one
+// config after the other.
+func (s *stack) rush(clients, each int, names ...string) []reading {
 	s.Helper()
 	start := make(chan struct{})
 	readings := make([]reading, clients*each)
@@ -64,7 +65,7 @@ func (s *stack) rush(clients, each int, name string) []reading {
 		all.Go(func() {
 			<-start
 			for j := range each {
-				readings[i*each+j] = readOnce(reader, name)
+				readings[i*each+j] = readOnce(reader, names[(i+j)%len(names)])
 			}
 		})
 	}

@@ -4,7 +4,10 @@
 package acceptance
 
 import (
+	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -32,6 +35,43 @@ func TestTwoHundredClientsThatStartColdCostOneExchange(t *testing.T) {
 		}
 	}
 	t.Logf("%d reads in %s, the slowest %s", len(readings), took.Round(time.Millisecond), slowest(readings).Round(time.Millisecond))
+}
+
+func TestClientsThatStartColdCostOneExchangeForEachConfig(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	var names []string
+	for i := range 20 {
+		names = append(names, fmt.Sprint("region-", i))
+		s.writeConfig(names[i], map[string]any{"verify": false})
+	}
+	s.sim.Inject(apicsim.Fault{Latency: 500 * time.Millisecond})
+	requireAllAnswered(t, s.rush(200, 20, names...))
+	if got := s.sim.Counts().Exchanges; got != len(names) {
+		t.Errorf("%d configs cost %d exchanges", len(names), got)
+	}
+}
+
+func TestAClientThatGivesUpDoesNotEndTheExchangeForOthers(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.writeConfig("us-south", map[string]any{"verify": false})
+	s.sim.Inject(apicsim.Fault{Latency: 2 * time.Second})
+	hasty := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		_, err := s.client.Logical().ReadWithContext(ctx, "apic/token/us-south")
+		hasty <- err
+	}()
+	s.eventually("the exchange has begun", func() bool { return s.sim.Counts().Exchanges == 1 })
+	patient := readOnce(s.client, "us-south")
+	if err := <-hasty; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the hasty client got %v", err)
+	}
+	if patient.err != nil || s.sim.Counts().Exchanges != 1 {
+		t.Errorf("the patient client got %v after %d exchanges", patient.err, s.sim.Counts().Exchanges)
+	}
 }
 
 // TestFromTheAnswerToAWriteOnNobodyGetsATokenOfTheOldKey replaces the key again

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -16,7 +17,7 @@ import (
 const pluginName = "vault-plugin-secrets-apic"
 
 // The binaries under test, set by TestMain before any test runs.
-var vaultBinary, pluginBinary string
+var vaultBinary, pluginBinary, barePluginBinary string
 
 func TestMain(m *testing.M) {
 	code, err := run(m)
@@ -36,11 +37,12 @@ func run(m *testing.M) (int, error) {
 	if vaultBinary, err = findVault(); err != nil {
 		return 1, err
 	}
-	pluginBinary = filepath.Join(dir, pluginName)
-	build := exec.Command("go", "build", "-ldflags", "-X main.version="+pluginVersion, "-o", pluginBinary, "../../cmd/"+pluginName)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("building the plugin: %w\n%s", err, output)
+	pluginBinary, barePluginBinary = filepath.Join(dir, pluginName), filepath.Join(dir, "bare")
+	if err := build(pluginBinary, "../../cmd/"+pluginName, "-ldflags", "-X main.version="+pluginVersion); err != nil {
+		return 1, err
+	}
+	if err := build(barePluginBinary, "../bench/floor"); err != nil {
+		return 1, err
 	}
 	version, err := exec.Command(vaultBinary, "version").Output()
 	if err != nil {
@@ -48,6 +50,15 @@ func run(m *testing.M) (int, error) {
 	}
 	fmt.Printf("acceptance tests run against %s\n", bytes.TrimSpace(version))
 	return m.Run(), nil
+}
+
+func build(output, source string, flags ...string) error {
+	build := exec.Command("go", slices.Concat([]string{"build", "-o", output}, flags, []string{source})...)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if said, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %s: %w\n%s", source, err, said)
+	}
+	return nil
 }
 
 // findVault takes the server that VAULT_SERVER names, or has one found or built.

@@ -34,6 +34,8 @@ type stack struct {
 	*testing.T
 	dir     string
 	storage string
+	// plugin is the binary that is mounted.
+	plugin  string
 	client  *api.Client
 	vault   *exec.Cmd
 	sim     *apicsim.Sim
@@ -44,8 +46,16 @@ type stack struct {
 // newStack starts a server that keeps its storage in memory.
 func newStack(t *testing.T) *stack {
 	t.Helper()
-	return newStackOn(t, `storage "inmem" {}`)
+	return newStackOn(t, inMemory, pluginBinary)
 }
+
+// newBareStack starts a server whose apic/ is the plugin that answers a constant.
+func newBareStack(t *testing.T) *stack {
+	t.Helper()
+	return newStackOn(t, inMemory, barePluginBinary)
+}
+
+const inMemory = `storage "inmem" {}`
 
 // newRaftStack starts a server whose storage lies in the directory raft.
 func newRaftStack(t *testing.T) *stack {
@@ -55,10 +65,10 @@ storage "raft" {
   path                   = "raft"
   node_id                = "one"
   performance_multiplier = 1
-}`)
+}`, pluginBinary)
 }
 
-func newStackOn(t *testing.T, storage string) *stack {
+func newStackOn(t *testing.T, storage, plugin string) *stack {
 	t.Helper()
 	key := "canary-" + rand.Text()
 	sim, err := apicsim.New(apicsim.Options{Keys: []string{key}})
@@ -75,7 +85,7 @@ func newStackOn(t *testing.T, storage string) *stack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stack{T: t, dir: dir, storage: storage, sim: sim, service: service, key: key}
+	s := &stack{T: t, dir: dir, storage: storage, plugin: plugin, sim: sim, service: service, key: key}
 	s.startVault()
 	s.mount()
 	return s
@@ -90,7 +100,7 @@ func (s *stack) startVault() {
 	for _, dir := range []string{"plugins", "raft", "home"} {
 		s.check(os.MkdirAll(s.path(dir), 0o700))
 	}
-	binary, err := os.ReadFile(pluginBinary)
+	binary, err := os.ReadFile(s.plugin)
 	s.check(err)
 	s.check(os.WriteFile(s.path("plugins/"+pluginName), binary, 0o755))
 	for range 10 {
@@ -192,12 +202,16 @@ func (s *stack) initialize() {
 
 func (s *stack) mount() {
 	s.Helper()
-	binary, err := os.ReadFile(pluginBinary)
+	binary, err := os.ReadFile(s.plugin)
 	s.check(err)
 	digest := sha256.Sum256(binary)
+	version := pluginVersion
+	if s.plugin == barePluginBinary {
+		version = "" // It reports one of its own.
+	}
 	s.check(s.client.Sys().RegisterPlugin(&api.RegisterPluginInput{
 		Name: pluginName, Type: api.PluginTypeSecrets, Command: pluginName,
-		Version: pluginVersion, SHA256: hex.EncodeToString(digest[:]),
+		Version: version, SHA256: hex.EncodeToString(digest[:]),
 	}))
 	s.check(s.client.Sys().Mount("apic", &api.MountInput{Type: pluginName}))
 }

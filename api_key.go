@@ -34,8 +34,8 @@ func parseAPIKey(input string) (string, error) {
 	return key, nil
 }
 
-// keyOfFile returns the one member that is called apikey. encoding/json matches
-// struct fields in any case already, but would let the last of several win.
+// keyOfFile returns the one member that is called apikey, in any case. Of members
+// whose names are the same to the letter the last one counts, as ever in JSON.
 func keyOfFile(file string) (string, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(file), &members); err != nil {

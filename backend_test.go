@@ -158,6 +158,8 @@ type failingStorage struct {
 	failAt atomic.Int64
 
 	refuseWrites atomic.Bool
+	// lateFailures makes writes and deletions fail after they took effect.
+	lateFailures atomic.Bool
 }
 
 var errStorage = errors.New("injected storage failure")
@@ -186,18 +188,25 @@ func (s *failingStorage) stepToWrite() error {
 	return s.step()
 }
 
+func (s *failingStorage) lateFailure() error {
+	if s.lateFailures.Load() {
+		return errStorage
+	}
+	return nil
+}
+
 func (s *failingStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
 	if err := s.stepToWrite(); err != nil {
 		return err
 	}
-	return s.Storage.Put(ctx, entry)
+	return errors.Join(s.Storage.Put(ctx, entry), s.lateFailure())
 }
 
 func (s *failingStorage) Delete(ctx context.Context, key string) error {
 	if err := s.stepToWrite(); err != nil {
 		return err
 	}
-	return s.Storage.Delete(ctx, key)
+	return errors.Join(s.Storage.Delete(ctx, key), s.lateFailure())
 }
 
 func (s *failingStorage) List(ctx context.Context, prefix string) ([]string, error) {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/jsonutil"
@@ -67,6 +68,21 @@ func defaultConfig(now time.Time) *config {
 	}
 }
 
+// sameWriteAs says whether two configs of one name come from the same write. A
+// config that was deleted and created again counts its revisions anew, but was
+// created at another time.
+func (c *config) sameWriteAs(other *config) bool {
+	return c.Revision == other.Revision && c.CreatedAt.Equal(other.CreatedAt)
+}
+
+// follows says whether c was derived from present, which is nil if there is none.
+func (c *config) follows(present *config) bool {
+	if present == nil {
+		return c.Revision == 1
+	}
+	return c.Revision == present.Revision+1 && c.CreatedAt.Equal(present.CreatedAt)
+}
+
 func (c *config) tokenURL() string {
 	if c.TokenURL != "" {
 		return c.TokenURL
@@ -105,18 +121,21 @@ func (c *config) destination() destination {
 func loadConfig(ctx context.Context, s logical.Storage, name string) (*config, error) {
 	stored, err := s.Get(ctx, configStoragePrefix+name)
 	if err != nil {
-		return nil, fmt.Errorf("reading config %q from storage: %w", name, err)
+		return nil, storageError("reading config "+name, err)
 	}
 	if stored == nil {
 		return nil, nil
+	}
+	var versioned struct {
+		Schema int `json:"schema"`
+	}
+	if err := jsonutil.DecodeJSON(stored.Value, &versioned); err == nil && versioned.Schema > configSchema {
+		return nil, fmt.Errorf("config %q was stored by a newer version of the plugin (schema %d, this build knows %d); run that version again", name, versioned.Schema, configSchema)
 	}
 	var c config
 	if err := jsonutil.DecodeJSON(stored.Value, &c); err != nil {
 		// The decoder's error may quote what it could not decode.
 		return nil, fmt.Errorf("stored config %q cannot be decoded", name)
-	}
-	if c.Schema > configSchema {
-		return nil, fmt.Errorf("config %q was stored by a newer version of the plugin (schema %d, this build knows %d); run that version again", name, c.Schema, configSchema)
 	}
 	return &c, nil
 }
@@ -129,7 +148,7 @@ func storeConfig(ctx context.Context, s logical.Storage, name string, c *config)
 		return fmt.Errorf("config %q cannot be encoded", name)
 	}
 	if err := s.Put(ctx, entry); err != nil {
-		return fmt.Errorf("writing config %q to storage: %w", name, err)
+		return storageError("writing config "+name, err)
 	}
 	return nil
 }
@@ -161,8 +180,8 @@ func isDNSLabel(s string) bool { return dnsLabel.MatchString(s) }
 
 // checkName refuses names that could not stand in a policy, a path or a log line.
 func checkName(name string) error {
-	if len(name) > maxNameLength || !configName.MatchString(name) {
-		return fieldError("name", fmt.Sprintf("takes at most %d letters, digits, '_', '-' and '.', and begins and ends with a letter, digit or '_'", maxNameLength))
+	if len(name) > maxNameLength || strings.Contains(name, "..") || !configName.MatchString(name) {
+		return fieldError("name", fmt.Sprintf("takes at most %d letters, digits, '_', '-' and '.', begins and ends with a letter, digit or '_', and has no '..'", maxNameLength))
 	}
 	return nil
 }

@@ -22,6 +22,8 @@ type setting struct {
 	set    func(c *config, value any) error
 	// onlyFor is the token service that takes the field, if not all do.
 	onlyFor tokenservice.Kind
+	// fillsOthers marks a field that has no default of its own to go back to.
+	fillsOthers bool
 	// get is nil for a field that is written and never read.
 	get func(c *config) any
 }
@@ -128,7 +130,7 @@ func clientSettings() []setting {
 	return []setting{
 		{
 			name:    "credentials",
-			onlyFor: tokenservice.Platform,
+			onlyFor: tokenservice.Platform, fillsOthers: true,
 			schema: &framework.FieldSchema{
 				Type:         framework.TypeString,
 				Description:  "The toolkit's credentials.json (credentials=@credentials.json), which fills client_id and client_secret. platform only. Never read back.",
@@ -271,7 +273,7 @@ func boolSetting(name string, byDefault bool, description string, stored func(*c
 func (c *config) applySettings(d *framework.FieldData) error {
 	for _, s := range configSettings() {
 		raw, named := d.Raw[s.name]
-		if !named {
+		if !named || raw == nil && s.fillsOthers {
 			continue
 		}
 		value := s.schema.DefaultOrZero()

@@ -5,7 +5,9 @@ package apic
 
 import (
 	"context"
+	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -33,7 +35,12 @@ func (e *entry) close() {
 type entries struct {
 	byName sync.Map // string to *entry
 	locks  nameLocks
+	// closed is set once and keeps a reader that waited through the unmount from
+	// loading its config again.
+	closed atomic.Bool
 }
+
+var errUnloaded = errors.New("the mount is being unloaded")
 
 func (e *entries) get(name string) *entry {
 	found, ok := e.byName.Load(name)
@@ -48,6 +55,19 @@ func (e *entries) set(name string, fresh *entry) {
 	if old, ok := e.byName.Swap(name, fresh); ok {
 		old.(*entry).close()
 	}
+	if e.closed.Load() {
+		e.remove(name) // dropAll may have passed by already.
+	}
+}
+
+// shares says whether name's readers get the token called id.
+func (e *entries) shares(name, id string) bool {
+	present := e.get(name)
+	if present == nil {
+		return false
+	}
+	lease := present.source.Current()
+	return lease != nil && lease.ID == id
 }
 
 // remove forgets name's entry. The caller holds name's lock.
@@ -63,6 +83,7 @@ func (e *entries) drop(name string) {
 }
 
 func (e *entries) dropAll() {
+	e.closed.Store(true)
 	e.byName.Range(func(name, _ any) bool {
 		e.drop(name.(string))
 		return true
@@ -74,6 +95,12 @@ func (e *entries) dropAll() {
 func (b *backend) entry(ctx context.Context, s logical.Storage, name string) (*entry, error) {
 	if found := b.entries.get(name); found != nil {
 		return found, nil
+	}
+	if b.entries.closed.Load() {
+		return nil, errUnloaded
+	}
+	if checkName(name) != nil {
+		return nil, nil // Storage takes some of these names amiss.
 	}
 	defer b.entries.locks.lock(name)()
 	if found := b.entries.get(name); found != nil {

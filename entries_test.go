@@ -4,6 +4,7 @@
 package apic
 
 import (
+	"runtime"
 	"sync"
 	"testing"
 )
@@ -17,6 +18,14 @@ func TestOneNamesLockKeepsOthersOutAndNoOtherName(t *testing.T) {
 		defer locks.lock("a")()
 		close(entered)
 	}()
+	for locks.users("a") < 2 {
+		select {
+		case <-entered:
+			t.Fatal("two held the same lock")
+		default:
+			runtime.Gosched()
+		}
+	}
 	select {
 	case <-entered:
 		t.Fatal("two held the same lock")
@@ -24,6 +33,15 @@ func TestOneNamesLockKeepsOthersOutAndNoOtherName(t *testing.T) {
 	}
 	unlock()
 	<-entered
+}
+
+func (l *nameLocks) users(name string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if held := l.byName[name]; held != nil {
+		return held.users
+	}
+	return 0
 }
 
 func TestNoLockIsKeptForANameNobodyUses(t *testing.T) {

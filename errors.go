@@ -31,6 +31,12 @@ func fieldError(field, problem string) error {
 	return userErrorf("%s %s", field, problem)
 }
 
+// storageError says which storage call failed. It does not wrap the cause, so that
+// a deadline of storage is not taken for one of the token service.
+func storageError(doing string, err error) error {
+	return fmt.Errorf("%s: storage: %v", doing, err)
+}
+
 func noSuchConfig(name string) error {
 	return userErrorf("there is no config %q; create it with: vault write <mount>/config/%s api_key=@apikey.json", name, name)
 }

@@ -127,7 +127,7 @@ func configResponseFields() map[string]*framework.FieldSchema {
 func (b *backend) configList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	names, err := req.Storage.List(ctx, configStoragePrefix)
 	if err != nil {
-		return answerError("list configs", err)
+		return answerError("list configs", storageError("listing configs", err))
 	}
 	return logical.ListResponse(names), nil
 }
@@ -160,22 +160,29 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, d *frame
 
 func (b *backend) configDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	defer b.entries.locks.lock(name)()
-	stored, err := req.Storage.Get(ctx, configStoragePrefix+name)
+	existed, err := b.deleteConfig(ctx, req.Storage, name)
 	if err != nil {
-		return answerError("delete config", err)
+		return answerError("delete config", storageError("deleting config "+name, err))
 	}
-	if stored == nil {
+	if !existed {
 		return nil, nil
 	}
-	if err := req.Storage.Delete(ctx, configStoragePrefix+name); err != nil {
-		return answerError("delete config", err)
-	}
-	b.entries.remove(name)
 	b.Logger().Info("config deleted", "config", name)
 	resp := &logical.Response{}
 	resp.AddWarning("Tokens that were already handed out stay valid until they expire. To end the key's use elsewhere, delete it at IBM too.")
 	return resp, nil
+}
+
+// deleteConfig forgets what is in memory of the config in any case: a storage
+// call that failed may have had its effect, and the next reader finds out.
+func (b *backend) deleteConfig(ctx context.Context, s logical.Storage, name string) (existed bool, err error) {
+	defer b.entries.locks.lock(name)()
+	defer b.entries.remove(name)
+	stored, err := s.Get(ctx, configStoragePrefix+name)
+	if err != nil || stored == nil {
+		return false, err
+	}
+	return true, s.Delete(ctx, configStoragePrefix+name)
 }
 
 func (b *backend) configWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -212,7 +219,8 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	if err != nil {
 		return nil, err
 	}
-	fresh, err := b.newEntry(candidate, b.keptToken(name, stored, d))
+	kept := b.keptToken(name, stored, d)
+	fresh, err := b.newEntry(candidate, kept)
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +228,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 		fresh.close()
 		return nil, err
 	}
-	if err := b.commitEntry(ctx, req.Storage, name, fresh); err != nil {
+	if err := b.commitEntry(ctx, req.Storage, name, fresh, kept); err != nil {
 		fresh.close()
 		return nil, err
 	}
@@ -248,9 +256,20 @@ func prepareConfig(name string, stored *config, d *framework.FieldData) (*config
 	if stored != nil && !carriesKey(d) && candidate.destination() != stored.destination() {
 		return nil, fieldError("api_key", "is required again when a write changes where the key is sent (token_service, region, token_url, ca_cert)")
 	}
+	if stored != nil && sendsClientSecretElsewhere(stored, candidate, d) {
+		return nil, fieldError("client_secret", "is required again, by itself or in credentials, when a write changes where it is sent (region, token_url, ca_cert)")
+	}
 	candidate.UpdatedAt = now
 	candidate.Revision++
 	return candidate, nil
+}
+
+// sendsClientSecretElsewhere is the same for the client secret: somebody who knows
+// another key, or makes one up, must not be able to have it sent to a host of
+// theirs.
+func sendsClientSecretElsewhere(stored, candidate *config, d *framework.FieldData) bool {
+	return candidate.ClientSecret != "" && candidate.destination() != stored.destination() &&
+		d.Raw["client_secret"] == nil && d.Raw["credentials"] == nil
 }
 
 func carriesKey(d *framework.FieldData) bool {
@@ -260,7 +279,7 @@ func carriesKey(d *framework.FieldData) bool {
 // keptToken is the shared token that a write without a key leaves in place.
 func (b *backend) keptToken(name string, stored *config, d *framework.FieldData) *tokensource.Lease {
 	present := b.entries.get(name)
-	if present == nil || stored == nil || carriesKey(d) || present.config.Revision != stored.Revision {
+	if present == nil || stored == nil || carriesKey(d) || !present.config.sameWriteAs(stored) {
 		return nil
 	}
 	return present.source.Current()
@@ -280,22 +299,24 @@ func (b *backend) verify(ctx context.Context, fresh *entry, d *framework.FieldDa
 }
 
 // commitEntry stores the entry's config and then makes the entry the current
-// one, provided that the config is still the one it was derived from.
-func (b *backend) commitEntry(ctx context.Context, s logical.Storage, name string, fresh *entry) error {
+// one, provided that the config is still the one it was derived from. A token
+// that was kept is given up if it was revoked meanwhile.
+func (b *backend) commitEntry(ctx context.Context, s logical.Storage, name string, fresh *entry, kept *tokensource.Lease) error {
 	defer b.entries.locks.lock(name)()
 	present, err := loadConfig(ctx, s, name)
 	if err != nil {
 		return err
 	}
-	var revision uint64
-	if present != nil {
-		revision = present.Revision
-	}
-	if revision+1 != fresh.config.Revision {
+	if !fresh.config.follows(present) {
 		return userErrorf("config %q was changed by another write meanwhile; nothing was stored: read it and write again", name)
 	}
 	if err := storeConfig(ctx, s, name, fresh.config); err != nil {
+		// It may have been stored all the same; the next reader finds out.
+		b.entries.remove(name)
 		return err
+	}
+	if kept != nil && !b.entries.shares(name, kept.ID) {
+		fresh.source.Drop(kept.ID)
 	}
 	b.entries.set(name, fresh)
 	return nil
@@ -316,8 +337,10 @@ func okResponse(description string, fields map[string]*framework.FieldSchema) ma
 	}
 }
 
+// noContentResponse is what a write answers: nothing, or warnings.
 func noContentResponse(description string) map[int][]framework.Response {
 	return map[int][]framework.Response{
+		http.StatusOK:        {{Description: description + " There are warnings."}},
 		http.StatusNoContent: {{Description: description}},
 	}
 }

@@ -190,7 +190,7 @@ func TestACreateWithoutAKeyIsRefused(t *testing.T) {
 
 func TestNamesWithOddCharactersAreRefused(t *testing.T) {
 	m := newMount(t)
-	for _, name := range []string{"a/b", "a b", "-a", "a-", "ü", "a\x00", "..", "a%2Fb", strings.Repeat("a", 129)} {
+	for _, name := range []string{"a/b", "a b", "-a", "a-", "ü", "a\x00", "..", "a..b", "a%2Fb", strings.Repeat("a", 129)} {
 		status, text := m.failure(logical.CreateOperation, "config/"+name, m.configData(nil))
 		if status != 400 || !strings.HasPrefix(text, "name ") {
 			t.Errorf("%q: answered %d %s", name, status, text)
@@ -357,7 +357,7 @@ func TestAWriteThatAnotherWriteOvertookStoresNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer fresh.close()
-	err = m.backend.commitEntry(context.Background(), m.storage, "us-south", fresh)
+	err = m.backend.commitEntry(context.Background(), m.storage, "us-south", fresh, nil)
 	if err == nil || !strings.Contains(err.Error(), "another write") {
 		t.Fatalf("error is %v", err)
 	}
@@ -368,7 +368,7 @@ func TestAWriteThatAnotherWriteOvertookStoresNothing(t *testing.T) {
 
 func TestAConfigOfANewerSchemaIsRefusedAndNeverRewritten(t *testing.T) {
 	m := newMount(t)
-	newer := `{"schema":2,"api_key":"` + testKey + `","revision":7}`
+	newer := `{"schema":2,"api_key":"` + testKey + `","request_timeout":"10s","revision":"seven"}`
 	if err := m.storage.Put(context.Background(), &logical.StorageEntry{Key: "config/us-south", Value: []byte(newer)}); err != nil {
 		t.Fatal(err)
 	}
@@ -613,5 +613,67 @@ func TestAnExistenceCheckDoesNotQuoteWhatWasSent(t *testing.T) {
 	})
 	if err != nil || exists {
 		t.Fatalf("exists %t, error %v", exists, err)
+	}
+}
+
+// TestAClientSecretCannotBeSentElsewhereWithAnyKey has somebody who may write the
+// config, and knows neither key nor client secret, make a key up.
+func TestAClientSecretCannotBeSentElsewhereWithAnyKey(t *testing.T) {
+	m := newMount(t)
+	m.writeServiceConfig("platform", nil)
+	elsewhere := map[string]any{"api_key": "made-up", "token_url": "https://elsewhere.example/"}
+	for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
+		status, text := m.failure(op, "config/platform", elsewhere)
+		if status != 400 || !strings.HasPrefix(text, "client_secret is required again") {
+			t.Errorf("%s answered %d %s", op, status, text)
+		}
+	}
+	elsewhere["credentials"], elsewhere["verify"] = testCredentials, false
+	m.must(logical.UpdateOperation, "config/platform", elsewhere)
+}
+
+func TestAStorageThatFailsAfterItsEffectLeavesNothingOldInUse(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	m.storage.lateFailures.Store(true)
+	status, _ := m.failure(logical.UpdateOperation, "config/us-south", m.configData(map[string]any{"region": "eu-gb"}))
+	if status != 500 || m.readToken("us-south")["region"] != "eu-gb" {
+		t.Errorf("after a write with status %d the old config is in use", status)
+	}
+	if status, _ := m.failure(logical.DeleteOperation, "config/us-south", nil); status != 500 {
+		t.Errorf("status is %d", status)
+	}
+	if status, _ := m.failure(logical.ReadOperation, "token/us-south", nil); status != 400 {
+		t.Errorf("after a deletion a read is answered %d", status)
+	}
+}
+
+func TestAnOvertakenWriteDoesNotBringADeletedKeyBack(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	overtaken := *m.backend.entries.get("us-south").config
+	overtaken.Revision++
+	fresh, err := m.backend.newEntry(&overtaken, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fresh.close()
+	m.must(logical.DeleteOperation, "config/us-south", nil)
+	m.sim.AddKey("second-key")
+	m.writeConfig("us-south", map[string]any{"api_key": "second-key"})
+	if err := m.backend.commitEntry(context.Background(), m.storage, "us-south", fresh, nil); err == nil {
+		t.Error("the overtaken write was stored")
+	}
+	if strings.Contains(m.storedConfig("us-south"), testKey) {
+		t.Error("the deleted key is back")
+	}
+}
+
+func TestANullForCredentialsLeavesThemAsTheyAre(t *testing.T) {
+	m := newMount(t)
+	m.writeServiceConfig("platform", nil)
+	m.must(logical.PatchOperation, "config/platform", map[string]any{"credentials": nil})
+	if got := m.must(logical.ReadOperation, "config/platform", nil).Data["client_id"]; got != "client" {
+		t.Fatalf("client_id is %v", got)
 	}
 }

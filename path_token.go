@@ -174,6 +174,7 @@ func staleWarning(a tokensource.Answer) string {
 func (b *backend) tokenRevoke(_ context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	name, _ := req.Secret.InternalData["config"].(string)
 	id, _ := req.Secret.InternalData["token_id"].(string)
+	defer b.entries.locks.lock(name)()
 	if e := b.entries.get(name); e != nil {
 		e.source.Drop(id)
 	}

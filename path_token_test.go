@@ -158,15 +158,19 @@ func TestAReadOfAFreshTokenTouchesNoStorage(t *testing.T) {
 
 func TestATokenWithTooLittleLifeLeftIsReplacedFirst(t *testing.T) {
 	m := newMount(t)
-	m.sim.SetTokenTTL(time.Minute)
+	m.sim.SetTokenTTL(10 * time.Second)
 	m.writeConfig("us-south", nil)
-	m.sim.SetTokenTTL(time.Hour)
-	short := m.readToken("us-south")["token_id"]
-	m.must(logical.UpdateOperation, "config/us-south", map[string]any{"api_key": testKey})
-	long := m.must(logical.ReadOperation, "token/us-south", map[string]any{"min_ttl": "30m"}).Data["token_id"]
-	if long == short {
-		t.Fatal("the short-lived token was answered")
+	first := m.readToken("us-south")["token_id"]
+	// A token of ten seconds, cut to whole ones, has less than nine left within two
+	// seconds and is not due before seven.
+	deadline := time.Now().Add(5 * time.Second)
+	for time.Now().Before(deadline) {
+		answer := m.must(logical.ReadOperation, "token/us-south", map[string]any{"min_ttl": "9s"}).Data
+		if answer["token_id"] != first {
+			return
+		}
 	}
+	t.Fatal("the token was not replaced when it had less than nine seconds left")
 }
 
 func TestMoreLifeThanTheServiceGivesIsAClearError(t *testing.T) {
@@ -341,5 +345,52 @@ func (m *mount) waitForExchanges(n int) {
 			m.Fatal("the service was not called in time")
 		case <-time.After(time.Millisecond):
 		}
+	}
+}
+
+func TestAReaderThatWaitsThroughTheUnmountDoesNotReviveItsConfig(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", map[string]any{"verify": false})
+	m.sim.Inject(apicsim.Fault{Kind: apicsim.KindHang})
+	failed := make(chan error, 1)
+	go func() {
+		_, err := m.backend.HandleRequest(context.Background(), &logical.Request{
+			Operation: logical.ReadOperation, Path: "token/us-south", Storage: m.storage,
+		})
+		failed <- err
+	}()
+	m.waitForExchanges(1)
+	m.backend.Cleanup(context.Background())
+	if err := <-failed; err == nil || !strings.Contains(err.Error(), "being unloaded") {
+		t.Errorf("error is %v", err)
+	}
+	if m.backend.entries.get("us-south") != nil || m.sim.Counts().Exchanges != 1 {
+		t.Error("the config was loaded again")
+	}
+}
+
+// TestATokenThatIsRevokedDuringAWriteWithoutAKeyIsNotSharedAgain has the
+// revocation arrive while the write stores its config.
+func TestATokenThatIsRevokedDuringAWriteWithoutAKeyIsNotSharedAgain(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", map[string]any{"lease": true})
+	first := m.must(logical.ReadOperation, "token/us-south", nil)
+	stored, err := loadConfig(context.Background(), m.storage, "us-south")
+	if err != nil {
+		t.Fatal(err)
+	}
+	candidate := *stored
+	candidate.Revision++
+	kept := m.backend.entries.get("us-south").source.Current()
+	fresh, err := m.backend.newEntry(&candidate, kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.revoke(first.Secret)
+	if err := m.backend.commitEntry(context.Background(), m.storage, "us-south", fresh, kept); err != nil {
+		t.Fatal(err)
+	}
+	if m.readToken("us-south")["token_id"] == first.Data["token_id"] {
+		t.Fatal("the revoked token is shared again")
 	}
 }

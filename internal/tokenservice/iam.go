@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"net/url"
 	"regexp"
-	"time"
 )
 
 // iam speaks to IBM Cloud's identity service, whose access token is the bearer
@@ -44,7 +43,8 @@ func (i *iam) Exchange(ctx context.Context) (*Token, error) {
 
 // redeem makes a token of an OAuth grant.
 func (c *caller) redeem(sent *call, a *answer, secrets ...Secret) (*Token, error) {
-	g, reason := parseGrant(a.body, time.Now())
+	// Counted from the request, a stated life ends too early rather than too late.
+	g, reason := parseGrant(a.body, sent.started)
 	if reason != "" {
 		return nil, c.nonsense(sent, a, reason)
 	}

@@ -114,7 +114,7 @@ type TooShortError struct {
 }
 
 func (e *TooShortError) Error() string {
-	return fmt.Sprintf("min_ttl of %s is more than the service's tokens live (%s)", e.Least, e.Life.Round(time.Second))
+	return fmt.Sprintf("min_ttl of %s is more than the service's tokens live (%s)", e.Least, e.Life.Truncate(time.Second))
 }
 
 // Source is the current token of one config. Its methods may be called from many
@@ -146,7 +146,11 @@ func New(o Options) *Source {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Source{exchange: o.Exchange, refreshBefore: o.RefreshBefore, ctx: ctx, cancel: cancel}
 	if o.Current != nil {
-		s.current.Store(o.Current.shared(o.RefreshBefore))
+		lease := o.Current.shared(o.RefreshBefore)
+		s.current.Store(lease)
+		if o.Current.wanted.Load() {
+			s.want(lease)
+		}
 	}
 	return s
 }

@@ -646,3 +646,18 @@ func BenchmarkReadOfAFreshToken(b *testing.B) {
 		}
 	})
 }
+
+func TestATokenThatWasInUseBeforeIsReplacedInTheBackgroundToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := &service{life: time.Hour}
+		before := New(Options{Exchange: svc.exchange})
+		mustRead(t, before)
+		after := New(Options{Exchange: svc.exchange, Current: before.Current()})
+		defer after.Close()
+		before.Close()
+		time.Sleep(time.Until(after.Current().DueAt))
+		if got := svc.count(); got != 2 {
+			t.Fatalf("%d exchanges", got)
+		}
+	})
+}

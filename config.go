@@ -105,16 +105,16 @@ type destination struct {
 	caCert           string
 }
 
+func (c *config) destination() destination {
+	return destination{c.TokenService, c.Region, c.tokenURL(), c.CACert}
+}
+
 // dropForeignFields clears what only another token service takes, as is left over
 // when a config changes its service.
 func (c *config) dropForeignFields() {
 	if c.TokenService != tokenservice.Platform {
 		c.ClientID, c.ClientSecret = "", ""
 	}
-}
-
-func (c *config) destination() destination {
-	return destination{c.TokenService, c.Region, c.tokenURL(), c.CACert}
 }
 
 // loadConfig returns a stored config, or nil if there is none.

@@ -32,7 +32,7 @@ func parseCredentials(input string) (credentials, error) {
 	if found.clientID == "" || found.clientSecret == "" {
 		return credentials{}, errors.New("is JSON without toolkit.client_id and toolkit.client_secret, so it is no credentials.json")
 	}
-	if err := errors.Join(checkClientField(found.clientID), checkClientField(found.clientSecret)); err != nil {
+	if checkClientField(found.clientID) != nil || checkClientField(found.clientSecret) != nil {
 		return credentials{}, errors.New("holds a client_id or client_secret with white space, control or non-ASCII characters")
 	}
 	return found, nil

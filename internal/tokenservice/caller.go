@@ -9,6 +9,7 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -172,6 +173,27 @@ func refusedRequest(status int) refusal {
 		return refusal{reason: "has no such address", advice: "check region and token_url"}
 	}
 	return refusal{reason: "refused the request", advice: "check token_service, region and token_url"}
+}
+
+// accept makes a token of the JWT that an answer holds; see newToken.
+func (c *caller) accept(sent *call, a *answer, raw string, stated time.Time, secrets ...Secret) (*Token, error) {
+	token, reason := newToken(raw, stated, secrets...)
+	if reason != "" {
+		return nil, c.nonsense(sent, a, reason)
+	}
+	return token, nil
+}
+
+// decodeAnswer decodes a 2xx answer's JSON, or returns what is wrong with it. The
+// decoder's own error may quote the answer.
+func decodeAnswer(body []byte, into any) (reason string) {
+	if !json.Valid(body) {
+		return "answered something that is not JSON"
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return "answered JSON of another shape than a token's"
+	}
+	return ""
 }
 
 // nonsense is the error for a 2xx answer that is of no use.

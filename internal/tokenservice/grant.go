@@ -17,6 +17,16 @@ type grant struct {
 	expiresAt time.Time
 }
 
+// redeem makes a token of an answer that is a grant.
+func (c *caller) redeem(sent *call, a *answer, secrets ...Secret) (*Token, error) {
+	// Counted from the request, a stated life ends too early rather than too late.
+	g, reason := parseGrant(a.body, sent.started)
+	if reason != "" {
+		return nil, c.nonsense(sent, a, reason)
+	}
+	return c.accept(sent, a, g.accessToken, g.expiresAt, secrets...)
+}
+
 // parseGrant returns an answer's token, or what is wrong with the answer. What it
 // states about the token's life counts only where the token is silent, so that
 // nonsense there is not an error yet.
@@ -27,11 +37,8 @@ func parseGrant(body []byte, now time.Time) (g grant, reason string) {
 		ExpiresIn   json.RawMessage `json:"expires_in"`
 		Expiration  json.RawMessage `json:"expiration"`
 	}
-	if !json.Valid(body) {
-		return g, "answered something that is not JSON"
-	}
-	if err := json.Unmarshal(body, &parsed); err != nil {
-		return g, "answered JSON of another shape than a token's"
+	if reason := decodeAnswer(body, &parsed); reason != "" {
+		return g, reason
 	}
 	if parsed.AccessToken == nil || *parsed.AccessToken == "" {
 		return g, "answered without a token"

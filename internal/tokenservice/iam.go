@@ -41,20 +41,6 @@ func (i *iam) Exchange(ctx context.Context) (*Token, error) {
 	return i.caller.redeem(sent, a, i.key)
 }
 
-// redeem makes a token of an OAuth grant.
-func (c *caller) redeem(sent *call, a *answer, secrets ...Secret) (*Token, error) {
-	// Counted from the request, a stated life ends too early rather than too late.
-	g, reason := parseGrant(a.body, sent.started)
-	if reason != "" {
-		return nil, c.nonsense(sent, a, reason)
-	}
-	token, reason := newToken(g.accessToken, g.expiresAt, secrets...)
-	if reason != "" {
-		return nil, c.nonsense(sent, a, reason)
-	}
-	return token, nil
-}
-
 // The codes that IAM's API reference gives for a key that is not accepted.
 const (
 	iamKeyNotFound = "BXNIM0415E"

@@ -5,7 +5,6 @@ package tokenservice
 
 import (
 	"context"
-	"encoding/json"
 	"net/url"
 	"time"
 )
@@ -44,11 +43,7 @@ func (l *login) Exchange(ctx context.Context) (*Token, error) {
 	if reason != "" {
 		return nil, l.caller.nonsense(sent, a, reason)
 	}
-	token, reason := newToken(raw, time.Time{}, l.key)
-	if reason != "" {
-		return nil, l.caller.nonsense(sent, a, reason)
-	}
-	return token, nil
+	return l.caller.accept(sent, a, raw, time.Time{}, l.key)
 }
 
 // parseLoginAnswer returns the answer's jwt property, or what is wrong with it.
@@ -56,11 +51,8 @@ func parseLoginAnswer(body []byte) (jwt, reason string) {
 	var parsed struct {
 		JWT *string `json:"jwt"`
 	}
-	if !json.Valid(body) {
-		return "", "answered something that is not JSON"
-	}
-	if err := json.Unmarshal(body, &parsed); err != nil {
-		return "", "answered JSON of another shape than a token's"
+	if reason := decodeAnswer(body, &parsed); reason != "" {
+		return "", reason
 	}
 	if parsed.JWT == nil || *parsed.JWT == "" {
 		return "", "answered without a token"

@@ -46,7 +46,7 @@ func TestClientsThatStartColdCostOneExchangeForEachConfig(t *testing.T) {
 		s.writeConfig(names[i], map[string]any{"verify": false})
 	}
 	s.sim.Inject(apicsim.Fault{Latency: 500 * time.Millisecond})
-	requireAllAnswered(t, s.rush(200, 20, names...))
+	requireAllAnswered(t, s.rush(200, 50, names...))
 	if got := s.sim.Counts().Exchanges; got != len(names) {
 		t.Errorf("%d configs cost %d exchanges", len(names), got)
 	}

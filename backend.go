@@ -14,7 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 const (
@@ -31,7 +31,7 @@ var _ logical.Factory = Factory
 type backend struct {
 	*framework.Backend
 	entries    entries
-	transports tokenservice.Transports
+	transports upstream.Transports
 }
 
 // Factory makes a backend that reports a development version. It touches neither

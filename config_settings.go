@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // setting is one field of a config: how a request sets it and how a read
@@ -112,7 +113,7 @@ func addressSettings() []setting {
 					return errors.New("is too long for a CA bundle")
 				}
 				if bundle != "" {
-					if _, err := tokenservice.ParseCACert(bundle); err != nil {
+					if _, err := upstream.ParseCACert(bundle); err != nil {
 						return err
 					}
 				}

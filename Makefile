@@ -28,11 +28,11 @@ test-acceptance: build ## Run the built plugin on a real Vault server
 fuzz: ## Run every fuzzer for a minute, or for FUZZTIME
 	@scripts/fuzz.sh
 
-lint: ## Check formatting, vet, staticcheck, module files, licence headers and shell
+lint: ## Check formatting, vet, staticcheck, module files, licence headers, shell, Python and JavaScript
 	@scripts/lint.sh
 
 fmt: ## Format the Go source
-	gofmt -w -- *.go cmd internal test
+	gofmt -w -- *.go cmd examples internal test
 
 bench: ## Measure the engine next to a bare plugin and write docs/performance.md
 	go run ./test/bench

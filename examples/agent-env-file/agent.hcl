@@ -14,12 +14,12 @@ template {
   # Without this, every user of the machine could read it.
   perms = "0600"
   # No quotes: docker would take them for a part of the value.
-  contents = <<-EOT
-    {{- with secret "apic/token/us-south" -}}
-    APIC_API_URL={{ .Data.api_url }}
-    APIC_TOKEN={{ .Data.token }}
-    {{ end -}}
-  EOT
+  contents = <<EOT
+{{ with secret "apic/token/us-south" -}}
+APIC_API_URL={{ .Data.api_url }}
+APIC_TOKEN={{ .Data.token }}
+{{ end -}}
+EOT
   # For a program that reads the file only when it starts:
   # exec { command = ["systemctl", "try-restart", "my-program.service"] }
 }

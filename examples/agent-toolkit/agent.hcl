@@ -14,11 +14,11 @@ template {
   perms       = "0600"
   # The toolkit wants one text for each server, hence the bar, and in it no scheme before the host. To be logged in to
   # several servers, repeat this from "with" to "end" for each.
-  contents = <<-EOT
-    {{- with secret "apic/token/us-south" -}}
-    {{ .Data.api_url | regexReplaceAll "^https?://([^/]+).*$" "$1" }}/api: |
-      refresh_token: ""
-      access_token: {{ .Data.token }}
-    {{ end -}}
-  EOT
+  contents = <<EOT
+{{ with secret "apic/token/us-south" -}}
+{{ .Data.api_url | regexReplaceAll "^https?://([^/]+).*$" "$1" }}/api: |
+  refresh_token: ""
+  access_token: {{ .Data.token }}
+{{ end -}}
+EOT
 }

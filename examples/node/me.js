@@ -11,8 +11,8 @@ const path = 'apic/token/us-south';
 
 const warn = (text) => console.error(`warning: ${text}`);
 
-// message is an error's without line breaks, and without the headers that the error object may hold.
-const message = (error) => `${error.message} ${error.cause?.message ?? ''}`.replace(/\s+/g, ' ').trim();
+// message is an error's own or, as fetch has it there, that of its cause. The rest of the object is not for printing.
+const message = (error) => (error.cause?.message ?? error.message).replace(/\s+/g, ' ').trim();
 
 /** TokenSource keeps the token of one path, and reads it again once its ttl is over. */
 class TokenSource {
@@ -47,7 +47,7 @@ class TokenSource {
       this.#due = asked + answer.data.ttl * 1000;
     } catch (error) {
       if (!this.#current || Date.now() >= Date.parse(this.#current.expires_at)) throw error;
-      warn(`${this.#path}: ${message(error)}; going on with a token that is valid until ${this.#current.expires_at}`);
+      warn(`${message(error)}; going on with a token that is valid until ${this.#current.expires_at}`);
       this.#due = asked + 1000;
     }
   }
@@ -71,7 +71,7 @@ async function main() {
 try {
   await main();
 } catch (error) {
-  console.error(`${path}: ${message(error)}`);
+  console.error(message(error));
   if (error.response?.statusCode === 403) {
     console.error(`Does the policy of this Vault token grant read on ${path}?`);
   }

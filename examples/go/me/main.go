@@ -1,7 +1,7 @@
 // Copyright (c) The vault-plugin-secrets-apic authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Command go asks API Connect who it is, again and again, with the token that
+// Command me asks API Connect who it is, again and again, with the token that
 // Vault shares.
 package main
 

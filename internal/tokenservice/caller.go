@@ -4,6 +4,7 @@
 package tokenservice
 
 import (
+	"cmp"
 	"net/http"
 	"time"
 
@@ -14,17 +15,21 @@ import (
 const tokenShape = "a token's"
 
 // caller sends one token service's requests and makes tokens of its answers.
-type caller struct{ *upstream.Caller }
+type caller struct {
+	*upstream.Caller
+	// urlFields are what to check if an address is wrong.
+	urlFields string
+}
 
 func newCaller(o Options) (*caller, error) {
 	c, err := upstream.NewCaller(upstream.Options{
-		Service: string(o.Kind) + " token service", URL: o.TokenURL, URLField: "token_url",
+		Service: string(o.Kind) + " token service", URL: o.TokenURL, URLField: cmp.Or(o.URLField, "token_url"),
 		Transport: o.Transport, RequestTimeout: o.RequestTimeout, MaxRetries: o.MaxRetries,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &caller{c}, nil
+	return &caller{Caller: c, urlFields: cmp.Or(o.URLField, "region and token_url")}, nil
 }
 
 // post is the request of every token service.
@@ -41,11 +46,11 @@ func refusesKey(status int) bool {
 }
 
 // refusedRequest is what a 4xx means that is not about the key.
-func refusedRequest(status int) upstream.Refusal {
+func (c *caller) refusedRequest(status int) upstream.Refusal {
 	if status == http.StatusNotFound {
-		return upstream.Refusal{Reason: "has no such address", Advice: "check region and token_url"}
+		return upstream.Refusal{Reason: "has no such address", Advice: "check " + c.urlFields}
 	}
-	return upstream.Refusal{Reason: "refused the request", Advice: "check token_service, region and token_url"}
+	return upstream.Refusal{Reason: "refused the request", Advice: "check token_service, " + c.urlFields}
 }
 
 // accept makes a token of the JWT that an answer holds; see newToken.

@@ -51,7 +51,7 @@ const (
 
 func (i *iam) refusal(a *upstream.Answer) upstream.Refusal {
 	if !refusesKey(a.Status) {
-		return refusedRequest(a.Status)
+		return i.caller.refusedRequest(a.Status)
 	}
 	code, requestID := parseIAMError(a.Body, i.key)
 	because := upstream.Refusal{
@@ -73,10 +73,7 @@ func (i *iam) refusal(a *upstream.Answer) upstream.Refusal {
 	return because
 }
 
-var (
-	iamCode      = regexp.MustCompile(`^[A-Z]{2,8}[0-9]{3,5}[A-Z]?$`)
-	iamRequestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-)
+var iamCode = regexp.MustCompile(`^[A-Z]{2,8}[0-9]{3,5}[A-Z]?$`)
 
 // parseIAMError takes a code and a request id from an error's body, each only if
 // it looks like one and holds no secret.
@@ -92,8 +89,5 @@ func parseIAMError(body []byte, key upstream.Secret) (code, requestID string) {
 	if iamCode.MatchString(parsed.ErrorCode) && !upstream.HoldsAny(parsed.ErrorCode, key) {
 		code = parsed.ErrorCode
 	}
-	if iamRequestID.MatchString(parsed.Context.RequestID) && !upstream.HoldsAny(parsed.Context.RequestID, key) {
-		requestID = parsed.Context.RequestID
-	}
-	return code, requestID
+	return code, upstream.Handle(parsed.Context.RequestID, key)
 }

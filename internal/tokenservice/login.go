@@ -37,7 +37,7 @@ func newLogin(o Options) (*login, error) {
 
 // Exchange buys one token.
 func (l *login) Exchange(ctx context.Context) (*Token, error) {
-	a, err := l.caller.Send(ctx, post(l.url, formContentType, nil), loginRefusal)
+	a, err := l.caller.Send(ctx, post(l.url, formContentType, nil), l.refusal)
 	if err != nil {
 		return nil, err
 	}
@@ -62,9 +62,9 @@ func parseLoginAnswer(body []byte) (jwt, reason string) {
 	return *parsed.JWT, ""
 }
 
-func loginRefusal(a *upstream.Answer) upstream.Refusal {
+func (l *login) refusal(a *upstream.Answer) upstream.Refusal {
 	if !refusesKey(a.Status) {
-		return refusedRequest(a.Status)
+		return l.caller.refusedRequest(a.Status)
 	}
 	return upstream.Refusal{
 		Reason: "refused the API key",

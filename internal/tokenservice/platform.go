@@ -60,7 +60,7 @@ func (p *platform) Exchange(ctx context.Context) (*Token, error) {
 
 func (p *platform) refusal(a *upstream.Answer) upstream.Refusal {
 	if !refusesKey(a.Status) {
-		return refusedRequest(a.Status)
+		return p.caller.refusedRequest(a.Status)
 	}
 	because := upstream.Refusal{
 		Reason: "refused the API key or the client credentials",

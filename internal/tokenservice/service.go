@@ -42,6 +42,9 @@ type Service interface {
 type Options struct {
 	Kind     Kind
 	TokenURL string
+	// URLField is the config's field to check if TokenURL is wrong; empty stands for
+	// region and token_url.
+	URLField string
 	APIKey   upstream.Secret
 	// ClientID and ClientSecret are sent to the platform service alone.
 	ClientID     string

@@ -158,6 +158,11 @@ func (c *Caller) Nonsense(a *Answer, reason string) error {
 	return c.fail(a.sent, Error{Status: a.Status, Reason: reason})
 }
 
+// Unasked is the error for a request that was not even made.
+func (c *Caller) Unasked(reason string) error {
+	return c.fail(&call{started: time.Now()}, Error{Reason: "was not asked: " + reason})
+}
+
 func (c *Caller) fail(sent *call, e Error) error {
 	e.Service, e.Host = c.service, c.host
 	e.Attempts, e.Elapsed = sent.attempts, time.Since(sent.started)

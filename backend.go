@@ -31,6 +31,8 @@ var _ logical.Factory = Factory
 type backend struct {
 	*framework.Backend
 	entries    entries
+	changes    keyChanges
+	schedule   *schedule
 	transports upstream.Transports
 }
 
@@ -58,7 +60,7 @@ func FactoryWithVersion(version string) logical.Factory {
 }
 
 func newBackend(version string) *backend {
-	b := &backend{}
+	b := &backend{schedule: newSchedule()}
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
@@ -71,11 +73,16 @@ func newBackend(version string) *backend {
 		Paths: []*framework.Path{
 			b.pathToken(),
 			b.pathConfigList(),
+			b.pathConfigRotate(),
 			b.pathConfig(),
 		},
-		Secrets:    []*framework.Secret{b.tokenLease()},
-		Invalidate: b.invalidate,
-		Clean:      b.clean,
+		Secrets:           []*framework.Secret{b.tokenLease()},
+		InitializeFunc:    b.initialize,
+		PeriodicFunc:      b.periodic,
+		WALRollback:       b.walRollback,
+		WALRollbackMinAge: walMinAge,
+		Invalidate:        b.invalidate,
+		Clean:             b.clean,
 	}
 	return b
 }
@@ -106,17 +113,21 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	return b.Backend.HandleExistenceCheck(ctx, &bare)
 }
 
-// recoverTo turns a panic into a 500. Only the panic's type is logged: its value
-// could quote a secret.
+// recoverTo turns a panic into a 500.
 func (b *backend) recoverTo(err *error, req *logical.Request) {
 	p := recover()
 	if p == nil {
 		return
 	}
+	b.reportPanic(p, string(req.Operation))
+	*err = logical.CodedError(500, "the plugin failed on this request; the server's log says where")
+}
+
+// reportPanic logs the panic's type and not its value, which could quote a secret.
+func (b *backend) reportPanic(p any, doing string) {
 	stack := make([]byte, 16<<10)
 	stack = stack[:runtime.Stack(stack, false)]
-	b.Logger().Error("recovered from a panic; please report this", "operation", req.Operation, "type", fmt.Sprintf("%T", p), "stack", string(stack))
-	*err = logical.CodedError(500, "the plugin failed on this request; the server's log says where")
+	b.Logger().Error("recovered from a panic; please report this", "operation", doing, "type", fmt.Sprintf("%T", p), "stack", string(stack))
 }
 
 // invalidate forgets what is in memory of a config that another node wrote.
@@ -127,6 +138,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 }
 
 func (b *backend) clean(context.Context) {
+	b.changes.close()
 	b.entries.dropAll()
 }
 

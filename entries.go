@@ -22,6 +22,7 @@ import (
 type entry struct {
 	config           *config
 	source           *tokensource.Source
+	watch            *exchangeWatch
 	releaseTransport func()
 }
 
@@ -53,6 +54,7 @@ func (e *entries) get(name string) *entry {
 
 // set replaces name's entry. The caller holds name's lock.
 func (e *entries) set(name string, fresh *entry) {
+	fresh.watch.active.Store(true)
 	if old, ok := e.byName.Swap(name, fresh); ok {
 		old.(*entry).close()
 	}
@@ -111,7 +113,7 @@ func (b *backend) entry(ctx context.Context, s logical.Storage, name string) (*e
 	if err != nil || stored == nil {
 		return nil, err
 	}
-	loaded, err := b.newEntry(stored, nil)
+	loaded, err := b.newEntry(name, stored, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -119,9 +121,9 @@ func (b *backend) entry(ctx context.Context, s logical.Storage, name string) (*e
 	return loaded, nil
 }
 
-// newEntry wires a config to its token service. current is a token that the
+// newEntry wires a config called name to its token service. current is a token that the
 // config's key has already bought, or nil.
-func (b *backend) newEntry(c *config, current *tokensource.Lease) (*entry, error) {
+func (b *backend) newEntry(name string, c *config, current *tokensource.Lease) (*entry, error) {
 	transport, release, err := b.transports.Acquire(c.CACert)
 	if err != nil {
 		return nil, fieldError("ca_cert", err.Error())
@@ -140,12 +142,13 @@ func (b *backend) newEntry(c *config, current *tokensource.Lease) (*entry, error
 		release()
 		return nil, err
 	}
+	watch := &exchangeWatch{backend: b, name: name}
 	source := tokensource.New(tokensource.Options{
-		Exchange:      service.Exchange,
+		Exchange:      watch.over(service.Exchange),
 		RefreshBefore: c.RefreshBefore,
 		Current:       current,
 	})
-	return &entry{config: c, source: source, releaseTransport: release}, nil
+	return &entry{config: c, source: source, watch: watch, releaseTransport: release}, nil
 }
 
 // nameLocks are one lock for each name in use. The zero value is ready to use.

@@ -31,6 +31,11 @@ func fieldError(field, problem string) error {
 	return userErrorf("%s %s", field, problem)
 }
 
+// unreadableError is a stored config that this build cannot make sense of.
+type unreadableError struct{ text string }
+
+func (e *unreadableError) Error() string { return e.text }
+
 // storageError says which storage call failed. It does not wrap the cause, so that
 // a deadline of storage is not taken for one of the token service.
 func storageError(doing string, err error) error {
@@ -55,8 +60,14 @@ func answerError(operation string, err error) (*logical.Response, error) {
 		short   *tokensource.TooShortError
 		backoff *tokensource.BackoffError
 		service *upstream.Error
+		coded   logical.HTTPCodedError
+		pending *unsettledError
 	)
 	switch {
+	case errors.As(err, &coded):
+		return nil, coded
+	case errors.As(err, &pending):
+		return nil, logical.CodedError(http.StatusServiceUnavailable, err.Error())
 	case errors.As(err, &user), errors.As(err, &short):
 		return logical.ErrorResponse("%s", err.Error()), nil
 	case errors.As(err, &service) && service.Outcome == upstream.Refused:

@@ -52,6 +52,10 @@ func newSigner(algorithm jose.SignatureAlgorithm, key crypto.Signer) (*signer, e
 func (s *Sim) newClaims(key string) map[string]any {
 	s.mu.Lock()
 	ttl := s.tokenTTL
+	var owner identity
+	if state := s.keys[key]; state != nil {
+		owner = state.owner
+	}
 	s.mu.Unlock()
 	now := time.Now()
 	return map[string]any{
@@ -60,6 +64,9 @@ func (s *Sim) newClaims(key string) map[string]any {
 		"iat": now.Unix(),
 		"exp": now.Add(ttl).Unix(),
 		"jti": newID(),
+
+		"iam_id":     owner.IAMID,
+		"account_id": owner.AccountID,
 	}
 }
 
@@ -86,10 +93,10 @@ func (s *signer) sign(claims map[string]any) (string, error) {
 }
 
 // verify returns the claims of a token that this signer signed and that has not
-// expired.
-func (s *signer) verify(parsed *jwt.JSONWebToken) (*jwt.Claims, error) {
+// expired, and reads more of them into others.
+func (s *signer) verify(parsed *jwt.JSONWebToken, others ...any) (*jwt.Claims, error) {
 	var claims jwt.Claims
-	if err := parsed.Claims(s.public, &claims); err != nil {
+	if err := parsed.Claims(s.public, append(others, &claims)...); err != nil {
 		return nil, errors.New("the token's signature or a claim is wrong")
 	}
 	if claims.Expiry == nil {

@@ -7,8 +7,6 @@
 package apicsim
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -40,6 +38,9 @@ type Counts struct {
 	// the refusal of a key. What a fault answers in their place is neither.
 	Issued  int `json:"issued"`
 	Refused int `json:"refused"`
+	// KeysCreated and KeysDeleted are the calls of IAM's key API that had that effect.
+	KeysCreated int `json:"keys_created"`
+	KeysDeleted int `json:"keys_deleted"`
 	// MeAccepted and MeRefused are the calls of the API manager.
 	MeAccepted int `json:"me_accepted"`
 	MeRefused  int `json:"me_refused"`
@@ -66,29 +67,15 @@ type Sim struct {
 	secret     string
 
 	mu sync.Mutex
-	// keys holds every key ever added, the revoked ones too.
-	keys     map[string]*keyState
-	tokenTTL time.Duration
-	counts   Counts
-	issued   []IssuedToken
-	fault    *activeFault
-}
-
-// keyState is what the services know of a key.
-type keyState struct {
-	KeyOptions
-	addedAt  time.Time
-	used     bool
-	disabled bool
-	revoked  bool
-}
-
-// KeyOptions are the limits of a key.
-type KeyOptions struct {
-	// SingleUse makes the first exchange the last one.
-	SingleUse bool
-	// Life is how long the key is accepted; 0 is forever.
-	Life time.Duration
+	// keys holds every key ever added, the deleted ones too.
+	keys      map[string]*keyState
+	tokenTTL  time.Duration
+	keyDelay  time.Duration
+	listDelay time.Duration
+	counts    Counts
+	issued    []IssuedToken
+	fault     *activeFault
+	keyFaults []*keyFault
 }
 
 // New returns a simulation with signing keys of its own. It fails only if they
@@ -114,38 +101,11 @@ func New(o Options) (*Sim, error) {
 	s.mux.HandleFunc("/apikey", s.serve(s.login()))
 	s.mux.HandleFunc("/identity/token", s.serve(s.iam()))
 	s.mux.HandleFunc("/api/token", s.serve(s.platform()))
+	s.handleKeys()
 	s.mux.HandleFunc("GET /v1/me", s.me)
 	s.mux.HandleFunc("GET /api/me", s.me)
 	s.mux.HandleFunc("GET /api/orgs", s.orgs)
 	return s, nil
-}
-
-// AddKey makes a key acceptable, without limits.
-func (s *Sim) AddKey(key string) { s.AddLimitedKey(key, KeyOptions{}) }
-
-// AddLimitedKey makes a key acceptable within limits.
-func (s *Sim) AddLimitedKey(key string, limits KeyOptions) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.keys[key] = &keyState{KeyOptions: limits, addedAt: time.Now()}
-}
-
-// RevokeKey makes a key unknown. Tokens that it bought live on, as IBM's do.
-func (s *Sim) RevokeKey(key string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if state := s.keys[key]; state != nil {
-		state.revoked = true
-	}
-}
-
-// DisableKey makes a key known and unacceptable.
-func (s *Sim) DisableKey(key string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if state := s.keys[key]; state != nil {
-		state.disabled = true
-	}
 }
 
 // SetTokenTTL changes the life of the tokens sold from now on.
@@ -168,43 +128,6 @@ func (s *Sim) Issued() []IssuedToken {
 	defer s.mu.Unlock()
 	oldest := max(0, len(s.issued)-keptIssues)
 	return append([]IssuedToken(nil), s.issued[oldest:]...)
-}
-
-// KeyID names a key without giving it away: it is a prefix of its SHA-256.
-func (*Sim) KeyID(key string) string {
-	digest := sha256.Sum256([]byte(key))
-	return hex.EncodeToString(digest[:8])
-}
-
-// keyVerdict is what becomes of a key that somebody wants to exchange.
-type keyVerdict int
-
-const (
-	keyAccepted keyVerdict = iota
-	keyUnknown
-	keyDisabled
-)
-
-// useKey judges a key, and uses it up if it is a single-use one.
-func (s *Sim) useKey(key string) keyVerdict {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	state := s.keys[key]
-	switch {
-	case state == nil, state.revoked, state.SingleUse && state.used, state.Life > 0 && time.Since(state.addedAt) >= state.Life:
-		return keyUnknown
-	case state.disabled:
-		return keyDisabled
-	}
-	state.used = true
-	return keyAccepted
-}
-
-// isKey says whether text is a key, accepted or not.
-func (s *Sim) isKey(text string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.keys[text] != nil
 }
 
 func (s *Sim) count(change func(*Counts)) {

@@ -35,12 +35,14 @@ type stack struct {
 	dir     string
 	storage string
 	// plugin is the binary that is mounted.
-	plugin  string
-	client  *api.Client
-	vault   *exec.Cmd
-	sim     *apicsim.Sim
-	service *apicsim.Server
-	key     string
+	plugin string
+	// pluginEnv is what it gets in its environment.
+	pluginEnv []string
+	client    *api.Client
+	vault     *exec.Cmd
+	sim       *apicsim.Sim
+	service   *apicsim.Server
+	key       string
 	// clientID and clientSecret are what the platform service wants beside the key.
 	clientID     string
 	clientSecret string
@@ -63,13 +65,15 @@ const inMemory = `storage "inmem" {}`
 // newRaftStack starts a server whose storage lies in the directory raft.
 func newRaftStack(t *testing.T) *stack {
 	t.Helper()
-	return newStackOn(t, `
+	return newStackOn(t, onRaft, pluginBinary)
+}
+
+const onRaft = `
 storage "raft" {
   path                   = "raft"
   node_id                = "one"
   performance_multiplier = 1
-}`, pluginBinary)
-}
+}`
 
 func newStackOn(t *testing.T, storage, plugin string) *stack {
 	t.Helper()
@@ -212,12 +216,12 @@ func (s *stack) mount() {
 	s.check(err)
 	digest := sha256.Sum256(binary)
 	version := pluginVersion
-	if s.plugin == barePluginBinary {
+	if s.plugin != pluginBinary {
 		version = "" // It reports one of its own.
 	}
 	s.check(s.client.Sys().RegisterPlugin(&api.RegisterPluginInput{
 		Name: pluginName, Type: api.PluginTypeSecrets, Command: pluginName,
-		Version: version, SHA256: hex.EncodeToString(digest[:]),
+		Version: version, SHA256: hex.EncodeToString(digest[:]), Env: s.pluginEnv,
 	}))
 	s.check(s.client.Sys().Mount("apic", &api.MountInput{Type: pluginName}))
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -30,9 +31,11 @@ var _ logical.Factory = Factory
 
 type backend struct {
 	*framework.Backend
-	entries    entries
-	changes    keyChanges
-	schedule   *schedule
+	entries  entries
+	changes  keyChanges
+	schedule *schedule
+	// unsettled says that a write-ahead entry was left for the next tick.
+	unsettled  atomic.Bool
 	transports upstream.Transports
 }
 

@@ -125,6 +125,11 @@ func (o *ownKey) delete(ctx context.Context, present *config) (left error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
 	defer cancel()
+	defer func() {
+		if left != nil {
+			o.unsettled.Store(true)
+		}
+	}()
 	if o.session == nil {
 		if o.session, o.done, left = o.loginToIAM(ctx, present); left != nil {
 			return left

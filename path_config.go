@@ -257,7 +257,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	b.sendEvent(ctx, eventConfigWrite, name)
 	if left != nil {
 		resp := &logical.Response{}
-		resp.AddWarning(fmt.Sprintf("The config was written, but the key that rotation had made before could not be deleted at IAM yet: %s. It is tried again every few minutes.", left))
+		resp.AddWarning(fmt.Sprintf("The config was written, but the key that rotation had made before could not be deleted at IAM yet: %s. It is tried again about once a minute.", left))
 		return resp, nil
 	}
 	if ignoresFields(req, d) {

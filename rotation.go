@@ -289,6 +289,7 @@ func (r *rotation) undo(ctx context.Context, why error) error {
 		err = settle(ctx, r.session, stored, r.announced)
 	}
 	if err != nil {
+		r.unsettled.Store(true)
 		r.Logger().Warn("the new api key of a rotation that failed is not deleted at IAM yet and will be tried again", "config", r.name, "key", r.announced.key(), "reason", err)
 		return why
 	}
@@ -308,6 +309,7 @@ func (r *rotation) finish(ctx context.Context, successor *config) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
 	if err := settle(ctx, r.session, successor, r.announced); err != nil {
+		r.unsettled.Store(true)
 		return err
 	}
 	r.withdraw(ctx)

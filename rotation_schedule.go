@@ -243,6 +243,9 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if err := b.fillSchedule(ctx, req.Storage); err != nil {
 		return err
 	}
+	if b.unsettled.Swap(false) {
+		go b.settleAll(req.Storage)
+	}
 	b.rotateDue(req.Storage)
 	return nil
 }

@@ -147,12 +147,14 @@ func (b *backend) initialize(_ context.Context, req *logical.InitializationReque
 	return nil
 }
 
+// settleAll settles what can be settled now. The next tick sees to the rest.
 func (b *backend) settleAll(s logical.Storage) {
 	defer b.logPanic("settling interrupted rotations")
 	ctx, cancel := context.WithTimeout(context.Background(), rotationTimeout)
 	defer cancel()
 	pending, err := pendingWAL(ctx, s, "")
 	if err != nil {
+		b.unsettled.Store(true)
 		b.Logger().Warn("interrupted rotations are left for later", "reason", err)
 		return
 	}
@@ -161,7 +163,8 @@ func (b *backend) settleAll(s logical.Storage) {
 			continue // It settles the entry itself.
 		}
 		if err := b.settleStored(ctx, s, w); err != nil {
-			b.Logger().Warn("an interrupted rotation is left for later", "config", w.Config, "reason", err)
+			b.unsettled.Store(true)
+			b.Logger().Debug("an interrupted rotation is left for later", "config", w.Config, "reason", err)
 		}
 	}
 }

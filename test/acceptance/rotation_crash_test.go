@@ -5,29 +5,39 @@ package acceptance
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
 // TestWhateverStepARotationDiesAtOneKeyIsLeft is the crash matrix: at each step of
 // a rotation, before it takes effect and after, the plugin is killed, or the step
-// fails. It logs the table that docs/rotation.md shows.
+// fails. Which key is left is what docs/rotation.md says.
 func TestWhateverStepARotationDiesAtOneKeyIsLeft(t *testing.T) {
 	t.Parallel()
+	documented, err := os.ReadFile("../../docs/rotation.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	s, gate := newSteppedStack(t)
 	s.auditTo("audit.log")
-	var table []string
-	for number, h := range harms() {
-		t.Run(h.String(), func(t *testing.T) {
-			table = append(table, fmt.Sprintf("| %s | %s |", h, s.in(t).sufferDuringRotation(gate, h, fmt.Sprintf("case-%d", number))))
-		})
+	for _, at := range rotationSteps() {
+		row := fmt.Sprintf("| %s |", at)
+		for _, h := range harmsAt(at) {
+			t.Run(h.String(), func(t *testing.T) {
+				row += " " + s.in(t).sufferDuringRotation(gate, h, fmt.Sprintf("case-%d", len(gate.keys))) + " |"
+			})
+		}
+		if !strings.Contains(string(documented), row+"\n") {
+			t.Errorf("docs/rotation.md lacks the row\n%s", row)
+		}
 	}
-	t.Logf("the crash matrix:\n%s", strings.Join(table, "\n"))
 
-	if len(gate.entries) == 0 || len(gate.keys) < len(harms()) {
+	if len(gate.entries) == 0 || len(gate.keys) < 4*len(rotationSteps()) {
 		t.Fatalf("only %d write-ahead entries and %d keys came by", len(gate.entries), len(gate.keys))
 	}
 	entries := strings.Join(gate.entries, "\n")
@@ -41,15 +51,9 @@ func TestWhateverStepARotationDiesAtOneKeyIsLeft(t *testing.T) {
 	}
 }
 
-func harms() (all []harm) {
-	for _, at := range rotationSteps() {
-		for _, after := range []bool{false, true} {
-			for _, kill := range []bool{true, false} {
-				all = append(all, harm{at, after, kill})
-			}
-		}
-	}
-	return all
+// harmsAt are in the order of the table's columns.
+func harmsAt(at step) []harm {
+	return []harm{{step: at, kill: true}, {step: at}, {step: at, after: true, kill: true}, {step: at, after: true}}
 }
 
 func (h harm) String() string {
@@ -60,10 +64,10 @@ func (h harm) String() string {
 	if h.kill {
 		what = "killed"
 	}
-	return fmt.Sprintf("%s | %s | %s", h.step, when, what)
+	return fmt.Sprintf("%s %s, %s", when, h.step, what)
 }
 
-// sufferDuringRotation returns what is left, in words, once everything is settled.
+// sufferDuringRotation returns which key is left once everything is settled.
 func (s *stack) sufferDuringRotation(gate *stepGate, h harm, name string) string {
 	s.Helper()
 	identity, key := "IBMid-"+name, "canary-"+name+"-"+s.key
@@ -74,25 +78,25 @@ func (s *stack) sufferDuringRotation(gate *stepGate, h harm, name string) string
 	if !gate.disarm() {
 		s.Fatalf("the rotation never came to the step (its error was %v)", err)
 	}
-	answered := "answers an error"
-	if err == nil {
-		answered = "succeeds"
-	}
 	var live []apicsim.KeyInfo
-	s.eventually("IAM holds one key, and that is the stored one", func() bool {
+	// What cannot be cleaned up at once is seen to at Vault's next tick, within a minute.
+	settled := s.until(2*time.Minute, nil, func() bool {
 		config, err := s.client.Logical().Read("apic/config/" + name)
 		live = s.liveKeysOf(identity)
 		return err == nil && len(live) == 1 && (configKeyID(config) == live[0].ID || configKeyID(config) == "" && !live[0].CreatedByAPI)
 	})
+	if !settled {
+		s.Fatalf("IAM holds %d keys, and not just the stored one", len(live))
+	}
 	secret, err := s.client.Logical().Write("apic/token/"+name, nil)
 	s.check(err)
 	if seller := s.buyerOf(secret.Data["token_id"].(string)); seller != live[0].KeyID {
 		s.Fatalf("the token was bought with another key than the one that IAM holds")
 	}
 	if live[0].CreatedByAPI {
-		return "rotate " + answered + " | the new key"
+		return "new"
 	}
-	return "rotate " + answered + " | the old key"
+	return "old"
 }
 
 func (s *stack) liveKeysOf(identity string) []apicsim.KeyInfo {

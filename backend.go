@@ -32,20 +32,21 @@ type backend struct {
 	*framework.Backend
 	entries    entries
 	transports tokenservice.Transports
+
+	build BuildInfo
 }
 
 // Factory makes a backend that reports a development version. It touches neither
 // storage nor the system view, because Vault's plugin catalogue calls it with
 // neither.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-	return FactoryWithVersion(developmentVersion)(ctx, conf)
+	return FactoryWithBuild(BuildInfo{Version: developmentVersion})(ctx, conf)
 }
 
-// FactoryWithVersion is Factory for a build that knows its own version, a
-// semantic version with a leading "v".
-func FactoryWithVersion(version string) logical.Factory {
+// FactoryWithBuild is Factory for a build that knows which one it is.
+func FactoryWithBuild(build BuildInfo) logical.Factory {
 	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-		b := newBackend(version)
+		b := newBackend(build)
 		setup := *conf
 		if conf.System != nil {
 			setup.System = &systemView{SystemView: conf.System}
@@ -57,12 +58,12 @@ func FactoryWithVersion(version string) logical.Factory {
 	}
 }
 
-func newBackend(version string) *backend {
-	b := &backend{}
+func newBackend(build BuildInfo) *backend {
+	b := &backend{build: build}
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
-		RunningVersion: version,
+		RunningVersion: build.Version,
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configStoragePrefix},
 			LocalStorage:    []string{framework.WALPrefix},
@@ -72,6 +73,8 @@ func newBackend(version string) *backend {
 			b.pathToken(),
 			b.pathConfigList(),
 			b.pathConfig(),
+			b.pathStatus(),
+			b.pathInfo(),
 		},
 		Secrets:    []*framework.Secret{b.tokenLease()},
 		Invalidate: b.invalidate,

@@ -227,7 +227,7 @@ func TestTheFactoryTouchesNeitherStorageNorSystemView(t *testing.T) {
 }
 
 func TestTheBackendReportsTheVersionItWasBuiltWith(t *testing.T) {
-	made, err := FactoryWithVersion("v1.2.3")(context.Background(), &logical.BackendConfig{})
+	made, err := FactoryWithBuild(BuildInfo{Version: "v1.2.3"})(context.Background(), &logical.BackendConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func TestTheBackendReportsTheVersionItWasBuiltWith(t *testing.T) {
 }
 
 func TestConfigsAreSealWrappedUnderAPrefixThatMatches(t *testing.T) {
-	paths := newBackend(developmentVersion).SpecialPaths()
+	paths := newBackend(BuildInfo{}).SpecialPaths()
 	if len(paths.SealWrapStorage) != 1 || paths.SealWrapStorage[0] != "config/" {
 		t.Fatalf("seal-wrapped are %q", paths.SealWrapStorage)
 	}
@@ -287,7 +287,7 @@ func (v *countingSystemView) ReplicationState() consts.ReplicationState {
 }
 
 func TestEveryOperationHasAnOperationIDASummaryAndResponses(t *testing.T) {
-	for _, path := range newBackend(developmentVersion).Paths {
+	for _, path := range newBackend(BuildInfo{}).Paths {
 		if path.HelpSynopsis == "" || path.HelpDescription == "" {
 			t.Errorf("%s has no help", path.Pattern)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 )
 
@@ -33,7 +34,9 @@ type backend struct {
 	entries    entries
 	transports tokenservice.Transports
 
-	build BuildInfo
+	build            BuildInfo
+	metrics          *metrics.Metrics
+	perConfigMetrics bool
 }
 
 // Factory makes a backend that reports a development version. It touches neither
@@ -54,12 +57,13 @@ func FactoryWithBuild(build BuildInfo) logical.Factory {
 		if err := b.Setup(ctx, &setup); err != nil {
 			return nil, err
 		}
+		b.perConfigMetrics = b.wantsPerConfigMetrics(conf.Config)
 		return b, nil
 	}
 }
 
 func newBackend(build BuildInfo) *backend {
-	b := &backend{build: build}
+	b := &backend{build: build, metrics: newMetrics(build)}
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
@@ -74,6 +78,7 @@ func newBackend(build BuildInfo) *backend {
 			b.pathConfigList(),
 			b.pathConfig(),
 			b.pathStatus(),
+			b.pathMetrics(),
 			b.pathInfo(),
 		},
 		Secrets:    []*framework.Secret{b.tokenLease()},

@@ -140,7 +140,7 @@ func (b *backend) newEntry(c *config, current *tokensource.Lease) (*entry, error
 		return nil, err
 	}
 	source := tokensource.New(tokensource.Options{
-		Exchange:      service.Exchange,
+		Exchange:      b.counted(c.TokenService, service.Exchange),
 		RefreshBefore: c.RefreshBefore,
 		Current:       current,
 	})

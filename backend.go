@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
@@ -37,20 +38,23 @@ type backend struct {
 	// unsettled says that a write-ahead entry was left for the next tick.
 	unsettled  atomic.Bool
 	transports upstream.Transports
+
+	build            BuildInfo
+	metrics          *metrics.Metrics
+	perConfigMetrics bool
 }
 
 // Factory makes a backend that reports a development version. It touches neither
 // storage nor the system view, because Vault's plugin catalogue calls it with
 // neither.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-	return FactoryWithVersion(developmentVersion)(ctx, conf)
+	return FactoryWithBuild(BuildInfo{Version: developmentVersion})(ctx, conf)
 }
 
-// FactoryWithVersion is Factory for a build that knows its own version, a
-// semantic version with a leading "v".
-func FactoryWithVersion(version string) logical.Factory {
+// FactoryWithBuild is Factory for a build that knows which one it is.
+func FactoryWithBuild(build BuildInfo) logical.Factory {
 	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-		b := newBackend(version)
+		b := newBackend(build)
 		setup := *conf
 		if conf.System != nil {
 			setup.System = &systemView{SystemView: conf.System}
@@ -58,16 +62,17 @@ func FactoryWithVersion(version string) logical.Factory {
 		if err := b.Setup(ctx, &setup); err != nil {
 			return nil, err
 		}
+		b.perConfigMetrics = b.wantsPerConfigMetrics(conf.Config)
 		return b, nil
 	}
 }
 
-func newBackend(version string) *backend {
-	b := &backend{schedule: newSchedule()}
+func newBackend(build BuildInfo) *backend {
+	b := &backend{schedule: newSchedule(), build: build, metrics: newMetrics(build)}
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
-		RunningVersion: version,
+		RunningVersion: build.Version,
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configStoragePrefix},
 			LocalStorage:    []string{framework.WALPrefix},
@@ -78,6 +83,9 @@ func newBackend(version string) *backend {
 			b.pathConfigList(),
 			b.pathConfigRotate(),
 			b.pathConfig(),
+			b.pathStatus(),
+			b.pathMetrics(),
+			b.pathInfo(),
 		},
 		Secrets:           []*framework.Secret{b.tokenLease()},
 		InitializeFunc:    b.initialize,

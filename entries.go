@@ -144,7 +144,7 @@ func (b *backend) newEntry(name string, c *config, current *tokensource.Lease) (
 	}
 	watch := &exchangeWatch{backend: b, name: name}
 	source := tokensource.New(tokensource.Options{
-		Exchange:      watch.over(service.Exchange),
+		Exchange:      watch.over(b.counted(c.TokenService, service.Exchange)),
 		RefreshBefore: c.RefreshBefore,
 		Current:       current,
 	})

@@ -98,34 +98,41 @@ func buyToken(ctx context.Context, e *entry, least time.Duration) (tokensource.A
 	return tokensource.Answer{Lease: lease}, err
 }
 
-// answerToken gets a token of the request's config. If the config is replaced
-// while the token is waited for, it starts over with the new one, so that no
-// answer carries a token of a key that is no longer stored.
 func (b *backend) answerToken(ctx context.Context, req *logical.Request, d *framework.FieldData, operation string, get func(*entry, time.Duration) (tokensource.Answer, error)) (*logical.Response, error) {
 	name := d.Get("name").(string)
+	e, answer, err := b.getToken(ctx, req.Storage, name, d, get)
+	if err != nil {
+		b.countFailedRead(err)
+		return answerError(operation, err)
+	}
+	b.countRead(req.Operation, e.config, answer)
+	return b.tokenResponse(name, e.config, answer), nil
+}
+
+// getToken gets a token of the named config. If the config is replaced while the
+// token is waited for, it starts over with the new one, so that no answer carries a
+// token of a key that is no longer stored.
+func (b *backend) getToken(ctx context.Context, s logical.Storage, name string, d *framework.FieldData, get func(*entry, time.Duration) (tokensource.Answer, error)) (*entry, tokensource.Answer, error) {
 	least := time.Duration(d.Get("min_ttl").(int)) * time.Second
 	if least > maxMinTTL || least < 0 {
-		return answerError(operation, fieldError("min_ttl", "takes a duration of at most a year"))
+		return nil, tokensource.Answer{}, fieldError("min_ttl", "takes a duration of at most a year")
 	}
 	for {
-		e, err := b.entry(ctx, req.Storage, name)
+		e, err := b.entry(ctx, s, name)
 		if err != nil {
-			return answerError(operation, err)
+			return nil, tokensource.Answer{}, err
 		}
 		if e == nil {
-			return answerError(operation, noSuchConfig(name))
+			return nil, tokensource.Answer{}, noSuchConfig(name)
 		}
 		if e.config.Lease && b.isPerformanceStandby() {
-			return nil, logical.ErrReadOnly // Leases are written, so Vault forwards the read.
+			return nil, tokensource.Answer{}, logical.ErrReadOnly // Leases are written, so Vault forwards the read.
 		}
 		answer, err := get(e, least)
 		if errors.Is(err, tokensource.ErrClosed) && ctx.Err() == nil {
 			continue
 		}
-		if err != nil {
-			return answerError(operation, err)
-		}
-		return b.tokenResponse(name, e.config, answer), nil
+		return e, answer, err
 	}
 }
 

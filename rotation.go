@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/iam"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
@@ -87,6 +88,7 @@ func (b *backend) runRotation(r *rotation) {
 func (r *rotation) report() {
 	err := r.change.err
 	if err == nil {
+		r.metrics.Rotated(metrics.RotationSuccess)
 		keyID := r.change.rotated.config.APIKeyID
 		r.Logger().Info("api key rotated", "config", r.name, "key_id", keyID)
 		r.sendEvent(r.change.ctx, eventConfigRotate, r.name, "key_id", keyID)
@@ -99,6 +101,7 @@ func (r *rotation) report() {
 		r.change.err = cause
 		return
 	}
+	r.metrics.Rotated(metrics.RotationFailure)
 	r.schedule.failed(r.name, r.scheduled, err)
 	r.Logger().Warn("rotating the api key failed; the present one stays", "config", r.name, "reason", err)
 	r.sendEvent(r.change.ctx, eventRotateFailed, r.name)

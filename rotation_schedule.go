@@ -150,15 +150,15 @@ func (s *schedule) again(name string) {
 	}
 }
 
-// failure returns what is remembered of name's failed rotations in a row.
-func (s *schedule) failure(name string) (rotationFailure, bool) {
+// failure returns what is remembered of name's failed rotations in a row; its count
+// is 0 if there are none.
+func (s *schedule) failure(name string) rotationFailure {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	failure := s.failures[name]
-	if failure == nil {
-		return rotationFailure{}, false
+	if failure := s.failures[name]; failure != nil {
+		return *failure
 	}
-	return *failure, true
+	return rotationFailure{}
 }
 
 // otherHolder returns the name of another config with name's key, or nothing.

@@ -115,19 +115,22 @@ func TestAFailedRotationBacksOffAndLeavesTheKeyAlone(t *testing.T) {
 		m.ticks(50 * time.Minute)
 		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "create", Kind: apicsim.KindStatus, Status: http.StatusForbidden})
 		m.ticks(13 * time.Hour)
-		failure, failed := m.backend.schedule.failure("us-south")
+		status := m.must(logical.ReadOperation, "status/us-south", nil).Data
 		// After 1, 2, 4, 8, 16, 32 minutes and then every hour: about 17 in all.
-		if !failed || failure.count < 10 || failure.count > 20 {
-			t.Errorf("there were %d failures in a row", failure.count)
+		if failures := status["consecutive_rotation_failures"].(int64); failures < 10 || failures > 20 {
+			t.Errorf("there were %d failures in a row", failures)
 		}
-		requireNoKey(t, failure.last.Error())
+		if why := status["last_rotation_error"].(string); !strings.Contains(why, "HTTP 403") {
+			t.Errorf("the status says %s", why)
+		}
 		m.requireOneKey("us-south")
 		m.sim.ClearKeyFaults()
 		m.ticks(maxRotationRetry + 2*time.Minute)
 		if got := m.sim.Counts().KeysCreated; got != 1 {
 			t.Errorf("after the failures %d keys were created", got)
 		}
-		if _, failed := m.backend.schedule.failure("us-south"); failed {
+		status = m.must(logical.ReadOperation, "status/us-south", nil).Data
+		if status["consecutive_rotation_failures"] != nil || status["last_rotation_error"] != nil {
 			t.Error("the failures are still remembered")
 		}
 		m.requireOneKey("us-south")

@@ -36,7 +36,7 @@ func serve(logger hclog.Logger, args []string) error {
 		return err
 	}
 	return plugin.ServeMultiplex(&plugin.ServeOpts{
-		BackendFactoryFunc: apic.FactoryWithVersion(version),
+		BackendFactoryFunc: apic.FactoryWithBuild(apic.BuildInfo{Version: version, Commit: commit, Date: date}),
 		// The TLS provider serves Vault versions that do not do mutual TLS with
 		// their plugins by themselves.
 		TLSProviderFunc: api.VaultPluginTLSProvider(meta.GetTLSConfig()),

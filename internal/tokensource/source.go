@@ -128,10 +128,11 @@ type Source struct {
 	// current is read without the lock by readers of a fresh token.
 	current atomic.Pointer[Lease]
 
-	mu      sync.Mutex
-	flight  *flight
-	backoff backoff
-	timer   *time.Timer
+	mu       sync.Mutex
+	flight   *flight
+	backoff  backoff
+	outcomes outcomes
+	timer    *time.Timer
 }
 
 // flight is one exchange that any number of readers wait for.
@@ -148,6 +149,7 @@ func New(o Options) *Source {
 	if o.Current != nil {
 		lease := o.Current.shared(o.RefreshBefore)
 		s.current.Store(lease)
+		s.outcomes.lastSuccess = lease.BoughtAt
 		if o.Current.wanted.Load() {
 			s.want(lease)
 		}
@@ -324,7 +326,7 @@ func (s *Source) buyAlone(ctx context.Context) (*Lease, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.backoff.record(err)
+	s.record(err)
 	return lease, err
 }
 
@@ -360,7 +362,7 @@ func (s *Source) land(f *flight) {
 		f.lease, f.err = nil, ErrClosed
 		return
 	}
-	s.backoff.record(f.err)
+	s.record(f.err)
 	if f.err == nil {
 		s.current.Store(f.lease)
 		return

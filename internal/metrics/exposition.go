@@ -1,0 +1,131 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package metrics
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+)
+
+// State is what a mount holds at the moment it is asked.
+type State struct {
+	// Configs is how many there are, and Unreadable how many of them could not be
+	// loaded from storage.
+	Configs, Unreadable int
+	// PerConfig are the configs to be told of by name, if any are.
+	PerConfig []Config
+}
+
+// Config is what is told of one config. A time that is zero is not told.
+type Config struct {
+	Name string
+	// TokenExpiresAt is the end of the shared token, which still lives.
+	TokenExpiresAt time.Time
+	// LastSuccess is when an exchange last bought a token.
+	LastSuccess time.Time
+	// ExchangeFailures and RotationFailures count those since the last success.
+	ExchangeFailures, RotationFailures int
+	// KeySetAt is when the present API key came, by a write or a rotation.
+	KeySetAt time.Time
+	// NextRotation is when the API key is due to be replaced. A rotation that fails
+	// does not move it.
+	NextRotation time.Time
+}
+
+// ContentType is the media type of what Text returns.
+func ContentType() string { return string(textFormat()) }
+
+// textFormat is version 0.0.4 of Prometheus' text format, which every scraper reads.
+func textFormat() expfmt.Format { return expfmt.NewFormat(expfmt.TypeTextPlain) }
+
+// Text is the mount's exposition.
+func (m *Metrics) Text(s State) ([]byte, error) {
+	present := prometheus.NewRegistry()
+	if err := present.Register(stateCollector{m.state, s}); err != nil {
+		return nil, err
+	}
+	families, err := prometheus.Gatherers{m.registry, present}.Gather()
+	if err != nil {
+		return nil, err
+	}
+	var text bytes.Buffer
+	encoder := expfmt.NewEncoder(&text, textFormat())
+	for _, family := range families {
+		if err := encoder.Encode(family); err != nil {
+			return nil, err
+		}
+	}
+	return text.Bytes(), nil
+}
+
+// stateDescs describe the gauges whose values are those of the moment.
+type stateDescs struct {
+	configs, unreadable                            *prometheus.Desc
+	tokenExpiry, lastSuccess, keySet, nextRotation *prometheus.Desc
+	exchangeFailures, rotationFailures             *prometheus.Desc
+}
+
+func newStateDescs() stateDescs {
+	ofMount := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, nil, nil)
+	}
+	ofConfig := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, []string{"config"}, nil)
+	}
+	return stateDescs{
+		configs:          ofMount("configs", "Configs that are stored."),
+		unreadable:       ofMount("configs_unreadable", "Configs that are stored and could not be loaded for this exposition; the per-config metrics lack them."),
+		tokenExpiry:      ofConfig("token_expiry_timestamp_seconds", "End of the shared token, in Unix seconds. Absent while there is none that lives."),
+		lastSuccess:      ofConfig("exchange_last_success_timestamp_seconds", "When an exchange last bought a token, in Unix seconds. Absent until one did."),
+		exchangeFailures: ofConfig("exchange_consecutive_failures", "Failed exchanges since the last success."),
+		keySet:           ofConfig("api_key_set_timestamp_seconds", "When the present API key came, by a write or a rotation, in Unix seconds."),
+		nextRotation:     ofConfig("api_key_next_rotation_timestamp_seconds", "When the API key is due to be rotated, in Unix seconds. Absent without a schedule. A failed rotation does not move it."),
+		rotationFailures: ofConfig("api_key_rotation_consecutive_failures", "Failed rotations since the last success."),
+	}
+}
+
+// stateCollector tells one State and is then thrown away.
+type stateCollector struct {
+	descs stateDescs
+	state State
+}
+
+func (c stateCollector) Describe(descs chan<- *prometheus.Desc) {
+	d := c.descs
+	for _, desc := range []*prometheus.Desc{
+		d.configs, d.unreadable, d.tokenExpiry, d.lastSuccess, d.exchangeFailures, d.keySet, d.nextRotation, d.rotationFailures,
+	} {
+		descs <- desc
+	}
+}
+
+func (c stateCollector) Collect(metrics chan<- prometheus.Metric) {
+	d := c.descs
+	metrics <- gauge(d.configs, float64(c.state.Configs))
+	metrics <- gauge(d.unreadable, float64(c.state.Unreadable))
+	for _, config := range c.state.PerConfig {
+		metrics <- gauge(d.exchangeFailures, float64(config.ExchangeFailures), config.Name)
+		metrics <- gauge(d.rotationFailures, float64(config.RotationFailures), config.Name)
+		for desc, at := range map[*prometheus.Desc]time.Time{
+			d.tokenExpiry: config.TokenExpiresAt, d.lastSuccess: config.LastSuccess,
+			d.keySet: config.KeySetAt, d.nextRotation: config.NextRotation,
+		} {
+			if !at.IsZero() {
+				metrics <- gauge(desc, float64(at.UnixMilli())/1000, config.Name)
+			}
+		}
+	}
+}
+
+// gauge leaves it to the registry to report a label value that cannot be told.
+func gauge(desc *prometheus.Desc, value float64, labels ...string) prometheus.Metric {
+	made, err := prometheus.NewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	if err != nil {
+		return prometheus.NewInvalidMetric(desc, err)
+	}
+	return made
+}

@@ -1,0 +1,131 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package tokensource
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestASourceThatDidNothingHasNothingToTell(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		if got := s.Status(); got != (Status{}) {
+			t.Fatalf("status is %+v", got)
+		}
+		if svc.count() != 0 {
+			t.Fatal("telling the status bought a token")
+		}
+	})
+}
+
+func TestTheStatusTellsTheTokenUntilItsEnd(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, _ *service) {
+		bought := mustUnread(t, s)
+		at := time.Now()
+		time.Sleep(time.Hour - 1)
+		if got := s.Status(); got.Lease != bought || !got.LastSuccess.Equal(at) || got.LastError != nil || got.Failures != 0 {
+			t.Fatalf("status is %+v", got)
+		}
+		time.Sleep(1)
+		if got := s.Status(); got.Lease != nil || !got.LastSuccess.Equal(at) {
+			t.Fatalf("after the token's end status is %+v", got)
+		}
+	})
+}
+
+func TestTheStatusCountsFailuresUntilASuccessAndKeepsTheLastOne(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		svc.err = errDown
+		var failedAt time.Time
+		for failures := 1; failures <= 3; failures++ {
+			if _, err := s.Read(t.Context(), 0); !errors.Is(err, errDown) {
+				t.Fatalf("error is %v", err)
+			}
+			failedAt = time.Now()
+			got := s.Status()
+			if got.Failures != failures || got.LastError != errDown || !got.LastErrorAt.Equal(failedAt) || !got.RetryAt.After(failedAt) {
+				t.Fatalf("after %d failures status is %+v", failures, got)
+			}
+			time.Sleep(time.Until(got.RetryAt))
+		}
+		svc.set(func(svc *service) { svc.err = nil })
+		mustRead(t, s)
+		got := s.Status()
+		if got.Failures != 0 || !got.RetryAt.IsZero() || !got.LastSuccess.Equal(time.Now()) {
+			t.Errorf("after a success status is %+v", got)
+		}
+		if got.LastError != errDown || !got.LastErrorAt.Equal(failedAt) {
+			t.Errorf("after a success the last error is %v of %v", got.LastError, got.LastErrorAt)
+		}
+	})
+}
+
+func TestAFailureInTheBackgroundAndOneOfABuyerAreToldAlike(t *testing.T) {
+	for name, fail := range map[string]func(*testing.T, *Source){
+		"a background replacement": func(t *testing.T, s *Source) {
+			time.Sleep(time.Until(s.Current().refreshAt))
+			synctest.Wait()
+		},
+		"a purchase": func(t *testing.T, s *Source) {
+			if _, err := s.Buy(t.Context(), 0); err == nil {
+				t.Fatal("the purchase succeeded")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *Source, svc *service) {
+				first := mustRead(t, s)
+				svc.set(func(svc *service) { svc.err = errRefused })
+				fail(t, s)
+				got := s.Status()
+				if got.Failures != 1 || got.LastError != errRefused || !got.LastErrorAt.Equal(time.Now()) {
+					t.Errorf("status is %+v", got)
+				}
+				if got.Lease != first.Lease || !got.LastSuccess.Equal(first.BoughtAt) {
+					t.Errorf("of the token in hand status tells %+v", got)
+				}
+			})
+		})
+	}
+}
+
+func TestACallerWhoGivesUpIsNoFailure(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		svc.latency = time.Minute
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := s.Buy(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("error is %v", err)
+		}
+		if got := s.Status(); got != (Status{}) {
+			t.Fatalf("status is %+v", got)
+		}
+	})
+}
+
+func TestOfThePastANewSourceKnowsTheTokenItWasGiven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := &service{life: time.Hour}
+		before := New(Options{Exchange: svc.exchange})
+		bought := mustUnread(t, before)
+		svc.set(func(svc *service) { svc.err = errDown })
+		if _, err := before.Buy(t.Context(), 0); err == nil {
+			t.Fatal("the purchase succeeded")
+		}
+		time.Sleep(time.Minute)
+		after := New(Options{Exchange: svc.exchange, Current: before.Current()})
+		defer after.Close()
+		before.Close()
+		got := after.Status()
+		if got.Lease == nil || got.Lease.ID != bought.ID || !got.LastSuccess.Equal(bought.BoughtAt) {
+			t.Errorf("status is %+v", got)
+		}
+		if got.LastError != nil || got.Failures != 0 {
+			t.Errorf("of the old source's failure status tells %v", got.LastError)
+		}
+	})
+}

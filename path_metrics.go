@@ -1,0 +1,188 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
+)
+
+// perConfigOption is the mount option that turns the metrics of single configs off.
+const perConfigOption = "per_config_metrics"
+
+func (b *backend) pathMetrics() *framework.Path {
+	return &framework.Path{
+		Pattern:      "metrics",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:     b.metricsRead,
+				Summary:      "Read the mount's metrics in Prometheus' text format.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "metrics"},
+				Responses: map[int][]framework.Response{
+					http.StatusOK: {{Description: "The metrics, not wrapped in JSON.", MediaType: "text/plain"}},
+				},
+			},
+		},
+		HelpSynopsis:    "Tell Prometheus what the mount does.",
+		HelpDescription: strings.TrimSpace(metricsHelp),
+	}
+}
+
+func newMetrics(build BuildInfo) *metrics.Metrics {
+	var services []string
+	for _, kind := range tokenservice.Kinds() {
+		services = append(services, string(kind))
+	}
+	return metrics.New(metrics.Build{Version: build.Version, Commit: build.Commit, GoVersion: runtime.Version()}, services)
+}
+
+// wantsPerConfigMetrics reads the mount's options. Whoever sets the option wants
+// less told, so that a value which says neither counts as no. It must not fail the
+// mount, which would leave readers without tokens.
+func (b *backend) wantsPerConfigMetrics(options map[string]string) bool {
+	value, set := options[perConfigOption]
+	if !set {
+		return true
+	}
+	wanted, err := strconv.ParseBool(value)
+	if err != nil {
+		b.Logger().Warn("mount option is neither true nor false and taken for false", "option", perConfigOption)
+	}
+	return wanted
+}
+
+func (b *backend) metricsRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	state, err := b.metricsState(ctx, req.Storage)
+	if err != nil {
+		return answerError("read metrics", err)
+	}
+	text, err := b.metrics.Text(state)
+	if err != nil {
+		return answerError("read metrics", err)
+	}
+	return &logical.Response{Data: map[string]any{
+		logical.HTTPContentType: metrics.ContentType(),
+		logical.HTTPRawBody:     text,
+		logical.HTTPStatusCode:  http.StatusOK,
+	}}, nil
+}
+
+// metricsState lists the configs and loads those that are not in memory, so that a
+// key that nobody uses is watched too. One that cannot be loaded does not hide the
+// others.
+func (b *backend) metricsState(ctx context.Context, s logical.Storage) (metrics.State, error) {
+	names, err := s.List(ctx, configStoragePrefix)
+	if err != nil {
+		return metrics.State{}, storageError("listing configs", err)
+	}
+	state := metrics.State{Configs: len(names)}
+	if !b.perConfigMetrics {
+		return state, nil
+	}
+	for _, name := range names {
+		e, err := b.entry(ctx, s, name)
+		switch {
+		case ctx.Err() != nil:
+			return metrics.State{}, storageError("loading configs", ctx.Err())
+		case err != nil:
+			state.Unreadable++
+		case e != nil:
+			state.PerConfig = append(state.PerConfig, b.configMetrics(name, e))
+		}
+	}
+	return state, nil
+}
+
+func (b *backend) configMetrics(name string, e *entry) metrics.Config {
+	status := e.source.Status()
+	told := metrics.Config{
+		Name:             name,
+		LastSuccess:      status.LastSuccess,
+		ExchangeFailures: status.Failures,
+		KeySetAt:         e.config.keySince(),
+		NextRotation:     e.config.NextRotation,
+		RotationFailures: b.schedule.failure(name).count,
+	}
+	if status.Lease != nil {
+		told.TokenExpiresAt = status.Lease.ExpiresAt
+	}
+	return told
+}
+
+// counted is exchange with its outcomes and durations counted.
+func (b *backend) counted(kind tokenservice.Kind, exchange tokensource.ExchangeFunc) tokensource.ExchangeFunc {
+	return func(ctx context.Context) (*tokenservice.Token, error) {
+		started := time.Now()
+		outcome := metrics.ExchangeError // It is that of a panic.
+		defer func() { b.metrics.Exchanged(string(kind), outcome, time.Since(started)) }()
+		token, err := exchange(ctx)
+		outcome = exchangeOutcome(ctx, err)
+		return token, err
+	}
+}
+
+// exchangeOutcome looks at ctx too, because the services call a cancelled request
+// unavailable.
+func exchangeOutcome(ctx context.Context, err error) metrics.ExchangeOutcome {
+	var failed *upstream.Error
+	known := errors.As(err, &failed)
+	switch {
+	case err == nil:
+		return metrics.ExchangeSuccess
+	case known && failed.Outcome == upstream.Refused:
+		return metrics.ExchangeRefused
+	case errors.Is(ctx.Err(), context.Canceled):
+		return metrics.ExchangeCancelled
+	case known, errors.Is(err, context.DeadlineExceeded):
+		return metrics.ExchangeUnavailable
+	default:
+		return metrics.ExchangeError
+	}
+}
+
+func (b *backend) countRead(op logical.Operation, c *config, a tokensource.Answer) {
+	switch {
+	case a.Stale:
+		b.metrics.Read(metrics.ReadStale)
+	case op == logical.ReadOperation && c.Cache:
+		b.metrics.Read(metrics.ReadShared)
+	default:
+		b.metrics.Read(metrics.ReadBought)
+	}
+}
+
+// countFailedRead leaves out a read that Vault forwards: the node that answers it
+// counts it.
+func (b *backend) countFailedRead(err error) {
+	if !isReadOnly(err) {
+		b.metrics.Read(metrics.ReadError)
+	}
+}
+
+const metricsHelp = `
+Answers, in Prometheus' text format, how often keys were exchanged and tokens
+read, with which outcomes, and, of each config, when its token ends and how old
+its key is. It needs a Vault token like any path. To have it printed:
+
+    $ vault read -format=raw <mount>/metrics
+
+To have no config named in them, set the mount's option per_config_metrics:
+
+    $ vault secrets tune -options=per_config_metrics=false <mount>/
+    $ vault write sys/plugins/reload/backend mounts=<mount>/
+`

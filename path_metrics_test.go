@@ -1,0 +1,242 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
+)
+
+// exposition is the body that a scraper gets.
+func (m *mount) exposition() string {
+	m.Helper()
+	data := m.must(logical.ReadOperation, "metrics", nil).Data
+	if data[logical.HTTPContentType] != "text/plain; version=0.0.4; charset=utf-8" || data[logical.HTTPStatusCode] != 200 {
+		m.Fatalf("the answer is %v %v", data[logical.HTTPStatusCode], data[logical.HTTPContentType])
+	}
+	return string(data[logical.HTTPRawBody].([]byte))
+}
+
+// sample is the value of a sample, which is written as in the exposition.
+func (m *mount) sample(sample string) float64 {
+	m.Helper()
+	for line := range strings.Lines(m.exposition()) {
+		if value, ok := strings.CutPrefix(line, sample+" "); ok {
+			number, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				m.Fatal(err)
+			}
+			return number
+		}
+	}
+	m.Fatalf("%s is not told", sample)
+	return 0
+}
+
+func (m *mount) requireSample(sample string, want float64) {
+	m.Helper()
+	if got := m.sample(sample); got != want {
+		m.Errorf("%s is %v, want %v", sample, got, want)
+	}
+}
+
+func TestReadsAreCountedByWhatTheyWereAnsweredWith(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	m.writeConfig("eu-gb", map[string]any{"cache": false, "verify": false})
+	for range 3 {
+		m.readToken("us-south")
+	}
+	m.must(logical.UpdateOperation, "token/us-south", nil)
+	m.readToken("eu-gb")
+	m.failure(logical.ReadOperation, "token/nowhere", nil)
+	m.failure(logical.ReadOperation, "token/us-south", map[string]any{"min_ttl": "10000h"})
+	for outcome, want := range map[string]float64{"shared": 3, "bought": 2, "stale": 0, "error": 2} {
+		m.requireSample(fmt.Sprintf("vault_apic_reads_total{outcome=%q}", outcome), want)
+	}
+}
+
+func TestAReadOfAnOldTokenIsCountedAsStale(t *testing.T) {
+	m := newMount(t)
+	m.sim.SetTokenTTL(3 * time.Second)
+	m.writeConfig("us-south", nil)
+	m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
+	stale := func() bool {
+		resp, err := m.do(logical.ReadOperation, "token/us-south", nil)
+		return err == nil && !resp.IsError() && len(resp.Warnings) > 0
+	}
+	for deadline := time.Now().Add(5 * time.Second); !stale(); {
+		if time.Now().After(deadline) {
+			t.Fatal("no read was answered with the old token")
+		}
+	}
+	m.requireSample(`vault_apic_reads_total{outcome="stale"}`, 1)
+}
+
+func TestAReadThatVaultForwardsIsNotCounted(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", map[string]any{"lease": true, "verify": false})
+	view := *logical.TestSystemView()
+	view.ReplicationStateVal = consts.ReplicationPerformanceStandby
+	if err := m.backend.Setup(context.Background(), &logical.BackendConfig{System: view}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.do(logical.ReadOperation, "token/us-south", nil); err != logical.ErrReadOnly {
+		t.Fatalf("error is %v", err)
+	}
+	for _, outcome := range metrics.ReadOutcomes() {
+		m.requireSample(fmt.Sprintf("vault_apic_reads_total{outcome=%q}", outcome), 0)
+	}
+}
+
+func TestExchangesAreCountedByServiceAndOutcome(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	m.writeConfig("reserved", map[string]any{"token_service": "iam", "token_url": m.server.URL() + "/identity/token"})
+	m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 401})
+	m.failure(logical.UpdateOperation, "token/us-south", nil)
+	m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
+	m.failure(logical.CreateOperation, "config/eu-gb", m.configData(nil))
+	for sample, want := range map[string]float64{
+		`vault_apic_exchanges_total{outcome="success",service="login"}`:       1,
+		`vault_apic_exchanges_total{outcome="refused",service="login"}`:       1,
+		`vault_apic_exchanges_total{outcome="unavailable",service="login"}`:   1,
+		`vault_apic_exchanges_total{outcome="success",service="iam"}`:         1,
+		`vault_apic_exchanges_total{outcome="success",service="platform"}`:    0,
+		`vault_apic_exchange_duration_seconds_count{service="login"}`:         3,
+		`vault_apic_exchange_consecutive_failures{config="us-south"}`:         1,
+		`vault_apic_exchange_consecutive_failures{config="reserved"}`:         0,
+		`vault_apic_api_key_rotation_consecutive_failures{config="us-south"}`: 0,
+	} {
+		m.requireSample(sample, want)
+	}
+}
+
+func TestAnExchangesErrorIsCountedAsWhatItIs(t *testing.T) {
+	cancelled, cancel := context.WithCancel(context.Background())
+	cancel()
+	late, stop := context.WithTimeout(context.Background(), 0)
+	defer stop()
+	refused, unavailable := &upstream.Error{Outcome: upstream.Refused}, &upstream.Error{Outcome: upstream.Unavailable}
+	for name, c := range map[string]struct {
+		ctx  context.Context
+		err  error
+		want metrics.ExchangeOutcome
+	}{
+		"no error":                              {context.Background(), nil, metrics.ExchangeSuccess},
+		"a token that comes at the last moment": {cancelled, nil, metrics.ExchangeSuccess},
+		"a refusal":                             {context.Background(), refused, metrics.ExchangeRefused},
+		"a refusal that is wrapped":             {context.Background(), fmt.Errorf("exchange: %w", refused), metrics.ExchangeRefused},
+		"a service that is down":                {context.Background(), unavailable, metrics.ExchangeUnavailable},
+		"a request that was cancelled":          {cancelled, unavailable, metrics.ExchangeCancelled},
+		"a context's error":                     {cancelled, context.Canceled, metrics.ExchangeCancelled},
+		"a service that is too slow":            {late, context.DeadlineExceeded, metrics.ExchangeUnavailable},
+		"an error of no known kind":             {context.Background(), errors.New("odd"), metrics.ExchangeError},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := exchangeOutcome(c.ctx, c.err); got != c.want {
+				t.Fatalf("counted as %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestAPanicInAnExchangeIsCountedAsAnError(t *testing.T) {
+	m := newMount(t)
+	exchange := m.backend.counted(tokenservice.IAM, func(context.Context) (*tokenservice.Token, error) { panic("odd") })
+	func() {
+		defer func() { _ = recover() }()
+		_, _ = exchange(context.Background())
+	}()
+	m.requireSample(`vault_apic_exchanges_total{outcome="error",service="iam"}`, 1)
+}
+
+func TestAConfigIsWatchedFromTheStartAndForgottenWhenItIsDeleted(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	m.requireSample("vault_apic_configs", 1)
+	expiry := m.sample(`vault_apic_token_expiry_timestamp_seconds{config="us-south"}`)
+	if want := m.sim.Issued()[0].ExpiresAt.Unix(); int64(expiry) != want {
+		t.Errorf("the token's end is %v, want %d", expiry, want)
+	}
+	now := float64(time.Now().Unix())
+	if at := m.sample(`vault_apic_exchange_last_success_timestamp_seconds{config="us-south"}`); at < now-60 || at > now+1 {
+		t.Errorf("the last success was at %v", at)
+	}
+	m.restart()
+	m.requireSample("vault_apic_configs", 1)
+	if at := m.sample(`vault_apic_api_key_set_timestamp_seconds{config="us-south"}`); at < now-60 || at > now+1 {
+		t.Errorf("the key was set at %v", at)
+	}
+	if text := m.exposition(); strings.Contains(text, "token_expiry") || strings.Contains(text, "last_success") || strings.Contains(text, "next_rotation") {
+		t.Errorf("after a restart it is told:\n%s", text)
+	}
+	m.must(logical.DeleteOperation, "config/us-south", nil)
+	m.requireSample("vault_apic_configs", 0)
+	if strings.Contains(m.exposition(), "us-south") {
+		t.Error("a deleted config is told of")
+	}
+}
+
+func TestAConfigThatCannotBeLoadedDoesNotHideTheOthers(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	if err := m.storage.Put(context.Background(), &logical.StorageEntry{Key: "config/broken", Value: []byte(`{"schema":99}`)}); err != nil {
+		t.Fatal(err)
+	}
+	m.requireSample("vault_apic_configs", 2)
+	m.requireSample("vault_apic_configs_unreadable", 1)
+	m.sample(`vault_apic_token_expiry_timestamp_seconds{config="us-south"}`)
+}
+
+func TestTheMountsOperatorCanKeepConfigNamesOutOfTheMetrics(t *testing.T) {
+	for value, named := range map[string]bool{"": true, "true": true, "1": true, "false": false, "0": false, "off": false} {
+		t.Run("per_config_metrics="+value, func(t *testing.T) {
+			m := newMount(t)
+			if value != "" {
+				m.options = map[string]string{"per_config_metrics": value}
+				m.restart()
+			}
+			m.writeConfig("us-south", nil)
+			m.requireSample("vault_apic_configs", 1)
+			if got := strings.Contains(m.exposition(), "us-south"); got != named {
+				t.Errorf("that configs are named is %v", got)
+			}
+		})
+	}
+}
+
+func TestNoSecretIsInTheMetrics(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	token := m.readToken("us-south")
+	m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 401})
+	m.failure(logical.UpdateOperation, "token/us-south", nil)
+	text := m.exposition()
+	requireNoKey(t, text)
+	if strings.Contains(text, token["token"].(string)) {
+		t.Error("the metrics hold the token")
+	}
+}
+
+func TestMetricsThatStorageFailsAreAnsweredWith500(t *testing.T) {
+	m := newMount(t)
+	m.storage.failNth(1)
+	if status, text := m.failure(logical.ReadOperation, "metrics", nil); status != 500 || !strings.Contains(text, "listing configs") {
+		t.Errorf("answered %d %s", status, text)
+	}
+}

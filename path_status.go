@@ -1,0 +1,121 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+)
+
+func (b *backend) pathStatus() *framework.Path {
+	return &framework.Path{
+		Pattern:      "status/" + nameCapture,
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+		Fields:       map[string]*framework.FieldSchema{"name": nameField()},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:     b.statusRead,
+				Summary:      "Read whether a config's key works, without calling the token service.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "status"},
+				Responses:    okResponse("What the answering node knows. A field without a value is left out.", statusResponseFields()),
+			},
+		},
+		HelpSynopsis:    "Say whether a config's key works.",
+		HelpDescription: strings.TrimSpace(statusHelp),
+	}
+}
+
+func statusResponseFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"token_id":             {Type: framework.TypeString, Description: "Id of the shared token. It is no secret."},
+		"expires_at":           {Type: framework.TypeTime, Description: "End of the shared token's life."},
+		"ttl":                  {Type: framework.TypeInt64, Description: "Seconds after which readers get a newer token."},
+		"last_success":         {Type: framework.TypeTime, Description: "When the key last bought a token. A write of the config that leaves the shared token in place leaves this in place too."},
+		"last_error":           {Type: framework.TypeString, Description: "Why the last exchange that failed did so. A later success leaves it in place; a write of the config forgets it, and so does a restart."},
+		"last_error_time":      {Type: framework.TypeTime, Description: "When that exchange failed."},
+		"consecutive_failures": {Type: framework.TypeInt64, Description: "Failed exchanges since the last success, or since the config was written or loaded.", Required: true},
+		"retry_at":             {Type: framework.TypeTime, Description: "Until when the token service is left alone after the last failure."},
+		"api_key_age":          {Type: framework.TypeInt64, Description: "Seconds since the API key was set.", Required: true},
+		"next_rotation":        {Type: framework.TypeTime, Description: "When the API key is due to be rotated. A rotation that fails does not move it."},
+
+		"consecutive_rotation_failures": {Type: framework.TypeInt64, Description: "Failed rotations since the config was last written or rotated, or since a restart."},
+		"last_rotation_error":           {Type: framework.TypeString, Description: "Why the last of them failed."},
+		"last_rotation_error_time":      {Type: framework.TypeTime, Description: "When it failed."},
+	}
+}
+
+func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	e, err := b.entry(ctx, req.Storage, name)
+	if err == nil && e == nil {
+		err = noSuchConfig(name)
+	}
+	if err != nil {
+		return answerError("read status", err)
+	}
+	now := time.Now()
+	data := map[string]any{"api_key_age": wholeSeconds(max(now.Sub(e.config.keySince()), 0))}
+	setTime(data, "next_rotation", e.config.NextRotation)
+	addSourceStatus(data, e.source.Status(), now)
+	addRotationStatus(data, b.schedule.failure(name))
+	return &logical.Response{Data: data}, nil
+}
+
+func addSourceStatus(data map[string]any, s tokensource.Status, now time.Time) {
+	if s.Lease != nil {
+		data["token_id"] = s.Lease.ID
+		data["ttl"] = s.Lease.TTL(now)
+		setTime(data, "expires_at", s.Lease.ExpiresAt)
+	}
+	if s.LastError != nil {
+		data["last_error"] = s.LastError.Error()
+	}
+	setTime(data, "last_success", s.LastSuccess)
+	setTime(data, "last_error_time", s.LastErrorAt)
+	data["consecutive_failures"] = int64(s.Failures)
+	if s.RetryAt.After(now) {
+		setTime(data, "retry_at", s.RetryAt)
+	}
+}
+
+func addRotationStatus(data map[string]any, failure rotationFailure) {
+	if failure.count == 0 {
+		return
+	}
+	data["consecutive_rotation_failures"] = int64(failure.count)
+	data["last_rotation_error"] = failure.last.Error()
+	setTime(data, "last_rotation_error_time", failure.at)
+}
+
+func setTime(data map[string]any, field string, at time.Time) {
+	if !at.IsZero() {
+		data[field] = at.UTC().Format(time.RFC3339)
+	}
+}
+
+// keySince is when the present key came. A config that was stored before this was
+// noted had its key no earlier than it was created.
+func (c *config) keySince() time.Time {
+	if c.KeySetAt.IsZero() {
+		return c.CreatedAt
+	}
+	return c.KeySetAt
+}
+
+const statusHelp = `
+Says whether a config's key works, from memory and without a call out:
+
+    $ vault read <mount>/status/us-south
+
+token_id, expires_at and ttl are those of the shared token and absent while there
+is none: one that nobody reads is left to lapse. After a failure, last_error says
+what went wrong and what to do about it. The answer is that of the node that
+gives it, and holds no secret.
+`

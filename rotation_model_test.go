@@ -208,7 +208,7 @@ func (l *life) beKilledDuring() {
 
 func (l *life) sufferIAM() {
 	fault := apicsim.KeyFault{
-		Call:  []string{apicsim.CallCreate, apicsim.CallDelete, apicsim.CallDetails, apicsim.CallList}[l.random.IntN(4)],
+		Call:  []apicsim.KeyCall{apicsim.CallCreate, apicsim.CallDelete, apicsim.CallDetails, apicsim.CallList}[l.random.IntN(4)],
 		After: l.random.IntN(2) == 0,
 		Kind:  []apicsim.FaultKind{apicsim.KindStatus, apicsim.KindReset, apicsim.KindHang}[l.random.IntN(3)],
 		Times: 1 + l.random.IntN(3),

@@ -88,7 +88,7 @@ func (m *mount) storedKeyID(name string) string {
 // holds no other that rotations made.
 func (m *mount) requireOneKey(name string) {
 	m.Helper()
-	m.requireOneKeyOf(name, "IBMid-simulated")
+	m.requireOneKeyOf(name, m.sim.Keys()[0].IAMID)
 }
 
 func (m *mount) requireOneKeyOf(name, iamID string) {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
 // credentialsFile has the members that matter of the credentials.json that API
@@ -38,7 +40,7 @@ func readOrMakeCredentials(path string) (credentialsFile, error) {
 
 func makeCredentials(path string) (credentialsFile, error) {
 	var file credentialsFile
-	file.Toolkit.ClientID, file.Toolkit.ClientSecret = newKey(), newKey()
+	file.Toolkit.ClientID, file.Toolkit.ClientSecret = apicsim.NewKeyValue(), apicsim.NewKeyValue()
 	content, err := json.MarshalIndent(file, "", "\t")
 	if err != nil {
 		return credentialsFile{}, err

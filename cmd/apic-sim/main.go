@@ -8,8 +8,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -149,20 +147,13 @@ func makeKey(path string) (string, error) {
 		Name:        "simulated",
 		Description: "made by apic-sim",
 		CreatedAt:   time.Now().UTC().Format("2006-01-02T15:04-0700"),
-		APIKey:      newKey(),
+		APIKey:      apicsim.NewKeyValue(),
 	}
 	content, err := json.MarshalIndent(file, "", "\t")
 	if err != nil {
 		return "", err
 	}
 	return file.APIKey, os.WriteFile(path, append(content, '\n'), 0o600)
-}
-
-// newKey is a random secret with the length and the alphabet of IBM Cloud's API keys.
-func newKey() string {
-	key := make([]byte, 33)
-	_, _ = rand.Read(key) // It never fails; see crypto/rand.Read.
-	return base64.RawURLEncoding.EncodeToString(key)
 }
 
 // announce writes the URL in one step, so that whoever waits for the file never

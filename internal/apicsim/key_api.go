@@ -5,233 +5,241 @@ package apicsim
 
 import (
 	"encoding/json"
-	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
-
-	jose "github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-const (
-	// keysPerIdentity is the limit that IBM Cloud's documentation gives.
-	keysPerIdentity = 20
+// maxKeysPerIdentity is IAM's limit for a user or a service ID; see "IAM limits" in
+// IBM Cloud's documentation.
+const maxKeysPerIdentity = 20
 
-	defaultPageSize = 10
+// maxPageSize and defaultPageSize are those of IAM's list; see ListAPIKeysOptions
+// in iamidentityv1 of IBM's platform-services-go-sdk.
+const (
 	maxPageSize     = 100
+	defaultPageSize = 20
 )
 
-// The calls of IAM's key API, as a KeyFault names them.
-const (
-	CallCreate  = "create"
-	CallDelete  = "delete"
-	CallDetails = "details"
-	CallList    = "list"
-)
+// timeLayout is the form that IAM's API reference gives for times.
+const timeLayout = "2006-01-02T15:04-0700"
 
-// handleKeys adds the API by which an identity manages its own keys, after /v1/apikeys
-// of IBM's IAM Identity Services API reference.
-func (s *Sim) handleKeys() {
-	s.mux.HandleFunc("POST /v1/apikeys", s.serveKeyCall(CallCreate, s.createKey))
-	s.mux.HandleFunc("GET /v1/apikeys", s.serveKeyCall(CallList, s.listKeys))
-	s.mux.HandleFunc("GET /v1/apikeys/details", s.serveKeyCall(CallDetails, s.keyDetails))
-	s.mux.HandleFunc("DELETE /v1/apikeys/{id}", s.serveKeyCall(CallDelete, s.deleteKey))
+// reply is a whole answer; its body may be nil.
+type reply struct {
+	status int
+	body   map[string]any
 }
 
-// keyAnswer is a key as the API tells it. Value is in the answer to its creation
-// alone.
-type keyAnswer struct {
-	ID          string `json:"id"`
-	EntityTag   string `json:"entity_tag"`
-	CRN         string `json:"crn"`
-	Name        string `json:"name"`
-	Description string `json:"description,omitempty"`
-	Locked      bool   `json:"locked"`
-	Disabled    bool   `json:"disabled"`
-	CreatedAt   string `json:"created_at"`
-	CreatedBy   string `json:"created_by"`
-	IAMID       string `json:"iam_id"`
-	AccountID   string `json:"account_id"`
-	Value       string `json:"apikey,omitempty"`
-}
-
-func (k *keyState) answer() keyAnswer {
-	return keyAnswer{
-		ID: k.id, EntityTag: k.entityTag, CRN: "crn:v1:simulated::apikey:" + k.id, Name: k.name, Description: k.description,
-		Locked: k.locked, Disabled: k.disabled, CreatedAt: k.addedAt.UTC().Format("2006-01-02T15:04-0700"),
-		CreatedBy: k.owner.IAMID, IAMID: k.owner.IAMID, AccountID: k.owner.AccountID,
-	}
-}
-
-// admitIdentity returns whom a request's IAM token speaks for, or answers why it
-// speaks for nobody.
-func (s *Sim) admitIdentity(w http.ResponseWriter, r *http.Request) (who identity, ok bool) {
-	bearer, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	parsed, err := jwt.ParseSigned(bearer, []jose.SignatureAlgorithm{jose.RS256})
-	if err == nil {
-		var signer *signer
-		if signer, err = s.rsa(); err == nil {
-			_, err = signer.verify(parsed, &who)
-		}
-	}
-	if err != nil || who.IAMID == "" {
-		keyError(w, http.StatusUnauthorized, "invalid_token", "The provided IAM token is not valid.")
-		return who, false
-	}
-	return who, true
-}
-
-// keyError answers with the shape that the key API's errors have.
-func keyError(w http.ResponseWriter, status int, code, text string) {
-	answer(w, status, map[string]any{
-		"trace": newID(), "status_code": status, "errors": []any{map[string]any{"code": code, "message": text}},
-	})
-}
-
-func (s *Sim) createKey(w http.ResponseWriter, r *http.Request) {
-	who, ok := s.admitIdentity(w, r)
-	if !ok {
+func (a reply) write(w http.ResponseWriter) {
+	if a.body == nil {
+		w.WriteHeader(a.status)
 		return
 	}
+	answer(w, a.status, a.body)
+}
+
+// keyError has the shape of ExceptionResponse in iamidentityv1. messageCode is
+// empty where IBM's is not known; there, code is made up too.
+func keyError(status int, code, messageCode, text string) reply {
+	detail := map[string]any{"code": code, "message": text}
+	if messageCode != "" {
+		detail["message_code"] = messageCode
+	}
+	return reply{status, map[string]any{"trace": newID(), "status_code": status, "errors": []any{detail}}}
+}
+
+func keyNotFound() reply {
+	return keyError(http.StatusNotFound, "not_found", "BXNIM0102E", "Unable to find object")
+}
+
+func notTheirs() reply {
+	return keyError(http.StatusForbidden, "forbidden", "", "The identity may not manage these API keys.")
+}
+
+// caller is the identity whose token a call of the key API carries.
+type caller struct{ iamID, accountID string }
+
+func (k *keyState) belongsTo(c caller) bool {
+	return k.IAMID == c.iamID && k.AccountID == c.accountID
+}
+
+// keyCaller returns whose token a request carries. Only IAM's tokens say; one that
+// is good lets its identity in even if the key that bought it is gone.
+func (s *Sim) keyCaller(r *http.Request) (caller, *reply) {
+	claims, err := s.authenticate(r)
+	if err == nil && claims.IAMID != "" {
+		return caller{claims.IAMID, claims.Account.ID}, nil
+	}
+	text := "The token is not one of IAM's."
+	if err != nil {
+		text = err.Error()
+	}
+	refused := keyError(http.StatusUnauthorized, "unauthorized", "", text)
+	return caller{}, &refused
+}
+
+// createKey is POST /v1/apikeys.
+func (s *Sim) createKey(r *http.Request, by caller) reply {
 	var wanted struct {
 		Name        string `json:"name"`
 		Description string `json:"description"`
-		identity
-		StoreValue *bool `json:"store_value"`
+		IAMID       string `json:"iam_id"`
+		AccountID   string `json:"account_id"`
+		StoreValue  bool   `json:"store_value"`
 	}
-	err := json.NewDecoder(io.LimitReader(r.Body, 1<<16)).Decode(&wanted)
-	if err != nil || wanted.Name == "" || r.Header.Get("Content-Type") != "application/json" || wanted.StoreValue != nil {
-		keyError(w, http.StatusBadRequest, "invalid_request", "The request is not valid.")
-		return
+	err := json.NewDecoder(r.Body).Decode(&wanted)
+	if err != nil || r.Header.Get("Content-Type") != "application/json" || wanted.Name == "" || wanted.IAMID == "" || wanted.StoreValue {
+		return keyError(http.StatusBadRequest, "bad_request", "", "name and iam_id are required, and a user's key can't be stored.")
 	}
-	if wanted.identity != who {
-		keyError(w, http.StatusForbidden, "forbidden", "You are not authorized to create API keys of another identity.")
-		return
+	if wanted.IAMID != by.iamID || wanted.AccountID != "" && wanted.AccountID != by.accountID {
+		return notTheirs()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.liveKeys(who) >= keysPerIdentity {
-		keyError(w, http.StatusConflict, "limit_reached", "The identity has the maximum number of API keys.")
-		return
+	if s.keysOf(by) >= maxKeysPerIdentity {
+		return keyError(http.StatusUnprocessableEntity, "limit_reached", "BXNIM0151E", "The limit of supported API keys is reached")
 	}
-	value, now := "made-"+newID()+newID(), time.Now()
-	made := &keyState{
-		id: "ApiKey-" + newID(), name: wanted.Name, description: wanted.Description, entityTag: newID(), owner: who, made: true,
-		addedAt: now, knownAt: now.Add(s.keyDelay), listedAt: now.Add(s.listDelay),
-	}
-	s.keys[value] = made
+	value := NewKeyValue()
+	k := s.addKey(value, KeyOptions{Name: wanted.Name, Description: wanted.Description, IAMID: by.iamID, AccountID: by.accountID})
+	k.createdByAPI = true
 	s.counts.KeysCreated++
-	body := made.answer()
-	body.Value = value
-	answer(w, http.StatusCreated, body)
+	body := k.describe()
+	body["apikey"] = value
+	return reply{http.StatusCreated, body}
 }
 
-// liveKeys counts an identity's keys. The caller holds the lock.
-func (s *Sim) liveKeys(of identity) (count int) {
-	for _, state := range s.keys {
-		if state.owner == of && state.deletedAt.IsZero() {
+// keysOf counts the keys that an identity has. It wants the lock held.
+func (s *Sim) keysOf(c caller) int {
+	count := 0
+	for _, k := range s.keys {
+		if k.exists() && k.belongsTo(c) {
 			count++
 		}
 	}
 	return count
 }
 
-func (s *Sim) keyDetails(w http.ResponseWriter, r *http.Request) {
-	who, ok := s.admitIdentity(w, r)
-	if !ok {
-		return
+// keyDetails is GET /v1/apikeys/details.
+func (s *Sim) keyDetails(r *http.Request, by caller) reply {
+	value := r.Header.Get("IAM-ApiKey")
+	if value == "" {
+		return keyError(http.StatusBadRequest, "bad_request", "", "The IAM-ApiKey header is required.")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	state := s.keys[r.Header.Get("IAM-ApiKey")]
-	if state == nil || !state.deletedAt.IsZero() || state.owner != who {
-		keyError(w, http.StatusNotFound, "not_found", "The API key could not be found.")
-		return
+	k := s.keys[value]
+	if k == nil || !s.isListed(k) {
+		return keyNotFound()
 	}
-	answer(w, http.StatusOK, state.answer())
+	if !k.belongsTo(by) {
+		return notTheirs()
+	}
+	return reply{http.StatusOK, k.describe()}
 }
 
-func (s *Sim) deleteKey(w http.ResponseWriter, r *http.Request) {
-	who, ok := s.admitIdentity(w, r)
-	if !ok {
-		return
-	}
+// isListed wants the lock held.
+func (s *Sim) isListed(k *keyState) bool { return k.exists() && !k.younger(s.listDelay) }
+
+// deleteKey is DELETE /v1/apikeys/{id}.
+func (s *Sim) deleteKey(r *http.Request, by caller) reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, state := range s.keys {
-		if state.id != r.PathValue("id") || state.owner != who || !state.deletedAt.IsZero() {
+	for _, k := range s.keys {
+		if k.id != r.PathValue("id") || !k.exists() {
 			continue
 		}
-		if state.locked {
-			keyError(w, http.StatusForbidden, "locked", "The API key is locked.")
-			return
+		if !k.belongsTo(by) {
+			return notTheirs()
 		}
-		state.deletedAt = time.Now()
+		if k.Locked {
+			return keyError(http.StatusConflict, "conflict", "", "The API key is locked.")
+		}
+		k.delete()
 		s.counts.KeysDeleted++
-		w.WriteHeader(http.StatusNoContent)
-		return
+		return reply{http.StatusNoContent, nil}
 	}
-	keyError(w, http.StatusNotFound, "not_found", "The API key could not be found.")
+	return keyNotFound()
 }
 
-func (s *Sim) listKeys(w http.ResponseWriter, r *http.Request) {
-	who, ok := s.admitIdentity(w, r)
-	if !ok {
-		return
-	}
+// listKeys is GET /v1/apikeys.
+func (s *Sim) listKeys(r *http.Request, by caller) reply {
 	query := r.URL.Query()
-	if query.Get("account_id") != who.AccountID || query.Get("iam_id") != who.IAMID {
-		keyError(w, http.StatusForbidden, "forbidden", "You are not authorized to list API keys of another identity.")
-		return
+	size, after, ok := pageOf(query)
+	if !ok {
+		return keyError(http.StatusBadRequest, "bad_request", "", "pagesize or pagetoken is not valid.")
 	}
-	size := defaultPageSize
-	if text := query.Get("pagesize"); text != "" {
-		asked, err := strconv.Atoi(text)
-		if err != nil || asked < 1 || asked > maxPageSize {
-			keyError(w, http.StatusBadRequest, "invalid_request", "pagesize must be from 1 to 100.")
-			return
-		}
-		size = asked
+	if asked := query.Get("iam_id"); asked != "" && asked != by.iamID {
+		return notTheirs()
 	}
-	from, err := strconv.Atoi(strings.TrimPrefix(query.Get("pagetoken"), "from-"))
-	if query.Get("pagetoken") != "" && (err != nil || from < 0) {
-		keyError(w, http.StatusBadRequest, "invalid_request", "pagetoken is not valid.")
-		return
+	if asked := query.Get("account_id"); asked != "" && asked != by.accountID {
+		return notTheirs()
 	}
-	listed := s.listedKeys(who)
-	page := listed[min(from, len(listed)):min(from+size, len(listed))]
-	body := map[string]any{"offset": from, "limit": size, "apikeys": page}
-	if from+size < len(listed) {
-		query.Set("pagetoken", "from-"+strconv.Itoa(from+size))
-		next := url.URL{Scheme: "https", Host: r.Host, Path: r.URL.Path, RawQuery: query.Encode()}
-		body["next"] = next.String()
-	}
-	answer(w, http.StatusOK, body)
-}
-
-// listedKeys are an identity's keys as the lists have them, oldest first.
-func (s *Sim) listedKeys(of identity) []keyAnswer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var states []*keyState
-	for _, state := range s.keys {
-		if state.owner == of && state.deletedAt.IsZero() && !time.Now().Before(state.listedAt) {
-			states = append(states, state)
+	described := make(map[int]map[string]any)
+	for _, k := range s.keys {
+		if k.serial > after && k.belongsTo(by) && s.isListed(k) {
+			described[k.serial] = k.describe()
 		}
 	}
-	slices.SortFunc(states, func(a, b *keyState) int {
-		if order := a.addedAt.Compare(b.addedAt); order != 0 {
-			return order
-		}
-		return strings.Compare(a.id, b.id)
-	})
-	listed := make([]keyAnswer, 0, len(states))
-	for _, state := range states {
-		listed = append(listed, state.answer())
+	serials := slices.Sorted(maps.Keys(described))
+	page := make([]any, 0, size)
+	for _, serial := range serials[:min(size, len(serials))] {
+		page = append(page, described[serial])
 	}
-	return listed
+	body := map[string]any{"limit": size, "apikeys": page}
+	if len(serials) > size {
+		body["next"] = nextPage(r, serials[size-1])
+	}
+	return reply{http.StatusOK, body}
+}
+
+// pageOf reads which page is wanted: how many keys, and after which one.
+func pageOf(query url.Values) (size, after int, ok bool) {
+	size = defaultPageSize
+	if text := query.Get("pagesize"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > maxPageSize {
+			return 0, 0, false
+		}
+		size = n
+	}
+	if !query.Has("pagetoken") {
+		return size, 0, true
+	}
+	after, err := strconv.Atoi(query.Get("pagetoken"))
+	return size, after, err == nil && after > 0
+}
+
+// nextPage is a whole URL, as IAM's is.
+func nextPage(r *http.Request, after int) string {
+	query := r.URL.Query()
+	query.Set("pagetoken", strconv.Itoa(after))
+	next := url.URL{Scheme: "http", Host: r.Host, Path: r.URL.Path, RawQuery: query.Encode()}
+	if r.TLS != nil {
+		next.Scheme = "https"
+	}
+	return next.String()
+}
+
+// describe is a key as IAM describes it. Its value is in the answer to its creation
+// alone.
+func (k *keyState) describe() map[string]any {
+	created := k.addedAt.UTC().Format(timeLayout)
+	body := map[string]any{
+		"id": k.id, "entity_tag": k.entityTag, "name": k.Name, "iam_id": k.IAMID, "account_id": k.AccountID,
+		"crn":    "crn:v1:bluemix:public:iam-identity::a/" + k.AccountID + "::apikey:" + k.id,
+		"locked": k.Locked, "disabled": k.disabled,
+		"created_at": created, "created_by": k.IAMID, "modified_at": created,
+	}
+	if k.Description != "" {
+		body["description"] = k.Description
+	}
+	if k.Life > 0 {
+		body["expires_at"] = k.addedAt.Add(k.Life).UTC().Truncate(time.Minute).Format(timeLayout)
+	}
+	return body
 }

@@ -4,97 +4,200 @@
 package apicsim
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
+	"time"
 )
 
-// KeyFault says how a call of IAM's key API misbehaves. The fields have the same
-// meaning as Fault's.
-type KeyFault struct {
-	// Call is CallCreate, CallDelete, CallDetails or CallList.
-	Call string
-	// After has the call take its effect first, so that only its answer is wrong.
-	After  bool
-	Kind   FaultKind
-	Status int
-	// Times is how many calls are hit; 0 is all until the faults are cleared.
-	Times int
+// KeyCall names a call of the key API.
+type KeyCall string
+
+// The calls. CallAny stands for all of them.
+const (
+	CallAny     KeyCall = ""
+	CallCreate  KeyCall = "create"
+	CallDelete  KeyCall = "delete"
+	CallDetails KeyCall = "details"
+	CallList    KeyCall = "list"
+)
+
+func keyCalls() []KeyCall {
+	return []KeyCall{CallAny, CallCreate, CallDelete, CallDetails, CallList}
 }
 
-// keyFault is a fault of the key API in force.
-type keyFault struct {
+// keyFaultKinds are the kinds that do not need a token to spoil. In the place of
+// the token they spoil the answer's id.
+func keyFaultKinds() []FaultKind {
+	return []FaultKind{
+		"", KindStatus, KindReset, KindResetMidBody, KindHang, KindRedirect, KindEndlessBody, KindTrickle, KindGzip,
+		KindGzipBroken, KindNotJSON, KindEmptyBody, KindNoJWT, KindJWTNotString, KindNotJWT, KindInvalidUTF8, KindErrorBody,
+	}
+}
+
+// KeyFault says how a call of the key API misbehaves.
+type KeyFault struct {
+	// Call is the call that is hit.
+	Call KeyCall
+	// After has the fault take the place of the answer to a call that has had its
+	// effect. Otherwise the call has no effect, unless the fault ends in a right answer.
+	After bool
+	// Kind is a kind that needs no token. What is echoed is the key or, in a call that
+	// holds none, the bearer. The other fields are Fault's.
+	Kind       FaultKind
+	Times      int
+	Status     int
+	RetryAfter string
+	Latency    time.Duration
+	RedirectTo string
+	Body       string
+}
+
+func (f KeyFault) fault() Fault {
+	return Fault{
+		Kind: f.Kind, Times: f.Times, Status: f.Status, RetryAfter: f.RetryAfter,
+		Latency: f.Latency, RedirectTo: f.RedirectTo, Body: f.Body,
+	}
+}
+
+// activeKeyFault is a KeyFault in force.
+type activeKeyFault struct {
 	activeFault
-	call  string
 	after bool
 }
 
-// InjectKeyFault adds a fault to those of the key API that are in force. The first
-// one of a call hits it.
+// InjectKeyFault puts a fault in the place of the one that its call has, if any. A
+// call's own fault counts before that of CallAny.
 func (s *Sim) InjectKeyFault(f KeyFault) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.keyFaults = append(s.keyFaults, &keyFault{
-		activeFault: activeFault{
-			Fault: Fault{Kind: f.Kind, Status: f.Status, Times: f.Times}, left: f.Times, end: make(chan struct{}),
-		},
-		call: f.Call, after: f.After,
+	s.replaceKeyFault(f.Call, &activeKeyFault{
+		activeFault: activeFault{Fault: f.fault(), left: f.Times, end: make(chan struct{})}, after: f.After,
 	})
 }
 
 // ClearKeyFaults makes the key API behave again.
 func (s *Sim) ClearKeyFaults() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, f := range s.keyFaults {
-		close(f.end)
+	for _, call := range keyCalls() {
+		s.replaceKeyFault(call, nil)
 	}
-	s.keyFaults = nil
 }
 
-// nextKeyFault returns the fault that hits a call, or nil.
-func (s *Sim) nextKeyFault(call string) *keyFault {
+func (s *Sim) replaceKeyFault(call KeyCall, f *activeKeyFault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := slices.IndexFunc(s.keyFaults, func(f *keyFault) bool {
-		return f.call == call && (f.Times == 0 || f.left > 0)
-	})
-	if at < 0 {
-		return nil
+	if present := s.keyFaults[call]; present != nil {
+		close(present.end)
 	}
-	s.keyFaults[at].left--
-	return s.keyFaults[at]
+	s.keyFaults[call] = f
 }
 
-// serveKeyCall answers a call of the key API, as the fault in force has it.
-func (s *Sim) serveKeyCall(call string, handle http.HandlerFunc) http.HandlerFunc {
+// nextKeyFault returns the fault that hits this call, or nil.
+func (s *Sim) nextKeyFault(call KeyCall) *activeKeyFault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, candidate := range []KeyCall{call, CallAny} {
+		if f := s.keyFaults[candidate]; f != nil && f.hits() {
+			return f
+		}
+	}
+	return nil
+}
+
+// maxKeyCallBytes is the most that is read of a request.
+const maxKeyCallBytes = 1 << 16
+
+// serveKeyCall answers a call of the key API: it counts it, lets the fault in force
+// act, and finds out who calls.
+func (s *Sim) serveKeyCall(call KeyCall, perform func(*http.Request, caller) reply) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		f := s.nextKeyFault(call)
-		if f == nil {
-			handle(w, r)
+		s.count(func(c *Counts) { c.KeyCalls++ })
+		// The server notices that a client is gone only once the body is read.
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxKeyCallBytes))
+		if err != nil {
+			keyError(http.StatusBadRequest, "bad_request", "", "The body can't be read.").write(w)
 			return
 		}
-		rightly := func(w http.ResponseWriter) { handle(w, r) }
-		if f.after {
-			rightly = s.holdBack(handle, r)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		rightly := func(w http.ResponseWriter) { s.admitted(r, perform).write(w) }
+		f := s.nextKeyFault(call)
+		if f == nil {
+			rightly(w)
+			return
 		}
-		// A careless service echoes what it was sent.
-		echo := cmp.Or(r.Header.Get("IAM-ApiKey"), strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
-		s.act(&f.activeFault, endpoint{name: "keys", field: "apikey", signer: s.rsa}, echo, rightly, w, r)
+		if f.after {
+			done := s.admitted(r, perform)
+			rightly = done.write
+		}
+		s.actOnKeys(f, rightly, w, r)
 	}
 }
 
-// holdBack lets a call take its effect and returns what gives its answer.
-func (*Sim) holdBack(handle http.HandlerFunc, r *http.Request) func(http.ResponseWriter) {
-	held := httptest.NewRecorder()
-	handle(held, r)
-	return func(w http.ResponseWriter) {
-		for name, values := range held.Header() {
-			w.Header()[name] = values
-		}
-		w.WriteHeader(held.Code)
-		_, _ = w.Write(held.Body.Bytes())
+func (s *Sim) admitted(r *http.Request, perform func(*http.Request, caller) reply) reply {
+	by, refused := s.keyCaller(r)
+	if refused != nil {
+		return *refused
 	}
+	return perform(r, by)
+}
+
+func (s *Sim) actOnKeys(f *activeKeyFault, rightly func(http.ResponseWriter), w http.ResponseWriter, r *http.Request) {
+	echo := cmp.Or(r.Header.Get("IAM-ApiKey"), strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+	acting := f.activeFault
+	if !slices.Contains(keyFaultKinds(), acting.Kind) {
+		acting.Kind = "unknown to the key API"
+	}
+	if acting.Kind == KindStatus {
+		acting.Body = cmp.Or(acting.Body, fmt.Sprintf(`{"trace":%[1]q,"status_code":%[1]q,"errors":[{"code":%[1]q,"message_code":%[1]q,"message":%[1]q}]}`, echo))
+	}
+	s.act(&acting, endpoint{name: "keys", field: "id"}, echo, rightly, w, r)
+}
+
+// keyFaultJSON is a KeyFault as JSON: a Fault's with two more fields.
+type keyFaultJSON struct {
+	Call  KeyCall `json:"call"`
+	After bool    `json:"after"`
+	faultJSON
+}
+
+// MarshalJSON writes what UnmarshalJSON reads.
+func (f KeyFault) MarshalJSON() ([]byte, error) {
+	return json.Marshal(keyFaultJSON{f.Call, f.After, f.fault().asJSON()})
+}
+
+// UnmarshalJSON is as strict as Fault's.
+func (f *KeyFault) UnmarshalJSON(data []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	var read keyFaultJSON
+	if err := decoder.Decode(&read); err != nil {
+		return err
+	}
+	fault, err := read.fault()
+	if err != nil {
+		return err
+	}
+	if fault.Service != "" || fault.ExpiresIn != "" {
+		return errors.New("service and expires_in are for token services")
+	}
+	*f = KeyFault{
+		Call: read.Call, After: read.After, Kind: fault.Kind, Times: fault.Times, Status: fault.Status,
+		RetryAfter: fault.RetryAfter, Latency: fault.Latency, RedirectTo: fault.RedirectTo, Body: fault.Body,
+	}
+	return nil
+}
+
+// check says what is wrong with a fault that came from another process.
+func (f KeyFault) check() error {
+	if !slices.Contains(keyCalls(), f.Call) {
+		return fmt.Errorf("there is no call %q", f.Call)
+	}
+	if !slices.Contains(keyFaultKinds(), f.Kind) {
+		return fmt.Errorf("there is no fault of kind %q in the key API", f.Kind)
+	}
+	return f.fault().check()
 }

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Package apicsim simulates what the engine talks to: API Connect's token
-// services and the API manager that takes their tokens. It signs real JWTs,
+// services, the API manager that takes their tokens, and IBM Cloud IAM's API for
+// the life of API keys. It signs real JWTs,
 // checks them, counts calls, and misbehaves on demand.
 package apicsim
 
@@ -38,12 +39,15 @@ type Counts struct {
 	// the refusal of a key. What a fault answers in their place is neither.
 	Issued  int `json:"issued"`
 	Refused int `json:"refused"`
-	// KeysCreated and KeysDeleted are the calls of IAM's key API that had that effect.
-	KeysCreated int `json:"keys_created"`
-	KeysDeleted int `json:"keys_deleted"`
 	// MeAccepted and MeRefused are the calls of the API manager.
 	MeAccepted int `json:"me_accepted"`
 	MeRefused  int `json:"me_refused"`
+	// KeyCalls are the requests to the key API, those that a fault hit included.
+	KeyCalls int `json:"key_calls"`
+	// KeysCreated and KeysDeleted count what those calls did, whether or not a fault
+	// took the place of the answer.
+	KeysCreated int `json:"keys_created"`
+	KeysDeleted int `json:"keys_deleted"`
 }
 
 // IssuedToken is what is remembered of a token. It holds no secret.
@@ -67,15 +71,17 @@ type Sim struct {
 	secret     string
 
 	mu sync.Mutex
-	// keys holds every key ever added, the deleted ones too.
-	keys      map[string]*keyState
-	tokenTTL  time.Duration
-	keyDelay  time.Duration
-	listDelay time.Duration
-	counts    Counts
-	issued    []IssuedToken
-	fault     *activeFault
-	keyFaults []*keyFault
+	// keys holds every key ever added, by its value, the deleted ones too.
+	keys map[string]*keyState
+	// keySerial counts the keys ever added.
+	keySerial int
+	// keyDelay and listDelay are how long a created key goes unknown.
+	keyDelay, listDelay time.Duration
+	tokenTTL            time.Duration
+	counts              Counts
+	issued              []IssuedToken
+	fault               *activeFault
+	keyFaults           map[KeyCall]*activeKeyFault
 }
 
 // New returns a simulation with signing keys of its own. It fails only if they
@@ -83,7 +89,7 @@ type Sim struct {
 func New(o Options) (*Sim, error) {
 	s := &Sim{
 		logger: o.Logger, mux: http.NewServeMux(), clientID: o.ClientID, secret: o.ClientSecret,
-		keys: make(map[string]*keyState), tokenTTL: o.TokenTTL,
+		keys: make(map[string]*keyState), keyFaults: make(map[KeyCall]*activeKeyFault), tokenTTL: o.TokenTTL,
 		ecdsa: sync.OnceValues(newECDSASigner), rsa: sync.OnceValues(newRSASigner),
 	}
 	if _, err := s.ecdsa(); err != nil {
@@ -101,7 +107,10 @@ func New(o Options) (*Sim, error) {
 	s.mux.HandleFunc("/apikey", s.serve(s.login()))
 	s.mux.HandleFunc("/identity/token", s.serve(s.iam()))
 	s.mux.HandleFunc("/api/token", s.serve(s.platform()))
-	s.handleKeys()
+	s.mux.HandleFunc("POST /v1/apikeys", s.serveKeyCall(CallCreate, s.createKey))
+	s.mux.HandleFunc("GET /v1/apikeys", s.serveKeyCall(CallList, s.listKeys))
+	s.mux.HandleFunc("GET /v1/apikeys/details", s.serveKeyCall(CallDetails, s.keyDetails))
+	s.mux.HandleFunc("DELETE /v1/apikeys/{id}", s.serveKeyCall(CallDelete, s.deleteKey))
 	s.mux.HandleFunc("GET /v1/me", s.me)
 	s.mux.HandleFunc("GET /api/me", s.me)
 	s.mux.HandleFunc("GET /api/orgs", s.orgs)
@@ -138,7 +147,7 @@ func (s *Sim) count(change func(*Counts)) {
 
 // issue signs a token for a key and remembers it.
 func (s *Sim) issue(e endpoint, key string) (string, map[string]any, error) {
-	claims := s.newClaims(key)
+	claims := s.newClaims(e, key)
 	token, err := e.sign(claims)
 	if err != nil {
 		return "", nil, err

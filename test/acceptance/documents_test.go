@@ -22,41 +22,44 @@ func document(t *testing.T, name string) string {
 	return string(text)
 }
 
-// section is a document's part under a heading, up to the next one of the same or
-// a higher level. heading has its number signs.
+// section is a document's part under a heading, up to the next one of any level.
+// heading has its number signs.
 func section(t *testing.T, name, heading string) string {
 	t.Helper()
 	_, text, found := strings.Cut(document(t, name), "\n"+heading+"\n")
 	if !found {
 		t.Fatalf("docs/%s has no heading %q", name, heading)
 	}
-	level, _, _ := strings.Cut(heading, " ")
-	var kept []string
 	fenced := false
+	var kept strings.Builder
 	for line := range strings.Lines(text) {
-		if strings.HasPrefix(line, "```") {
+		if strings.HasPrefix(strings.TrimSpace(line), "```") {
 			fenced = !fenced
 		}
-		signs, _, isHeading := strings.Cut(line, " ")
-		if !fenced && isHeading && strings.Trim(signs, "#") == "" && len(signs) > 0 && len(signs) <= len(level) {
+		if !fenced && strings.HasPrefix(line, "#") {
 			break
 		}
-		kept = append(kept, line)
+		kept.WriteString(line)
 	}
-	return strings.Join(kept, "")
+	return kept.String()
 }
 
-// shell are the commands of a text: what stands in its blocks that are fenced as sh.
-func shell(text string) (blocks []string) {
-	for {
-		_, rest, found := strings.Cut(text, "\n```sh\n")
-		if !found {
-			return blocks
+// shell are the commands of a text: what stands in its blocks that are fenced as
+// sh, those of a list's items included.
+func shell(text string) string {
+	var commands strings.Builder
+	inside := false
+	for line := range strings.Lines(text) {
+		switch fence := strings.TrimSpace(line); {
+		case fence == "```sh":
+			inside = true
+		case fence == "```":
+			inside = false
+		case inside:
+			commands.WriteString(line)
 		}
-		var block string
-		block, text, _ = strings.Cut(rest, "\n```\n")
-		blocks = append(blocks, block)
 	}
+	return commands.String()
 }
 
 // runDocumented runs the commands under a heading of a document, as one shell
@@ -64,11 +67,11 @@ func shell(text string) (blocks []string) {
 // A command that fails fails the test.
 func (s *stack) runDocumented(name, heading string, variables ...string) string {
 	s.Helper()
-	blocks := shell(section(s.T, name, heading))
-	if len(blocks) == 0 {
+	commands := shell(section(s.T, name, heading))
+	if commands == "" {
 		s.Fatalf("docs/%s has no commands under %q", name, heading)
 	}
-	output, err := s.bash(strings.Join(blocks, "\n"), variables...)
+	output, err := s.bash(commands, variables...)
 	if err != nil {
 		s.Fatalf("docs/%s, %q: %v\n%s", name, heading, err, strings.ReplaceAll(output, s.key, "[the key]"))
 	}

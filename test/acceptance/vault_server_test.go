@@ -77,6 +77,15 @@ storage "raft" {
 
 func newStackOn(t *testing.T, storage, plugin string) *stack {
 	t.Helper()
+	s := newUnmountedStack(t, storage, plugin)
+	s.mount()
+	return s
+}
+
+// newUnmountedStack starts a server that has the plugin in its directory and does
+// not know it yet.
+func newUnmountedStack(t *testing.T, storage, plugin string) *stack {
+	t.Helper()
 	key, clientID, clientSecret := "canary-"+rand.Text(), "client-"+rand.Text(), "canary-"+rand.Text()
 	sim, err := apicsim.New(apicsim.Options{Keys: []string{key}, ClientID: clientID, ClientSecret: clientSecret})
 	if err != nil {
@@ -97,7 +106,6 @@ func newStackOn(t *testing.T, storage, plugin string) *stack {
 		key: key, clientID: clientID, clientSecret: clientSecret,
 	}
 	s.startVault()
-	s.mount()
 	return s
 }
 

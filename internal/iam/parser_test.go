@@ -126,6 +126,12 @@ func TestAnErrorsCodeAndTraceAreTakenIfTheyLookLikeThat(t *testing.T) {
 	}
 }
 
+func TestASecretThatLooksLikeACodeIsNoCode(t *testing.T) {
+	if code, _ := parseError([]byte(`{"errors":[{"code":"not_found"},{"code":"gone"}]}`), "not_found"); code != "gone" {
+		t.Fatalf("got %q", code)
+	}
+}
+
 func requireFitToKeep(t *testing.T, key Key) {
 	t.Helper()
 	for _, id := range []string{key.ID, key.IAMID, key.AccountID} {

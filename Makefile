@@ -8,7 +8,7 @@ SHELL := /usr/bin/env bash
 # The race detector needs cgo, and Go turns cgo off by itself where there is no C compiler.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race,$(warning no C compiler: testing without the race detector))
 
-.PHONY: help build test test-unit test-acceptance bench lint fmt demo dev vault clean
+.PHONY: help build test test-unit test-acceptance fuzz bench lint fmt demo dev vault clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -25,11 +25,14 @@ test-acceptance: build ## Run the built plugin on a real Vault server
 	@VAULT_SERVER=$$(scripts/vault.sh); export VAULT_SERVER; "$$VAULT_SERVER" version; set -x; \
 	go test $(RACE) -count=1 -v -timeout 20m ./test/acceptance/...
 
-lint: ## Check formatting, vet, staticcheck, module files, licence headers and shell
+fuzz: ## Run every fuzzer for a minute, or for FUZZTIME
+	@scripts/fuzz.sh
+
+lint: ## Check formatting, vet, staticcheck, module files, licence headers, shell, Python and JavaScript
 	@scripts/lint.sh
 
 fmt: ## Format the Go source
-	gofmt -w -- *.go cmd internal test
+	gofmt -w -- *.go cmd examples internal test
 
 bench: ## Measure the engine next to a bare plugin and write docs/performance.md
 	go run ./test/bench

@@ -10,12 +10,13 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 const (
@@ -31,8 +32,12 @@ var _ logical.Factory = Factory
 
 type backend struct {
 	*framework.Backend
-	entries    entries
-	transports tokenservice.Transports
+	entries  entries
+	changes  keyChanges
+	schedule *schedule
+	// unsettled says that a write-ahead entry was left for the next tick.
+	unsettled  atomic.Bool
+	transports upstream.Transports
 
 	build            BuildInfo
 	metrics          *metrics.Metrics
@@ -63,7 +68,7 @@ func FactoryWithBuild(build BuildInfo) logical.Factory {
 }
 
 func newBackend(build BuildInfo) *backend {
-	b := &backend{build: build, metrics: newMetrics(build)}
+	b := &backend{schedule: newSchedule(), build: build, metrics: newMetrics(build)}
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
@@ -76,14 +81,19 @@ func newBackend(build BuildInfo) *backend {
 		Paths: []*framework.Path{
 			b.pathToken(),
 			b.pathConfigList(),
+			b.pathConfigRotate(),
 			b.pathConfig(),
 			b.pathStatus(),
 			b.pathMetrics(),
 			b.pathInfo(),
 		},
-		Secrets:    []*framework.Secret{b.tokenLease()},
-		Invalidate: b.invalidate,
-		Clean:      b.clean,
+		Secrets:           []*framework.Secret{b.tokenLease()},
+		InitializeFunc:    b.initialize,
+		PeriodicFunc:      b.periodic,
+		WALRollback:       b.walRollback,
+		WALRollbackMinAge: walMinAge,
+		Invalidate:        b.invalidate,
+		Clean:             b.clean,
 	}
 	return b
 }
@@ -114,17 +124,21 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	return b.Backend.HandleExistenceCheck(ctx, &bare)
 }
 
-// recoverTo turns a panic into a 500. Only the panic's type is logged: its value
-// could quote a secret.
+// recoverTo turns a panic into a 500.
 func (b *backend) recoverTo(err *error, req *logical.Request) {
 	p := recover()
 	if p == nil {
 		return
 	}
+	b.reportPanic(p, string(req.Operation))
+	*err = logical.CodedError(500, "the plugin failed on this request; the server's log says where")
+}
+
+// reportPanic logs the panic's type and not its value, which could quote a secret.
+func (b *backend) reportPanic(p any, doing string) {
 	stack := make([]byte, 16<<10)
 	stack = stack[:runtime.Stack(stack, false)]
-	b.Logger().Error("recovered from a panic; please report this", "operation", req.Operation, "type", fmt.Sprintf("%T", p), "stack", string(stack))
-	*err = logical.CodedError(500, "the plugin failed on this request; the server's log says where")
+	b.Logger().Error("recovered from a panic; please report this", "operation", doing, "type", fmt.Sprintf("%T", p), "stack", string(stack))
 }
 
 // invalidate forgets what is in memory of a config that another node wrote.
@@ -135,6 +149,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 }
 
 func (b *backend) clean(context.Context) {
+	b.changes.close()
 	b.entries.dropAll()
 }
 

@@ -6,6 +6,8 @@ package apic
 import (
 	"context"
 	"errors"
+	"maps"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -31,8 +33,19 @@ type mount struct {
 	storage *failingStorage
 	sim     *apicsim.Sim
 	server  *apicsim.Server
+	// url is the simulated service's. It is reached through network, unless that is
+	// nil, by the present backend's line.
+	url     string
+	network *pipeNetwork
+	line    *line
+	// defaults go into every config that is written.
+	defaults map[string]any
+	// replication is the node's role, from the next restart on.
+	replication consts.ReplicationState
 	// options are those of the mount; a restart makes them count.
 	options map[string]string
+	log     *testLog
+	events  *testEvents
 }
 
 func newMount(t *testing.T) *mount {
@@ -46,9 +59,30 @@ func newMount(t *testing.T) *mount {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Close)
-	m := &mount{T: t, storage: &failingStorage{Storage: &logical.InmemStorage{}}, sim: sim, server: server}
+	m := &mount{T: t, storage: &failingStorage{Storage: &logical.InmemStorage{}}, sim: sim, server: server, url: server.URL()}
 	m.restart()
 	return m
+}
+
+// newPipedMount is a mount for testing/synctest, without sockets. Its simulated
+// services have one key, testKey.
+func newPipedMount(t *testing.T, sim *apicsim.Sim, handler http.Handler) *mount {
+	t.Helper()
+	m := &mount{T: t, storage: &failingStorage{Storage: &logical.InmemStorage{}}, sim: sim, url: "http://127.0.0.1", network: servePipes(handler)}
+	t.Cleanup(m.network.stop)
+	m.restart()
+	return m
+}
+
+// crash ends the backend as a kill does: whatever it still tries, it reaches
+// neither storage nor network any more. Another one takes its place.
+func (m *mount) crash() {
+	m.Helper()
+	m.storage.severed.Store(true)
+	m.line.sever()
+	m.storage = &failingStorage{Storage: m.storage.Storage}
+	m.backend = nil
+	m.restart()
 }
 
 // restart replaces the backend by a new one on the same storage, as an unseal or
@@ -58,17 +92,36 @@ func (m *mount) restart() {
 	if m.backend != nil {
 		m.backend.Cleanup(context.Background())
 	}
+	if m.log == nil {
+		m.log, m.events = &testLog{}, &testEvents{}
+		m.Cleanup(func() { requireNoKey(m.T, m.log.String()) })
+	}
+	system := logical.TestSystemView()
+	system.ReplicationStateVal = m.replication
 	made, err := Factory(context.Background(), &logical.BackendConfig{
-		Logger:      hclog.NewNullLogger(),
-		System:      logical.TestSystemView(),
-		StorageView: m.storage,
-		Config:      m.options,
+		Logger:       hclog.New(&hclog.LoggerOptions{Output: m.log, Level: hclog.Debug, DisableTime: true}),
+		System:       system,
+		StorageView:  m.storage,
+		Config:       m.options,
+		EventsSender: m.events,
 	})
 	if err != nil {
 		m.Fatal(err)
 	}
 	m.backend = made.(*backend)
+	if m.network != nil {
+		m.line = &line{network: m.network}
+		m.backend.transports.DialContext = m.line.dial
+	}
 	m.Cleanup(func() { made.Cleanup(context.Background()) })
+}
+
+// initializeBackend is what Vault does after it has made a backend.
+func (m *mount) initializeBackend() {
+	m.Helper()
+	if err := m.backend.Initialize(context.Background(), &logical.InitializationRequest{Storage: m.storage}); err != nil {
+		m.Fatal(err)
+	}
 }
 
 // do sends a request and holds a successful answer against the schema that the
@@ -132,10 +185,11 @@ func (m *mount) failure(op logical.Operation, path string, data map[string]any) 
 func (m *mount) configData(overrides map[string]any) map[string]any {
 	data := map[string]any{
 		"api_key":     testKey,
-		"token_url":   m.server.URL() + "/apikey",
-		"api_url":     m.server.URL(),
+		"token_url":   m.url + "/apikey",
+		"api_url":     m.url,
 		"max_retries": 0,
 	}
+	maps.Copy(data, m.defaults)
 	for field, value := range overrides {
 		if value == nil {
 			delete(data, field)
@@ -165,6 +219,11 @@ type failingStorage struct {
 	failAt atomic.Int64
 
 	refuseWrites atomic.Bool
+	// failLate makes the call that is to fail do so after it took effect.
+	failLate bool
+	// severed makes every call fail, for good, and severAt does so from that call on.
+	severed atomic.Bool
+	severAt atomic.Int64
 	// lateFailures makes writes and deletions fail after they took effect.
 	lateFailures atomic.Bool
 }
@@ -174,53 +233,58 @@ var errStorage = errors.New("injected storage failure")
 // failNth makes the n-th call from now fail, and only that one.
 func (s *failingStorage) failNth(n int64) { s.failAt.Store(s.calls.Load() + n) }
 
-func (s *failingStorage) step() error {
-	if s.calls.Add(1) == s.failAt.Load() {
+// around makes one call, unless it is to fail before it takes effect.
+func (s *failingStorage) around(call func() error) error {
+	n := s.calls.Add(1)
+	if n == s.severAt.Load() {
+		s.severed.Store(true)
+	}
+	if s.severed.Load() {
 		return errStorage
 	}
-	return nil
-}
-
-func (s *failingStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
-	if err := s.step(); err != nil {
-		return nil, err
+	if n != s.failAt.Load() {
+		return call()
 	}
-	return s.Storage.Get(ctx, key)
+	if s.failLate {
+		_ = call()
+	}
+	return errStorage
 }
 
-func (s *failingStorage) stepToWrite() error {
+// aroundWrite is around for calls that a read-only storage refuses.
+func (s *failingStorage) aroundWrite(call func() error) error {
 	if s.refuseWrites.Load() {
 		return errors.New(logical.ErrReadOnly.Error())
 	}
-	return s.step()
+	err := s.around(call)
+	if s.lateFailures.Load() {
+		return errors.Join(err, errStorage)
+	}
+	return err
 }
 
-func (s *failingStorage) lateFailure() error {
-	if s.lateFailures.Load() {
-		return errStorage
-	}
-	return nil
+func (s *failingStorage) Get(ctx context.Context, key string) (entry *logical.StorageEntry, err error) {
+	err = s.around(func() (err error) {
+		entry, err = s.Storage.Get(ctx, key)
+		return err
+	})
+	return entry, err
 }
 
 func (s *failingStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	if err := s.stepToWrite(); err != nil {
-		return err
-	}
-	return errors.Join(s.Storage.Put(ctx, entry), s.lateFailure())
+	return s.aroundWrite(func() error { return s.Storage.Put(ctx, entry) })
 }
 
 func (s *failingStorage) Delete(ctx context.Context, key string) error {
-	if err := s.stepToWrite(); err != nil {
-		return err
-	}
-	return errors.Join(s.Storage.Delete(ctx, key), s.lateFailure())
+	return s.aroundWrite(func() error { return s.Storage.Delete(ctx, key) })
 }
 
-func (s *failingStorage) List(ctx context.Context, prefix string) ([]string, error) {
-	if err := s.step(); err != nil {
-		return nil, err
-	}
-	return s.Storage.List(ctx, prefix)
+func (s *failingStorage) List(ctx context.Context, prefix string) (keys []string, err error) {
+	err = s.around(func() (err error) {
+		keys, err = s.Storage.List(ctx, prefix)
+		return err
+	})
+	return keys, err
 }
 
 func TestTheFactoryTouchesNeitherStorageNorSystemView(t *testing.T) {

@@ -20,14 +20,21 @@ import (
 )
 
 const (
-	// configSchema is the version of the stored form of a config.
-	configSchema = 1
+	// configSchema is the version of the stored form of a config, and
+	// rotationSchema that of one which says anything about rotation. A config
+	// without it is stored as before, so that an older build can still read it.
+	configSchema   = 1
+	rotationSchema = 2
 
 	defaultRequestTimeout = 10 * time.Second
 	maxRequestTimeout     = time.Minute
 	defaultMaxRetries     = 2
 	mostRetries           = 10
 	maxRefreshBefore      = 24 * time.Hour
+	minRotationPeriod     = time.Hour
+	maxRotationPeriod     = 366 * 24 * time.Hour
+
+	defaultIAMURL = "https://iam.cloud.ibm.com"
 
 	maxNameLength   = 128
 	maxURLLength    = 2048
@@ -50,8 +57,17 @@ type config struct {
 	RefreshBefore  time.Duration     `json:"refresh_before,omitempty"`
 	Cache          bool              `json:"cache"`
 	Lease          bool              `json:"lease"`
+	IAMURL         string            `json:"iam_url,omitempty"`
+	RotationPeriod time.Duration     `json:"rotation_period,omitempty"`
 	CreatedAt      time.Time         `json:"created_at"`
 	UpdatedAt      time.Time         `json:"updated_at"`
+	// KeySetAt is when the present key came, by a write or a rotation.
+	KeySetAt time.Time `json:"key_set_at,omitzero"`
+	// APIKeyID is IAM's id of a key that rotation made, and empty for one that
+	// somebody brought. Nobody outside this config knows such a key.
+	APIKeyID     string    `json:"api_key_id,omitempty"`
+	LastRotated  time.Time `json:"last_rotated,omitzero"`
+	NextRotation time.Time `json:"next_rotation,omitzero"`
 	// Revision counts the writes, so that a write which was prepared while
 	// another one happened is noticed.
 	Revision uint64 `json:"revision"`
@@ -87,6 +103,9 @@ func (c *config) tokenURL() string {
 	if c.TokenURL != "" {
 		return c.TokenURL
 	}
+	if c.TokenService == tokenservice.IAM && c.IAMURL != "" {
+		return c.IAMURL + "/identity/token"
+	}
 	return tokenservice.DefaultTokenURL(c.TokenService, c.Region)
 }
 
@@ -97,16 +116,28 @@ func (c *config) apiURL() string {
 	return tokenservice.DefaultAPIURL(c.TokenService, c.Region, c.tokenURL())
 }
 
+// iamURL is where the key is rotated, without a slash at its end. It is empty for
+// the platform service, whose keys are none of IBM Cloud's.
+func (c *config) iamURL() string {
+	if c.TokenService == tokenservice.Platform {
+		return ""
+	}
+	if c.IAMURL != "" {
+		return c.IAMURL
+	}
+	return defaultIAMURL
+}
+
 // destination is where and to whom the key is sent. Whoever changes it must know
 // the key.
 type destination struct {
 	service          tokenservice.Kind
 	region, tokenURL string
-	caCert           string
+	iamURL, caCert   string
 }
 
 func (c *config) destination() destination {
-	return destination{c.TokenService, c.Region, c.tokenURL(), c.CACert}
+	return destination{c.TokenService, c.Region, c.tokenURL(), c.iamURL(), c.CACert}
 }
 
 // dropForeignFields clears what only another token service takes, as is left over
@@ -114,7 +145,17 @@ func (c *config) destination() destination {
 func (c *config) dropForeignFields() {
 	if c.TokenService != tokenservice.Platform {
 		c.ClientID, c.ClientSecret = "", ""
+		return
 	}
+	c.IAMURL, c.RotationPeriod = "", 0
+}
+
+// schema is the oldest version that a build must know to keep all that c says.
+func (c *config) schema() int {
+	if c.APIKeyID == "" && c.RotationPeriod == 0 && c.IAMURL == "" {
+		return configSchema
+	}
+	return rotationSchema
 }
 
 // loadConfig returns a stored config, or nil if there is none.
@@ -129,13 +170,13 @@ func loadConfig(ctx context.Context, s logical.Storage, name string) (*config, e
 	var versioned struct {
 		Schema int `json:"schema"`
 	}
-	if err := jsonutil.DecodeJSON(stored.Value, &versioned); err == nil && versioned.Schema > configSchema {
-		return nil, fmt.Errorf("config %q was stored by a newer version of the plugin (schema %d, this build knows %d); run that version again", name, versioned.Schema, configSchema)
+	if err := jsonutil.DecodeJSON(stored.Value, &versioned); err == nil && versioned.Schema > rotationSchema {
+		return nil, &unreadableError{fmt.Sprintf("config %q was stored by a newer version of the plugin (schema %d, this build knows %d); run that version again", name, versioned.Schema, rotationSchema)}
 	}
 	var c config
 	if err := jsonutil.DecodeJSON(stored.Value, &c); err != nil {
 		// The decoder's error may quote what it could not decode.
-		return nil, fmt.Errorf("stored config %q cannot be decoded", name)
+		return nil, &unreadableError{fmt.Sprintf("stored config %q cannot be decoded", name)}
 	}
 	return &c, nil
 }
@@ -143,7 +184,9 @@ func loadConfig(ctx context.Context, s logical.Storage, name string) (*config, e
 // storeConfig writes a config. The entry carries the key, which is why its
 // storage prefix is seal-wrapped.
 func storeConfig(ctx context.Context, s logical.Storage, name string, c *config) error {
-	entry, err := logical.StorageEntryJSON(configStoragePrefix+name, c)
+	stored := *c
+	stored.Schema = c.schema()
+	entry, err := logical.StorageEntryJSON(configStoragePrefix+name, stored)
 	if err != nil {
 		return fmt.Errorf("config %q cannot be encoded", name)
 	}
@@ -151,6 +194,21 @@ func storeConfig(ctx context.Context, s logical.Storage, name string, c *config)
 		return storageError("writing config "+name, err)
 	}
 	return nil
+}
+
+// noteKey keeps the books on the key: since when it is there, what IAM calls it, and
+// when it is to be rotated.
+func (c *config) noteKey(stored *config, now time.Time) {
+	sameKey := stored != nil && stored.APIKey == c.APIKey && stored.iamURL() == c.iamURL()
+	if !sameKey {
+		c.KeySetAt, c.APIKeyID, c.LastRotated = now, "", time.Time{}
+	}
+	switch {
+	case c.RotationPeriod == 0:
+		c.NextRotation = time.Time{}
+	case !sameKey || stored.RotationPeriod != c.RotationPeriod:
+		c.NextRotation = nextRotation(now, c.RotationPeriod)
+	}
 }
 
 // validate checks what depends on more than one field; the setters of the

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // setting is one field of a config: how a request sets it and how a read
@@ -20,8 +22,8 @@ type setting struct {
 	name   string
 	schema *framework.FieldSchema
 	set    func(c *config, value any) error
-	// onlyFor is the token service that takes the field, if not all do.
-	onlyFor tokenservice.Kind
+	// onlyFor are the token services that take the field, if not all do.
+	onlyFor []tokenservice.Kind
 	// fillsOthers marks a field that has no default of its own to go back to.
 	fillsOthers bool
 	// get is nil for a field that is written and never read.
@@ -37,6 +39,7 @@ func configSettings() []setting {
 		clientSettings(),
 		requestSettings(),
 		sharingSettings(),
+		rotationSettings(),
 	)
 }
 
@@ -112,7 +115,7 @@ func addressSettings() []setting {
 					return errors.New("is too long for a CA bundle")
 				}
 				if bundle != "" {
-					if _, err := tokenservice.ParseCACert(bundle); err != nil {
+					if _, err := upstream.ParseCACert(bundle); err != nil {
 						return err
 					}
 				}
@@ -130,7 +133,7 @@ func clientSettings() []setting {
 	return []setting{
 		{
 			name:    "credentials",
-			onlyFor: tokenservice.Platform, fillsOthers: true,
+			onlyFor: onlyPlatform(), fillsOthers: true,
 			schema: &framework.FieldSchema{
 				Type:         framework.TypeString,
 				Description:  "The toolkit's credentials.json (credentials=@credentials.json), which fills client_id and client_secret. platform only. Never read back.",
@@ -147,7 +150,7 @@ func clientSettings() []setting {
 		},
 		{
 			name:    "client_id",
-			onlyFor: tokenservice.Platform,
+			onlyFor: onlyPlatform(),
 			schema: &framework.FieldSchema{
 				Type:        framework.TypeString,
 				Description: "Client id that is sent along with the key. platform only, and required there.",
@@ -160,7 +163,7 @@ func clientSettings() []setting {
 		},
 		{
 			name:    "client_secret",
-			onlyFor: tokenservice.Platform,
+			onlyFor: onlyPlatform(),
 			schema: &framework.FieldSchema{
 				Type:         framework.TypeString,
 				Description:  "Client secret that is sent along with the key. platform only, and required there. Never read back.",
@@ -238,6 +241,38 @@ func sharingSettings() []setting {
 	}
 }
 
+func onlyPlatform() []tokenservice.Kind { return []tokenservice.Kind{tokenservice.Platform} }
+
+// rotationSettings are those of keys that IBM Cloud IAM manages.
+func rotationSettings() []setting {
+	ibmCloud := []tokenservice.Kind{tokenservice.Login, tokenservice.IAM}
+	iamURL := urlSetting("iam_url", "URL of IBM Cloud IAM, without a path, where the key is rotated and iam tokens are bought. login and iam only. Defaults to IBM Cloud's.",
+		func(c *config) *string { return &c.IAMURL }, (*config).iamURL)
+	iamURL.onlyFor = ibmCloud
+	setURL := iamURL.set
+	iamURL.set = func(c *config, value any) error { return setURL(c, strings.TrimRight(value.(string), "/")) }
+	return []setting{
+		iamURL,
+		{
+			name:    "rotation_period",
+			onlyFor: ibmCloud,
+			schema: &framework.FieldSchema{
+				Type:        framework.TypeDurationSecond,
+				Description: "Time after which the API key itself is replaced by a new one, at least 1h; up to a tenth of it earlier, so that configs do not rotate together. 0 is never. login and iam only.",
+			},
+			set: func(c *config, value any) error {
+				period := time.Duration(value.(int)) * time.Second
+				if period != 0 && (period < minRotationPeriod || period > maxRotationPeriod) {
+					return errors.New("takes 0 or a duration from 1h to 8784h")
+				}
+				c.RotationPeriod = period
+				return nil
+			},
+			get: func(c *config) any { return wholeSeconds(c.RotationPeriod) },
+		},
+	}
+}
+
 func urlSetting(name, description string, stored func(*config) *string, effective func(*config) string) setting {
 	return setting{
 		name:   name,
@@ -284,12 +319,20 @@ func (c *config) applySettings(d *framework.FieldData) error {
 			return fieldError(s.name, err.Error())
 		}
 		// The service is set by now if the request sets it; see configSettings.
-		if raw != nil && s.onlyFor != "" && c.TokenService != s.onlyFor {
-			return fieldError(s.name, fmt.Sprintf("is taken by the %s token service alone, and this config's is %s", s.onlyFor, c.TokenService))
+		if raw != nil && s.onlyFor != nil && !slices.Contains(s.onlyFor, c.TokenService) {
+			return fieldError(s.name, fmt.Sprintf("is taken by token_service %s alone, and this config's is %s", listKinds(s.onlyFor), c.TokenService))
 		}
 	}
 	c.dropForeignFields()
 	return nil
+}
+
+func listKinds(kinds []tokenservice.Kind) string {
+	var names []string
+	for _, kind := range kinds {
+		names = append(names, string(kind))
+	}
+	return strings.Join(names, " and ")
 }
 
 func allowedKinds() []any {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // entry is what is in memory of one config. It is never changed: a write
@@ -21,6 +22,7 @@ import (
 type entry struct {
 	config           *config
 	source           *tokensource.Source
+	watch            *exchangeWatch
 	releaseTransport func()
 }
 
@@ -52,6 +54,7 @@ func (e *entries) get(name string) *entry {
 
 // set replaces name's entry. The caller holds name's lock.
 func (e *entries) set(name string, fresh *entry) {
+	fresh.watch.active.Store(true)
 	if old, ok := e.byName.Swap(name, fresh); ok {
 		old.(*entry).close()
 	}
@@ -110,7 +113,7 @@ func (b *backend) entry(ctx context.Context, s logical.Storage, name string) (*e
 	if err != nil || stored == nil {
 		return nil, err
 	}
-	loaded, err := b.newEntry(stored, nil)
+	loaded, err := b.newEntry(name, stored, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -118,9 +121,9 @@ func (b *backend) entry(ctx context.Context, s logical.Storage, name string) (*e
 	return loaded, nil
 }
 
-// newEntry wires a config to its token service. current is a token that the
+// newEntry wires a config called name to its token service. current is a token that the
 // config's key has already bought, or nil.
-func (b *backend) newEntry(c *config, current *tokensource.Lease) (*entry, error) {
+func (b *backend) newEntry(name string, c *config, current *tokensource.Lease) (*entry, error) {
 	transport, release, err := b.transports.Acquire(c.CACert)
 	if err != nil {
 		return nil, fieldError("ca_cert", err.Error())
@@ -128,9 +131,9 @@ func (b *backend) newEntry(c *config, current *tokensource.Lease) (*entry, error
 	service, err := tokenservice.New(tokenservice.Options{
 		Kind:           c.TokenService,
 		TokenURL:       c.tokenURL(),
-		APIKey:         tokenservice.Secret(c.APIKey),
+		APIKey:         upstream.Secret(c.APIKey),
 		ClientID:       c.ClientID,
-		ClientSecret:   tokenservice.Secret(c.ClientSecret),
+		ClientSecret:   upstream.Secret(c.ClientSecret),
 		Transport:      transport,
 		RequestTimeout: c.RequestTimeout,
 		MaxRetries:     c.MaxRetries,
@@ -139,12 +142,13 @@ func (b *backend) newEntry(c *config, current *tokensource.Lease) (*entry, error
 		release()
 		return nil, err
 	}
+	watch := &exchangeWatch{backend: b, name: name}
 	source := tokensource.New(tokensource.Options{
-		Exchange:      b.counted(c.TokenService, service.Exchange),
+		Exchange:      watch.over(b.counted(c.TokenService, service.Exchange)),
 		RefreshBefore: c.RefreshBefore,
 		Current:       current,
 	})
-	return &entry{config: c, source: source, releaseTransport: release}, nil
+	return &entry{config: c, source: source, watch: watch, releaseTransport: release}, nil
 }
 
 // nameLocks are one lock for each name in use. The zero value is ready to use.

@@ -12,8 +12,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // userError is a mistake in the request, answered with 400.
@@ -30,6 +30,11 @@ func userErrorf(format string, args ...any) error {
 func fieldError(field, problem string) error {
 	return userErrorf("%s %s", field, problem)
 }
+
+// unreadableError is a stored config that this build cannot make sense of.
+type unreadableError struct{ text string }
+
+func (e *unreadableError) Error() string { return e.text }
 
 // storageError says which storage call failed. It does not wrap the cause, so that
 // a deadline of storage is not taken for one of the token service.
@@ -54,12 +59,18 @@ func answerError(operation string, err error) (*logical.Response, error) {
 		user    *userError
 		short   *tokensource.TooShortError
 		backoff *tokensource.BackoffError
-		service *tokenservice.Error
+		service *upstream.Error
+		coded   logical.HTTPCodedError
+		pending *unsettledError
 	)
 	switch {
+	case errors.As(err, &coded):
+		return nil, coded
+	case errors.As(err, &pending):
+		return nil, logical.CodedError(http.StatusServiceUnavailable, err.Error())
 	case errors.As(err, &user), errors.As(err, &short):
 		return logical.ErrorResponse("%s", err.Error()), nil
-	case errors.As(err, &service) && service.Outcome == tokenservice.Refused:
+	case errors.As(err, &service) && service.Outcome == upstream.Refused:
 		return logical.ErrorResponse("%s", err.Error()), nil
 	case errors.As(err, &backoff):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, err.Error())

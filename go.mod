@@ -11,6 +11,7 @@ require (
 	github.com/hashicorp/vault/sdk v0.25.1
 	github.com/prometheus/client_golang v1.25.0
 	github.com/prometheus/common v0.72.0
+	gopkg.in/yaml.v3 v3.0.1
 )
 
 require (

@@ -6,6 +6,7 @@ package apic
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -115,6 +116,7 @@ func configResponseFields() map[string]*framework.FieldSchema {
 		"created_at": {Type: framework.TypeTime, Description: "When the config was created.", Required: true},
 		"updated_at": {Type: framework.TypeTime, Description: "When the config was last written.", Required: true},
 	}
+	maps.Copy(fields, rotationResponseFields())
 	for _, s := range configSettings() {
 		if s.get == nil {
 			continue
@@ -150,6 +152,7 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, d *frame
 		"created_at": found.config.CreatedAt.Format(time.RFC3339),
 		"updated_at": found.config.UpdatedAt.Format(time.RFC3339),
 	}
+	maps.Copy(data, rotationData(found.config))
 	for _, s := range configSettings() {
 		if s.get != nil {
 			data[s.name] = s.get(found.config)
@@ -160,6 +163,18 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, d *frame
 
 func (b *backend) configDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
+	if checkName(name) != nil {
+		return nil, nil // There can be none of that name.
+	}
+	change, err := b.stopRotation(ctx, name)
+	if err != nil {
+		return answerError("delete config", err)
+	}
+	defer b.changes.end(name, change)
+	warning, err := b.dropOwnKey(ctx, req.Storage, name)
+	if err != nil {
+		return answerError("delete config", err)
+	}
 	existed, err := b.deleteConfig(ctx, req.Storage, name)
 	if err != nil {
 		return answerError("delete config", storageError("deleting config "+name, err))
@@ -168,8 +183,9 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, d *fra
 		return nil, nil
 	}
 	b.Logger().Info("config deleted", "config", name)
+	b.sendEvent(ctx, eventConfigDelete, name)
 	resp := &logical.Response{}
-	resp.AddWarning("Tokens that were already handed out stay valid until they expire. To end the key's use elsewhere, delete it at IBM too.")
+	resp.AddWarning("Tokens that were already handed out stay valid until they expire. " + warning)
 	return resp, nil
 }
 
@@ -182,7 +198,11 @@ func (b *backend) deleteConfig(ctx context.Context, s logical.Storage, name stri
 	if err != nil || stored == nil {
 		return false, err
 	}
-	return true, s.Delete(ctx, configStoragePrefix+name)
+	if err := s.Delete(ctx, configStoragePrefix+name); err != nil {
+		return true, err
+	}
+	b.schedule.written(name, nil)
+	return true, nil
 }
 
 func (b *backend) configWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -220,7 +240,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 		return nil, err
 	}
 	kept := b.keptToken(name, stored, d)
-	fresh, err := b.newEntry(candidate, kept)
+	fresh, err := b.newEntry(name, candidate, kept)
 	if err != nil {
 		return nil, err
 	}
@@ -228,15 +248,40 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 		fresh.close()
 		return nil, err
 	}
-	if err := b.commitEntry(ctx, req.Storage, name, fresh, kept); err != nil {
+	left, err := b.replaceConfig(ctx, req.Storage, name, stored, fresh, kept)
+	if err != nil {
 		fresh.close()
 		return nil, err
 	}
 	b.Logger().Info("config written", "config", name)
+	b.sendEvent(ctx, eventConfigWrite, name)
+	if left != nil {
+		resp := &logical.Response{}
+		resp.AddWarning(fmt.Sprintf("The config was written, but the key that rotation had made before could not be deleted at IAM yet: %s. It is tried again about once a minute.", left))
+		return resp, nil
+	}
 	if ignoresFields(req, d) {
 		return &logical.Response{}, nil // The framework adds the warning that names them.
 	}
 	return nil, nil
+}
+
+// replaceConfig commits an entry. If that takes a key out of use which rotation
+// made, and which nobody else has, the key is deleted at IAM too; left says why
+// that has to wait.
+func (b *backend) replaceConfig(ctx context.Context, s logical.Storage, name string, stored *config, fresh *entry, kept *tokensource.Lease) (left, err error) {
+	if stored == nil || stored.APIKey == fresh.config.APIKey {
+		return nil, b.commitEntry(ctx, s, name, fresh, kept, nil)
+	}
+	own, err := b.announceDisuse(ctx, s, name, stored)
+	if err != nil {
+		return nil, err
+	}
+	defer own.close()
+	if err := b.commitEntry(ctx, s, name, fresh, kept, nil); err != nil {
+		return nil, err // The announcement will be found to be of the key that is stored.
+	}
+	return own.delete(ctx, fresh.config), nil
 }
 
 // prepareConfig applies the request to a copy of the stored config, or to the
@@ -254,11 +299,12 @@ func prepareConfig(name string, stored *config, d *framework.FieldData) (*config
 		return nil, err
 	}
 	if stored != nil && !carriesKey(d) && candidate.destination() != stored.destination() {
-		return nil, fieldError("api_key", "is required again when a write changes where the key is sent (token_service, region, token_url, ca_cert)")
+		return nil, fieldError("api_key", "is required again when a write changes where the key is sent (token_service, region, token_url, iam_url, ca_cert)")
 	}
 	if stored != nil && sendsClientSecretElsewhere(stored, candidate, d) {
 		return nil, fieldError("client_secret", "is required again, by itself or in credentials, when a write changes where it is sent (region, token_url, ca_cert)")
 	}
+	candidate.noteKey(stored, now)
 	candidate.UpdatedAt = now
 	candidate.Revision++
 	return candidate, nil
@@ -300,9 +346,13 @@ func (b *backend) verify(ctx context.Context, fresh *entry, d *framework.FieldDa
 
 // commitEntry stores the entry's config and then makes the entry the current
 // one, provided that the config is still the one it was derived from. A token
-// that was kept is given up if it was revoked meanwhile.
-func (b *backend) commitEntry(ctx context.Context, s logical.Storage, name string, fresh *entry, kept *tokensource.Lease) error {
+// that was kept is given up if it was revoked meanwhile. While a change of the key
+// is under way, it alone, which is then mine, may commit.
+func (b *backend) commitEntry(ctx context.Context, s logical.Storage, name string, fresh *entry, kept *tokensource.Lease, mine *keyChange) error {
 	defer b.entries.locks.lock(name)()
+	if change := b.changes.of(name); change != mine {
+		return change.conflict(name)
+	}
 	present, err := loadConfig(ctx, s, name)
 	if err != nil {
 		return err
@@ -319,6 +369,7 @@ func (b *backend) commitEntry(ctx context.Context, s logical.Storage, name strin
 		fresh.source.Drop(kept.ID)
 	}
 	b.entries.set(name, fresh)
+	b.schedule.written(name, fresh.config)
 	return nil
 }
 
@@ -352,9 +403,9 @@ Writes an API key and how it is exchanged for tokens:
 
 The key is tried before it is stored (verify=false skips that), kept sealed, and
 never answered by any path. A later write changes only the fields it names. One
-that changes where the key is sent (token_service, region, token_url, ca_cert)
-must carry api_key again, so that nobody who does not know the key can send it
-elsewhere.
+that changes where the key is sent (token_service, region, token_url, iam_url,
+ca_cert) must carry api_key again, so that nobody who does not know the key can
+send it elsewhere.
 
 A token is shared by all readers of token/<name> and replaced refresh_before its
 expiry. An attempt to reach the service ends after request_timeout and is

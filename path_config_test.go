@@ -352,12 +352,12 @@ func TestAWriteThatAnotherWriteOvertookStoresNothing(t *testing.T) {
 	stale := *m.backend.entries.get("us-south").config
 	stale.Revision++
 	m.must(logical.UpdateOperation, "config/us-south", map[string]any{"max_retries": 5})
-	fresh, err := m.backend.newEntry(&stale, nil)
+	fresh, err := m.backend.newEntry("us-south", &stale, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer fresh.close()
-	err = m.backend.commitEntry(context.Background(), m.storage, "us-south", fresh, nil)
+	err = m.backend.commitEntry(context.Background(), m.storage, "us-south", fresh, nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "another write") {
 		t.Fatalf("error is %v", err)
 	}
@@ -368,7 +368,7 @@ func TestAWriteThatAnotherWriteOvertookStoresNothing(t *testing.T) {
 
 func TestAConfigOfANewerSchemaIsRefusedAndNeverRewritten(t *testing.T) {
 	m := newMount(t)
-	newer := `{"schema":2,"api_key":"` + testKey + `","request_timeout":"10s","revision":"seven"}`
+	newer := `{"schema":3,"api_key":"` + testKey + `","request_timeout":"10s","revision":"seven"}`
 	if err := m.storage.Put(context.Background(), &logical.StorageEntry{Key: "config/us-south", Value: []byte(newer)}); err != nil {
 		t.Fatal(err)
 	}
@@ -653,7 +653,7 @@ func TestAnOvertakenWriteDoesNotBringADeletedKeyBack(t *testing.T) {
 	m.writeConfig("us-south", nil)
 	overtaken := *m.backend.entries.get("us-south").config
 	overtaken.Revision++
-	fresh, err := m.backend.newEntry(&overtaken, nil)
+	fresh, err := m.backend.newEntry("us-south", &overtaken, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -661,7 +661,7 @@ func TestAnOvertakenWriteDoesNotBringADeletedKeyBack(t *testing.T) {
 	m.must(logical.DeleteOperation, "config/us-south", nil)
 	m.sim.AddKey("second-key")
 	m.writeConfig("us-south", map[string]any{"api_key": "second-key"})
-	if err := m.backend.commitEntry(context.Background(), m.storage, "us-south", fresh, nil); err == nil {
+	if err := m.backend.commitEntry(context.Background(), m.storage, "us-south", fresh, nil, nil); err == nil {
 		t.Error("the overtaken write was stored")
 	}
 	if strings.Contains(m.storedConfig("us-south"), testKey) {

@@ -18,6 +18,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // perConfigOption is the mount option that turns the metrics of single configs off.
@@ -101,20 +102,21 @@ func (b *backend) metricsState(ctx context.Context, s logical.Storage) (metrics.
 		case err != nil:
 			state.Unreadable++
 		case e != nil:
-			state.PerConfig = append(state.PerConfig, configMetrics(name, e))
+			state.PerConfig = append(state.PerConfig, b.configMetrics(name, e))
 		}
 	}
 	return state, nil
 }
 
-func configMetrics(name string, e *entry) metrics.Config {
+func (b *backend) configMetrics(name string, e *entry) metrics.Config {
 	status := e.source.Status()
 	told := metrics.Config{
 		Name:             name,
 		LastSuccess:      status.LastSuccess,
 		ExchangeFailures: status.Failures,
 		KeySetAt:         e.config.keySince(),
-		NextRotation:     e.config.rotationDue(),
+		NextRotation:     e.config.NextRotation,
+		RotationFailures: b.schedule.failure(name).count,
 	}
 	if status.Lease != nil {
 		told.TokenExpiresAt = status.Lease.ExpiresAt
@@ -137,12 +139,12 @@ func (b *backend) counted(kind tokenservice.Kind, exchange tokensource.ExchangeF
 // exchangeOutcome looks at ctx too, because the services call a cancelled request
 // unavailable.
 func exchangeOutcome(ctx context.Context, err error) metrics.ExchangeOutcome {
-	var failed *tokenservice.Error
+	var failed *upstream.Error
 	known := errors.As(err, &failed)
 	switch {
 	case err == nil:
 		return metrics.ExchangeSuccess
-	case known && failed.Outcome == tokenservice.Refused:
+	case known && failed.Outcome == upstream.Refused:
 		return metrics.ExchangeRefused
 	case errors.Is(ctx.Err(), context.Canceled):
 		return metrics.ExchangeCancelled

@@ -18,6 +18,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // exposition is the body that a scraper gets.
@@ -130,7 +131,7 @@ func TestAnExchangesErrorIsCountedAsWhatItIs(t *testing.T) {
 	cancel()
 	late, stop := context.WithTimeout(context.Background(), 0)
 	defer stop()
-	refused, unavailable := &tokenservice.Error{Outcome: tokenservice.Refused}, &tokenservice.Error{Outcome: tokenservice.Unavailable}
+	refused, unavailable := &upstream.Error{Outcome: upstream.Refused}, &upstream.Error{Outcome: upstream.Unavailable}
 	for name, c := range map[string]struct {
 		ctx  context.Context
 		err  error

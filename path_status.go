@@ -43,7 +43,11 @@ func statusResponseFields() map[string]*framework.FieldSchema {
 		"consecutive_failures": {Type: framework.TypeInt64, Description: "Failed exchanges since the last success, or since the config was written or loaded.", Required: true},
 		"retry_at":             {Type: framework.TypeTime, Description: "Until when the token service is left alone after the last failure."},
 		"api_key_age":          {Type: framework.TypeInt64, Description: "Seconds since the API key was set.", Required: true},
-		"next_rotation":        {Type: framework.TypeTime, Description: "When the API key is due to be rotated."},
+		"next_rotation":        {Type: framework.TypeTime, Description: "When the API key is due to be rotated. A rotation that fails does not move it."},
+
+		"consecutive_rotation_failures": {Type: framework.TypeInt64, Description: "Failed rotations since the config was last written or rotated, or since a restart."},
+		"last_rotation_error":           {Type: framework.TypeString, Description: "Why the last of them failed."},
+		"last_rotation_error_time":      {Type: framework.TypeTime, Description: "When it failed."},
 	}
 }
 
@@ -58,8 +62,9 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *frame
 	}
 	now := time.Now()
 	data := map[string]any{"api_key_age": wholeSeconds(max(now.Sub(e.config.keySince()), 0))}
-	setTime(data, "next_rotation", e.config.rotationDue())
+	setTime(data, "next_rotation", e.config.NextRotation)
 	addSourceStatus(data, e.source.Status(), now)
+	addRotationStatus(data, b.schedule.failure(name))
 	return &logical.Response{Data: data}, nil
 }
 
@@ -80,17 +85,29 @@ func addSourceStatus(data map[string]any, s tokensource.Status, now time.Time) {
 	}
 }
 
+func addRotationStatus(data map[string]any, failure rotationFailure) {
+	if failure.count == 0 {
+		return
+	}
+	data["consecutive_rotation_failures"] = int64(failure.count)
+	data["last_rotation_error"] = failure.last.Error()
+	setTime(data, "last_rotation_error_time", failure.at)
+}
+
 func setTime(data map[string]any, field string, at time.Time) {
 	if !at.IsZero() {
 		data[field] = at.UTC().Format(time.RFC3339)
 	}
 }
 
-// keySince is when the present key came, as far as that is known.
-func (c *config) keySince() time.Time { return c.UpdatedAt }
-
-// rotationDue is when the key is to be replaced, or zero if it is not by schedule.
-func (c *config) rotationDue() time.Time { return time.Time{} }
+// keySince is when the present key came. A config that was stored before this was
+// noted had its key no earlier than it was created.
+func (c *config) keySince() time.Time {
+	if c.KeySetAt.IsZero() {
+		return c.CreatedAt
+	}
+	return c.KeySetAt
+}
 
 const statusHelp = `
 Says whether a config's key works, from memory and without a call out:

@@ -382,12 +382,12 @@ func TestATokenThatIsRevokedDuringAWriteWithoutAKeyIsNotSharedAgain(t *testing.T
 	candidate := *stored
 	candidate.Revision++
 	kept := m.backend.entries.get("us-south").source.Current()
-	fresh, err := m.backend.newEntry(&candidate, kept)
+	fresh, err := m.backend.newEntry("us-south", &candidate, kept)
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.revoke(first.Secret)
-	if err := m.backend.commitEntry(context.Background(), m.storage, "us-south", fresh, kept); err != nil {
+	if err := m.backend.commitEntry(context.Background(), m.storage, "us-south", fresh, kept, nil); err != nil {
 		t.Fatal(err)
 	}
 	if m.readToken("us-south")["token_id"] == first.Data["token_id"] {

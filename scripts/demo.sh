@@ -2,9 +2,9 @@
 # Copyright (c) The vault-plugin-secrets-apic authors
 # SPDX-License-Identifier: MPL-2.0
 #
-# Shows the whole of it, with the commands a user would type: an API key goes into Vault, tokens come out, and the key
-# does not. It needs Go and git, nothing of IBM's and no Vault, and leaves nothing behind. It succeeds only if every step
-# did what it says.
+# Shows the whole of it, with the commands a user would type: an API key for each token service goes into Vault, tokens
+# come out, and the key does not. It needs Go and git, nothing of IBM's and no Vault, and leaves nothing behind. It
+# succeeds only if every step did what it says.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -33,6 +33,7 @@ fi
 # the reader.
 # shellcheck disable=SC2016
 main() {
+  local config
   stack_start
 
   cat <<EOF
@@ -47,26 +48,32 @@ EOF
   try 'vault audit enable file file_path="$PWD/audit.log"'
   stack_mount
 
-  step 'Nobody gets the key back, with whatever policy: a read answers the rest.'
+  step 'Nobody gets the key back, with whatever policy, nor the client secret: a read answers the rest.'
   try 'vault read apic/config/us-south'
   [[ $answer == *"$SIM/apikey"* ]] || die 'FAILED: the config does not say where its key goes'
+  try 'vault read apic/config/saas'
+  [[ $answer == *"$SIM/api/token"* ]] || die 'FAILED: the config does not say where its key goes'
 
   step 'An application reads a token. All readers share it, and it is replaced ahead of its expiry. (This one is simulated.)'
   try 'vault read apic/token/us-south'
 
-  step 'API Connect takes the token.'
+  step 'API Connect takes the token, and those of the other two services.'
   try 'curl -fsS -H "Authorization: Bearer $(vault read -field=token apic/token/us-south)" "$SIM/v1/me"'
+  try 'curl -fsS -H "Authorization: Bearer $(vault read -field=token apic/token/reserved)" "$SIM/v1/me"'
+  try 'curl -fsS -H "Authorization: Bearer $(vault read -field=token apic/token/saas)" "$SIM/api/me"'
 
   step 'Without one it refuses.'
   try_refused 401 'curl -fsS "$SIM/v1/me"'
 
-  step 'The key is in none of it: how many lines of the audit log and of the server log hold it?'
+  step 'The key and the client secret are in none of it: how many lines of the audit log and of the server log hold one?'
   # From a file, because the arguments of a command can be seen by every process of the machine.
-  (umask 077 && printf '%s\n' "$KEY" >key)
-  try 'grep -c -F -f key audit.log vault.log || test $? = 1'
-  [[ $answer == $'audit.log:0\nvault.log:0' ]] || die 'FAILED: the key is in a log'
-  # An audit log that had missed the write would have proved nothing.
-  grep -q '"path":"apic/config/us-south"' audit.log || die 'FAILED: the write of the config is not in the audit log'
+  (umask 077 && printf '%s\n' "$KEY" "$CLIENT_SECRET" >secrets)
+  try 'grep -c -F -f secrets audit.log vault.log || test $? = 1'
+  [[ $answer == $'audit.log:0\nvault.log:0' ]] || die 'FAILED: a secret is in a log'
+  # An audit log that had missed the writes would have proved nothing.
+  for config in us-south reserved saas; do
+    grep -q '"path":"apic/config/'"$config"'"' audit.log || die "FAILED: the write of $config is not in the audit log"
+  done
 
   step 'That is all. Vault and the simulation are stopped now, and nothing is left behind.'
 }

@@ -23,14 +23,14 @@ check() {
 
 formatted() {
   local files
-  files=$(gofmt -l -- *.go cmd internal test) || return 1
+  files=$(gofmt -l -- *.go cmd examples internal test) || return 1
   [[ -z $files ]] || {
     printf 'run make fmt: %s\n' "$files" >&2
     return 1
   }
 }
 
-sources() { find . -name .git -prune -o -path ./bin -prune -o -type f \( "$@" \) -print0; }
+sources() { find . -name .git -prune -o -name node_modules -prune -o -path ./bin -prune -o -type f \( "$@" \) -print0; }
 
 licensed() {
   local file missing=0
@@ -41,22 +41,39 @@ licensed() {
       printf 'no licence header: %s\n' "$file" >&2
       missing=1
     fi
-  done < <(sources -name '*.go' -o -name '*.sh' -o -path ./.ci/run)
+  done < <(sources -name '*.go' -o -name '*.sh' -o -name '*.py' -o -name '*.js' -o -path ./.ci/run)
   return "$missing"
 }
 
 shell_sound() { sources -name '*.sh' -o -path ./.ci/run | xargs -0 shellcheck -x -P SCRIPTDIR; }
+
+python_sound() {
+  # Compiled in memory, because py_compile leaves what it makes beside the source.
+  sources -name '*.py' | xargs -0 python3 -c 'import sys
+for name in sys.argv[1:]:
+    compile(open(name, encoding="utf-8").read(), name, "exec")'
+}
+
+# One by one: node looks at no more than the first file.
+node_sound() { sources -name '*.js' | xargs -0 -n 1 node --check; }
+
+# check_with runs a check if there is the command that it needs.
+check_with() {
+  if command -v "$1" >/dev/null; then
+    check "$@"
+  else
+    note "no $1 here; passing over what it would check"
+  fi
+}
 
 check gofmt formatted
 check 'licence headers' licensed
 check 'go vet' go vet ./...
 check staticcheck go tool staticcheck ./...
 check 'go mod tidy' go mod tidy -diff
-if command -v shellcheck >/dev/null; then
-  check shellcheck shell_sound
-else
-  note 'no shellcheck here; passing over the shell scripts'
-fi
+check_with shellcheck shell_sound
+check_with python3 python_sound
+check_with node node_sound
 
 ((failures == 0)) || die "$failures checks failed"
 note 'nothing to say'

@@ -8,8 +8,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -39,8 +37,8 @@ func main() {
 }
 
 type settings struct {
-	listen, apiKeyFile, readyFile string
-	tokenTTL, latency             time.Duration
+	listen, apiKeyFile, credentialsFile, readyFile string
+	tokenTTL, latency                              time.Duration
 }
 
 // run serves until ctx ends.
@@ -50,6 +48,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	flags.StringVar(&set.listen, "listen", "127.0.0.1:0", "loopback `address` to serve on; port 0 is any free one")
 	flags.StringVar(&set.apiKeyFile, "apikey-file", "apikey.json", "`file` of the API key; made with a random key if it is missing")
+	flags.StringVar(&set.credentialsFile, "credentials-file", "credentials.json", "`file` of the client credentials that the platform service wants; made with random ones if it is missing")
 	flags.StringVar(&set.readyFile, "ready-file", "", "`file` that gets the server's URL once it listens")
 	flags.DurationVar(&set.tokenTTL, "token-ttl", time.Hour, "life of the tokens")
 	flags.DurationVar(&set.latency, "latency", 0, "time that an exchange takes, until a fault is injected")
@@ -73,10 +72,16 @@ func serve(ctx context.Context, set settings, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	credentials, err := readOrMakeCredentials(set.credentialsFile)
+	if err != nil {
+		return err
+	}
 	sim, err := apicsim.New(apicsim.Options{
-		Keys:     []string{key},
-		TokenTTL: set.tokenTTL,
-		Logger:   slog.New(slog.NewTextHandler(stderr, nil)),
+		Keys:         []string{key},
+		ClientID:     credentials.Toolkit.ClientID,
+		ClientSecret: credentials.Toolkit.ClientSecret,
+		TokenTTL:     set.tokenTTL,
+		Logger:       slog.New(slog.NewTextHandler(stderr, nil)),
 	})
 	if err != nil {
 		return err
@@ -142,20 +147,13 @@ func makeKey(path string) (string, error) {
 		Name:        "simulated",
 		Description: "made by apic-sim",
 		CreatedAt:   time.Now().UTC().Format("2006-01-02T15:04-0700"),
-		APIKey:      newKey(),
+		APIKey:      apicsim.NewKeyValue(),
 	}
 	content, err := json.MarshalIndent(file, "", "\t")
 	if err != nil {
 		return "", err
 	}
 	return file.APIKey, os.WriteFile(path, append(content, '\n'), 0o600)
-}
-
-// newKey has the length and the alphabet of IBM Cloud's API keys.
-func newKey() string {
-	key := make([]byte, 33)
-	_, _ = rand.Read(key) // It never fails; see crypto/rand.Read.
-	return base64.RawURLEncoding.EncodeToString(key)
 }
 
 // announce writes the URL in one step, so that whoever waits for the file never

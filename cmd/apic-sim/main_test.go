@@ -18,15 +18,15 @@ import (
 	"testing"
 )
 
-func TestTheCommandServesTheKeyThatItMadeAndEndsWhenTold(t *testing.T) {
+func TestTheCommandServesTheSecretsThatItMadeAndEndsWhenTold(t *testing.T) {
 	dir := t.TempDir()
-	keyPath, ready := filepath.Join(dir, "apikey.json"), filepath.Join(dir, "url")
+	keyPath, credentialsPath, ready := filepath.Join(dir, "apikey.json"), filepath.Join(dir, "credentials.json"), filepath.Join(dir, "url")
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	printed, stdout := io.Pipe()
 	var stderr bytes.Buffer
 	go func() {
-		err := run(ctx, []string{"-apikey-file", keyPath, "-ready-file", ready}, stdout, &stderr)
+		err := run(ctx, []string{"-apikey-file", keyPath, "-credentials-file", credentialsPath, "-ready-file", ready}, stdout, &stderr)
 		stdout.CloseWithError(err)
 		ended <- err
 	}()
@@ -49,16 +49,33 @@ func TestTheCommandServesTheKeyThatItMadeAndEndsWhenTold(t *testing.T) {
 	if status := buy(t, base, "another"); status != http.StatusUnauthorized {
 		t.Errorf("another key bought status %d", status)
 	}
-	requireCounts(t, base, 2)
+	made, err := readOrMakeCredentials(credentialsPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status := buyAtPlatform(t, base, key, made); status != http.StatusOK {
+		t.Errorf("the key and the client credentials bought status %d", status)
+	}
+	if status := buyAtPlatform(t, base, key, credentialsFile{}); status != http.StatusUnauthorized {
+		t.Errorf("the key without client credentials bought status %d", status)
+	}
+	requireCounts(t, base, 4)
 	stop()
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(line+stderr.String(), key) {
-		t.Error("the key was printed")
+	printedAll := line + stderr.String()
+	if strings.Contains(printedAll, key) || strings.Contains(printedAll, made.Toolkit.ClientSecret) {
+		t.Error("a secret was printed")
 	}
-	if info, err := os.Stat(keyPath); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the key's file has mode %v, error %v", info.Mode(), err)
+	for _, path := range []string{keyPath, credentialsPath} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %v", filepath.Base(path), info.Mode())
+		}
 	}
 }
 
@@ -77,8 +94,29 @@ func buy(t *testing.T, base, key string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return send(t, req, "application/x-www-form-urlencoded")
+}
+
+func buyAtPlatform(t *testing.T, base, key string, client credentialsFile) int {
+	t.Helper()
+	body, err := json.Marshal(map[string]string{
+		"grant_type": "api_key", "api_key": key,
+		"client_id": client.Toolkit.ClientID, "client_secret": client.Toolkit.ClientSecret,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/api/token", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return send(t, req, "application/json")
+}
+
+func send(t *testing.T, req *http.Request, contentType string) int {
+	t.Helper()
 	req.Header.Set("Accept", "application/json")
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Content-Type", contentType)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -101,22 +139,26 @@ func requireCounts(t *testing.T, base string, exchanges int) {
 }
 
 func TestTheCommandRefusesWhatItCannotServe(t *testing.T) {
-	notAKey := filepath.Join(t.TempDir(), "apikey.json")
-	if err := os.WriteFile(notAKey, []byte("{}"), 0o600); err != nil {
+	dir := t.TempDir()
+	empty, key, credentials := filepath.Join(dir, "empty.json"), filepath.Join(dir, "apikey.json"), filepath.Join(dir, "credentials.json")
+	if err := os.WriteFile(empty, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, args := range map[string][]string{
-		"an address on the network":    {"-listen", "0.0.0.0:0"},
-		"an address without a port":    {"-listen", "127.0.0.1"},
-		"a key file without a key":     {"-apikey-file", notAKey},
-		"a flag that does not exist":   {"-nonsense"},
-		"an argument":                  {"serve"},
-		"tokens without a life":        {"-token-ttl", "0"},
-		"a ready file in no directory": {"-apikey-file", filepath.Join(t.TempDir(), "k"), "-ready-file", "/nonexistent/x/url"},
+		"an address on the network":                   {"-listen", "0.0.0.0:0"},
+		"an address without a port":                   {"-listen", "127.0.0.1"},
+		"a key file without a key":                    {"-apikey-file", empty},
+		"a credentials file without credentials":      {"-credentials-file", empty},
+		"a credentials file that cannot be made":      {"-credentials-file", filepath.Join(dir, "missing", "credentials.json")},
+		"a flag that does not exist":                  {"-nonsense"},
+		"an argument":                                 {"serve"},
+		"tokens without a life":                       {"-token-ttl", "0"},
+		"a ready file in a directory that is missing": {"-ready-file", filepath.Join(dir, "missing", "url")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(context.Background())
 			cancel(errors.New("must not be waited for"))
+			args := append([]string{"-apikey-file", key, "-credentials-file", credentials}, args...)
 			if err := run(ctx, args, io.Discard, io.Discard); err == nil {
 				t.Fatal("the command ran")
 			}

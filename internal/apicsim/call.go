@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"strings"
 )
 
 // call is what the log will say of one request.
@@ -55,10 +56,11 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // log writes the one line that a call gets.
 func (s *Sim) log(c *call, r *http.Request) {
-	path := r.URL.Path
-	if r.Pattern == "" {
-		// A client that builds its URL wrongly may have put a key there.
-		path = "(unknown)"
+	// The pattern's path, because a client that builds its URL wrongly may have put a
+	// key into the request's.
+	path := "(unknown)"
+	if start := strings.Index(r.Pattern, "/"); start >= 0 {
+		path = r.Pattern[start:]
 	}
 	attrs := []slog.Attr{slog.String("method", r.Method), slog.String("path", path), slog.Int("status", c.status)}
 	if c.tokenID != "" {

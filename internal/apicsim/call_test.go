@@ -74,3 +74,12 @@ func TestAnUnknownPathIsLoggedWithoutBeingNamed(t *testing.T) {
 		t.Fatalf("the log is %q", log)
 	}
 }
+
+func TestAKeyInThePathOfTheKeyAPIIsNotLogged(t *testing.T) {
+	s, log := newLoggedSim(t)
+	callKeys(s, bearerOf(t, s, testKey), http.MethodDelete, "/v1/apikeys/"+testKey, "")
+	id := s.Issued()[0].ID
+	if strings.Contains(log.String(), testKey) || !strings.Contains(log.String(), "method=DELETE path=/v1/apikeys/{id} status=404 token_id="+id) {
+		t.Fatalf("the log is %q", log)
+	}
+}

@@ -38,6 +38,50 @@ func TestAnotherProcessSteersTheFaults(t *testing.T) {
 	}
 }
 
+func control(s *Sim, method, path, body string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	s.Control().ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+	return w
+}
+
+func TestAnotherProcessSteersTheKeyAPI(t *testing.T) {
+	s := newTokenSim(t)
+	bearer := bearerOf(t, s, testKey)
+	if got := control(s, http.MethodPut, "/key_fault", `{"call":"create","after":true,"kind":"status","status":500}`).Code; got != http.StatusNoContent {
+		t.Fatalf("status is %d", got)
+	}
+	if got := callKeys(s, bearer, http.MethodPost, "/v1/apikeys", newKeyBody).Code; got != 500 {
+		t.Errorf("status is %d", got)
+	}
+	control(s, http.MethodDelete, "/key_fault", "")
+	if got := control(s, http.MethodPut, "/key_delay", `{"accepted":"1h","listed":"1h"}`).Code; got != http.StatusNoContent {
+		t.Fatalf("status is %d", got)
+	}
+	value, _ := decodeBody(t, callKeys(s, bearer, http.MethodPost, "/v1/apikeys", newKeyBody))["apikey"].(string)
+	if got := buyOf(s, "iam", value, nil).Code; got != http.StatusBadRequest {
+		t.Errorf("the new key's status is %d", got)
+	}
+	listed := control(s, http.MethodGet, "/keys", "").Body.String()
+	if strings.Count(listed, `"created_by_api":true`) != 2 || strings.Contains(listed, value) || strings.Contains(listed, "deleted_at") {
+		t.Errorf("keys are %s", listed)
+	}
+}
+
+func TestAKeyFaultOrDelayThatMakesNoSenseIsRefused(t *testing.T) {
+	s := newTokenSim(t)
+	for path, bodies := range map[string][]string{
+		"/key_fault": {`{"call":"make"}`, `{"kind":"no_exp"}`, `{"kind":"stattus"}`, `{"status":200}`, `{"latency":"5"}`, `{"latency":"-5s"}`, `{"after":1}`, `{"before":true}`, `{"service":"iam"}`, `no`},
+		"/key_delay": {`{"accepted":"5"}`, `{"listed":5}`, `no`},
+		"/fault":     {`{"service":"logout"}`},
+	} {
+		for _, body := range bodies {
+			if got := control(s, http.MethodPut, path, body).Code; got != http.StatusBadRequest {
+				t.Errorf("%s %s: status is %d", path, body, got)
+			}
+		}
+	}
+}
+
 func TestAFaultThatMakesNoSenseIsRefused(t *testing.T) {
 	s := newSim(t)
 	for name, body := range map[string]string{
@@ -65,7 +109,7 @@ func TestAFaultThatMakesNoSenseIsRefused(t *testing.T) {
 func TestAFaultSurvivesJSON(t *testing.T) {
 	want := Fault{
 		Kind: KindStatus, Times: 2, Status: 429, RetryAfter: "7", Latency: 1500 * time.Millisecond,
-		RedirectTo: "/x", ExpiresIn: "60", Body: "no",
+		RedirectTo: "/x", ExpiresIn: "60", Body: "no", Service: "iam",
 	}
 	encoded, err := json.Marshal(want)
 	if err != nil {

@@ -38,7 +38,7 @@ func (s *Sim) serve(e endpoint) http.HandlerFunc {
 		}
 		key, refused := e.read(r)
 		rightly := func(w http.ResponseWriter) { s.sell(e, key, refused, w, r) }
-		if f := s.nextFault(); f != nil {
+		if f := s.nextFault(e.name); f != nil {
 			s.act(f, e, key, rightly, w, r)
 			return
 		}

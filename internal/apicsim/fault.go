@@ -93,8 +93,12 @@ func kinds() []FaultKind {
 	}
 }
 
-// Fault says how the token endpoints misbehave. The API manager never does.
+// Fault says how the token endpoints misbehave. The API manager never does, and
+// the key API by faults of its own; see KeyFault.
 type Fault struct {
+	// Service names the one token service that is hit: login, iam or platform. Empty
+	// is all of them.
+	Service string `json:"service"`
 	// Kind may be empty: then the answer is right, after Latency.
 	Kind FaultKind `json:"kind"`
 	// Times is how many exchanges are hit; 0 is all until the fault is replaced.
@@ -141,19 +145,28 @@ func (s *Sim) replaceFault(f *activeFault) {
 	s.fault = f
 }
 
-// nextFault returns the fault that hits this exchange, or nil.
-func (s *Sim) nextFault() *activeFault {
+// nextFault returns the fault that hits this exchange with a service, or nil.
+func (s *Sim) nextFault(service string) *activeFault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.fault
-	if f == nil || f.Times == 0 {
-		return f
-	}
-	if f.left == 0 {
+	if f == nil || f.Service != "" && f.Service != service || !f.hits() {
 		return nil
 	}
-	f.left--
 	return f
+}
+
+// hits says whether the fault hits once more, and counts it. The simulation's lock
+// guards it.
+func (f *activeFault) hits() bool {
+	if f.Times == 0 {
+		return true
+	}
+	if f.left == 0 {
+		return false
+	}
+	f.left--
+	return true
 }
 
 // act lets a fault hit an exchange. rightly is what it takes the place of.
@@ -292,7 +305,7 @@ func (s *Sim) wrongGrant(f *activeFault, e endpoint, key string) string {
 
 // signWrongly signs a token whose claims are what kind says.
 func (s *Sim) signWrongly(kind FaultKind, e endpoint, key string) string {
-	claims := s.newClaims(key)
+	claims := s.newClaims(e, key)
 	switch kind {
 	case KindNoExp, KindExpiresIn:
 		delete(claims, "exp")

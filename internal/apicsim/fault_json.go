@@ -24,7 +24,23 @@ type faultJSON struct {
 
 // MarshalJSON writes what UnmarshalJSON reads.
 func (f Fault) MarshalJSON() ([]byte, error) {
-	return json.Marshal(faultJSON{fields(f), f.Latency.String()})
+	return json.Marshal(f.asJSON())
+}
+
+func (f Fault) asJSON() faultJSON { return faultJSON{fields(f), f.Latency.String()} }
+
+// fault fails for a latency that time.ParseDuration does not take.
+func (read faultJSON) fault() (Fault, error) {
+	f := Fault(read.fields)
+	if read.Latency == "" {
+		return f, nil
+	}
+	latency, err := time.ParseDuration(read.Latency)
+	if err != nil {
+		return Fault{}, fmt.Errorf("latency: %w", err)
+	}
+	f.Latency = latency
+	return f, nil
 }
 
 // UnmarshalJSON fails for a field that Fault does not have, so that a misspelt
@@ -36,20 +52,19 @@ func (f *Fault) UnmarshalJSON(data []byte) error {
 	if err := decoder.Decode(&read); err != nil {
 		return err
 	}
-	*f = Fault(read.fields)
-	if read.Latency == "" {
-		return nil
-	}
-	latency, err := time.ParseDuration(read.Latency)
+	fault, err := read.fault()
 	if err != nil {
-		return fmt.Errorf("latency: %w", err)
+		return err
 	}
-	f.Latency = latency
+	*f = fault
 	return nil
 }
 
 // check says what is wrong with a fault that came from another process.
 func (f Fault) check() error {
+	if f.Service != "" && !slices.Contains([]string{"login", "iam", "platform"}, f.Service) {
+		return fmt.Errorf("there is no token service %q", f.Service)
+	}
 	if f.Kind != "" && !slices.Contains(kinds(), f.Kind) {
 		return fmt.Errorf("there is no fault of kind %q", f.Kind)
 	}

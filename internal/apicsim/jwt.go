@@ -48,19 +48,33 @@ func newSigner(algorithm jose.SignatureAlgorithm, key crypto.Signer) (*signer, e
 	return &signer{public: key.Public(), signer: s}, nil
 }
 
-// newClaims are a token's claims, with whole seconds for times.
-func (s *Sim) newClaims(key string) map[string]any {
+// newClaims are a token's claims, with whole seconds for times. IAM's tokens say
+// whose they are as IBM's do, in iam_id and account.bss.
+func (s *Sim) newClaims(e endpoint, key string) map[string]any {
 	s.mu.Lock()
-	ttl := s.tokenTTL
-	s.mu.Unlock()
+	defer s.mu.Unlock()
 	now := time.Now()
-	return map[string]any{
+	claims := map[string]any{
 		"iss": "apic-sim",
 		"sub": "user-" + s.KeyID(key),
 		"iat": now.Unix(),
-		"exp": now.Add(ttl).Unix(),
+		"exp": now.Add(s.tokenTTL).Unix(),
 		"jti": newID(),
 	}
+	if state := s.keys[key]; state != nil && e.name == "iam" {
+		claims["iam_id"] = state.IAMID
+		claims["account"] = map[string]any{"bss": state.AccountID}
+	}
+	return claims
+}
+
+// tokenClaims are what is read of a token.
+type tokenClaims struct {
+	jwt.Claims
+	IAMID   string `json:"iam_id"`
+	Account struct {
+		ID string `json:"bss"`
+	} `json:"account"`
 }
 
 // newID is a random UUID (RFC 9562, version 4).
@@ -87,8 +101,8 @@ func (s *signer) sign(claims map[string]any) (string, error) {
 
 // verify returns the claims of a token that this signer signed and that has not
 // expired.
-func (s *signer) verify(parsed *jwt.JSONWebToken) (*jwt.Claims, error) {
-	var claims jwt.Claims
+func (s *signer) verify(parsed *jwt.JSONWebToken) (*tokenClaims, error) {
+	var claims tokenClaims
 	if err := parsed.Claims(s.public, &claims); err != nil {
 		return nil, errors.New("the token's signature or a claim is wrong")
 	}

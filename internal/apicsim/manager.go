@@ -28,27 +28,36 @@ func (s *Sim) orgs(w http.ResponseWriter, r *http.Request) {
 
 // admit returns the claims of a request's token, or answers why it has none that
 // is good.
-func (s *Sim) admit(w http.ResponseWriter, r *http.Request) *jwt.Claims {
-	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok {
-		s.refuseMe(w, "a bearer token is required")
-		return nil
-	}
-	claims, err := s.verify(bearer)
+func (s *Sim) admit(w http.ResponseWriter, r *http.Request) *tokenClaims {
+	claims, err := s.authenticate(r)
 	if err != nil {
 		s.refuseMe(w, err.Error())
 		return nil
 	}
 	s.count(func(c *Counts) { c.MeAccepted++ })
+	return claims
+}
+
+// authenticate returns the claims of a request's bearer token, or why it has none
+// that is good, and notes the token for the log.
+func (s *Sim) authenticate(r *http.Request) (*tokenClaims, error) {
+	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		return nil, errors.New("a bearer token is required")
+	}
+	claims, err := s.verify(bearer)
+	if err != nil {
+		return nil, err
+	}
 	// KindJTIEcho sells tokens whose ID is the key, and the log must not hold it.
 	if !s.isKey(claims.ID) {
 		callOf(r).tokenID = claims.ID
 	}
-	return claims
+	return claims, nil
 }
 
 // verify takes a token of any of the services, which its algorithm tells apart.
-func (s *Sim) verify(token string) (*jwt.Claims, error) {
+func (s *Sim) verify(token string) (*tokenClaims, error) {
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES384, jose.RS256})
 	if err != nil {
 		return nil, errors.New("the token is no JWT")

@@ -2,13 +2,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Package apicsim simulates what the engine talks to: API Connect's token
-// services and the API manager that takes their tokens. It signs real JWTs,
+// services, the API manager that takes their tokens, and IBM Cloud IAM's API for
+// the life of API keys. It signs real JWTs,
 // checks them, counts calls, and misbehaves on demand.
 package apicsim
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -43,6 +42,12 @@ type Counts struct {
 	// MeAccepted and MeRefused are the calls of the API manager.
 	MeAccepted int `json:"me_accepted"`
 	MeRefused  int `json:"me_refused"`
+	// KeyCalls are the requests to the key API, those that a fault hit included.
+	KeyCalls int `json:"key_calls"`
+	// KeysCreated and KeysDeleted count what those calls did, whether or not a fault
+	// took the place of the answer.
+	KeysCreated int `json:"keys_created"`
+	KeysDeleted int `json:"keys_deleted"`
 }
 
 // IssuedToken is what is remembered of a token. It holds no secret.
@@ -66,29 +71,17 @@ type Sim struct {
 	secret     string
 
 	mu sync.Mutex
-	// keys holds every key ever added, the revoked ones too.
-	keys     map[string]*keyState
-	tokenTTL time.Duration
-	counts   Counts
-	issued   []IssuedToken
-	fault    *activeFault
-}
-
-// keyState is what the services know of a key.
-type keyState struct {
-	KeyOptions
-	addedAt  time.Time
-	used     bool
-	disabled bool
-	revoked  bool
-}
-
-// KeyOptions are the limits of a key.
-type KeyOptions struct {
-	// SingleUse makes the first exchange the last one.
-	SingleUse bool
-	// Life is how long the key is accepted; 0 is forever.
-	Life time.Duration
+	// keys holds every key ever added, by its value, the deleted ones too.
+	keys map[string]*keyState
+	// keySerial counts the keys ever added.
+	keySerial int
+	// keyDelay and listDelay are how long a created key goes unknown.
+	keyDelay, listDelay time.Duration
+	tokenTTL            time.Duration
+	counts              Counts
+	issued              []IssuedToken
+	fault               *activeFault
+	keyFaults           map[KeyCall]*activeKeyFault
 }
 
 // New returns a simulation with signing keys of its own. It fails only if they
@@ -96,7 +89,7 @@ type KeyOptions struct {
 func New(o Options) (*Sim, error) {
 	s := &Sim{
 		logger: o.Logger, mux: http.NewServeMux(), clientID: o.ClientID, secret: o.ClientSecret,
-		keys: make(map[string]*keyState), tokenTTL: o.TokenTTL,
+		keys: make(map[string]*keyState), keyFaults: make(map[KeyCall]*activeKeyFault), tokenTTL: o.TokenTTL,
 		ecdsa: sync.OnceValues(newECDSASigner), rsa: sync.OnceValues(newRSASigner),
 	}
 	if _, err := s.ecdsa(); err != nil {
@@ -114,38 +107,14 @@ func New(o Options) (*Sim, error) {
 	s.mux.HandleFunc("/apikey", s.serve(s.login()))
 	s.mux.HandleFunc("/identity/token", s.serve(s.iam()))
 	s.mux.HandleFunc("/api/token", s.serve(s.platform()))
+	s.mux.HandleFunc("POST /v1/apikeys", s.serveKeyCall(CallCreate, s.createKey))
+	s.mux.HandleFunc("GET /v1/apikeys", s.serveKeyCall(CallList, s.listKeys))
+	s.mux.HandleFunc("GET /v1/apikeys/details", s.serveKeyCall(CallDetails, s.keyDetails))
+	s.mux.HandleFunc("DELETE /v1/apikeys/{id}", s.serveKeyCall(CallDelete, s.deleteKey))
 	s.mux.HandleFunc("GET /v1/me", s.me)
 	s.mux.HandleFunc("GET /api/me", s.me)
 	s.mux.HandleFunc("GET /api/orgs", s.orgs)
 	return s, nil
-}
-
-// AddKey makes a key acceptable, without limits.
-func (s *Sim) AddKey(key string) { s.AddLimitedKey(key, KeyOptions{}) }
-
-// AddLimitedKey makes a key acceptable within limits.
-func (s *Sim) AddLimitedKey(key string, limits KeyOptions) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.keys[key] = &keyState{KeyOptions: limits, addedAt: time.Now()}
-}
-
-// RevokeKey makes a key unknown. Tokens that it bought live on, as IBM's do.
-func (s *Sim) RevokeKey(key string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if state := s.keys[key]; state != nil {
-		state.revoked = true
-	}
-}
-
-// DisableKey makes a key known and unacceptable.
-func (s *Sim) DisableKey(key string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if state := s.keys[key]; state != nil {
-		state.disabled = true
-	}
 }
 
 // SetTokenTTL changes the life of the tokens sold from now on.
@@ -170,43 +139,6 @@ func (s *Sim) Issued() []IssuedToken {
 	return append([]IssuedToken(nil), s.issued[oldest:]...)
 }
 
-// KeyID names a key without giving it away: it is a prefix of its SHA-256.
-func (*Sim) KeyID(key string) string {
-	digest := sha256.Sum256([]byte(key))
-	return hex.EncodeToString(digest[:8])
-}
-
-// keyVerdict is what becomes of a key that somebody wants to exchange.
-type keyVerdict int
-
-const (
-	keyAccepted keyVerdict = iota
-	keyUnknown
-	keyDisabled
-)
-
-// useKey judges a key, and uses it up if it is a single-use one.
-func (s *Sim) useKey(key string) keyVerdict {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	state := s.keys[key]
-	switch {
-	case state == nil, state.revoked, state.SingleUse && state.used, state.Life > 0 && time.Since(state.addedAt) >= state.Life:
-		return keyUnknown
-	case state.disabled:
-		return keyDisabled
-	}
-	state.used = true
-	return keyAccepted
-}
-
-// isKey says whether text is a key, accepted or not.
-func (s *Sim) isKey(text string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.keys[text] != nil
-}
-
 func (s *Sim) count(change func(*Counts)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -215,7 +147,7 @@ func (s *Sim) count(change func(*Counts)) {
 
 // issue signs a token for a key and remembers it.
 func (s *Sim) issue(e endpoint, key string) (string, map[string]any, error) {
-	claims := s.newClaims(key)
+	claims := s.newClaims(e, key)
 	token, err := e.sign(claims)
 	if err != nil {
 		return "", nil, err

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // grant is the answer of the services that speak OAuth: iam and platform.
@@ -18,13 +20,13 @@ type grant struct {
 }
 
 // redeem makes a token of an answer that is a grant.
-func (c *caller) redeem(sent *call, a *answer, secrets ...Secret) (*Token, error) {
+func (c *caller) redeem(a *upstream.Answer, secrets ...upstream.Secret) (*Token, error) {
 	// Counted from the request, a stated life ends too early rather than too late.
-	g, reason := parseGrant(a.body, sent.started)
+	g, reason := parseGrant(a.Body, a.Asked)
 	if reason != "" {
-		return nil, c.nonsense(sent, a, reason)
+		return nil, c.Nonsense(a, reason)
 	}
-	return c.accept(sent, a, g.accessToken, g.expiresAt, secrets...)
+	return c.accept(a, g.accessToken, g.expiresAt, secrets...)
 }
 
 // parseGrant returns an answer's token, or what is wrong with the answer. What it
@@ -37,7 +39,7 @@ func parseGrant(body []byte, now time.Time) (g grant, reason string) {
 		ExpiresIn   json.RawMessage `json:"expires_in"`
 		Expiration  json.RawMessage `json:"expiration"`
 	}
-	if reason := decodeAnswer(body, &parsed); reason != "" {
+	if reason := upstream.Decode(body, &parsed, tokenShape); reason != "" {
 		return g, reason
 	}
 	if parsed.AccessToken == nil || *parsed.AccessToken == "" {

@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"net/url"
 	"regexp"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // iam speaks to IBM Cloud's identity service, whose access token is the bearer
@@ -16,7 +18,7 @@ import (
 type iam struct {
 	caller *caller
 	url    string
-	key    Secret
+	key    upstream.Secret
 	form   []byte
 }
 
@@ -34,11 +36,11 @@ func newIAM(o Options) (*iam, error) {
 
 // Exchange buys one token.
 func (i *iam) Exchange(ctx context.Context) (*Token, error) {
-	a, sent, err := i.caller.send(ctx, request{url: i.url, contentType: formContentType, body: i.form}, i.refusal)
+	a, err := i.caller.Send(ctx, post(i.url, formContentType, i.form), i.refusal)
 	if err != nil {
 		return nil, err
 	}
-	return i.caller.redeem(sent, a, i.key)
+	return i.caller.redeem(a, i.key)
 }
 
 // The codes that IAM's API reference gives for a key that is not accepted.
@@ -47,38 +49,35 @@ const (
 	iamKeyDisabled = "BXNIM0462E"
 )
 
-func (i *iam) refusal(a *answer) refusal {
-	if !refusesKey(a.status) {
-		return refusedRequest(a.status)
+func (i *iam) refusal(a *upstream.Answer) upstream.Refusal {
+	if !refusesKey(a.Status) {
+		return i.caller.refusedRequest(a.Status)
 	}
-	code, requestID := parseIAMError(a.body, i.key)
-	because := refusal{
-		reason: "refused the API key",
-		code:   code,
-		advice: "look the code up in IBM Cloud's documentation, then write the config again with api_key",
+	code, requestID := parseIAMError(a.Body, i.key)
+	because := upstream.Refusal{
+		Reason: "refused the API key",
+		Code:   code,
+		Advice: "look the code up in IBM Cloud's documentation, then write the config again with api_key",
 	}
 	switch code {
 	case iamKeyNotFound:
-		because.reason = "does not know the API key"
-		because.advice = "it was deleted or belongs elsewhere; create one in IBM Cloud and write the config again with api_key"
+		because.Reason = "does not know the API key"
+		because.Advice = "it was deleted or belongs elsewhere; create one in IBM Cloud and write the config again with api_key"
 	case iamKeyDisabled:
-		because.reason = "says that the API key is disabled"
-		because.advice = "enable it in IBM Cloud, or write the config again with another api_key"
+		because.Reason = "says that the API key is disabled"
+		because.Advice = "enable it in IBM Cloud, or write the config again with another api_key"
 	}
 	if requestID != "" {
-		because.advice += "; IBM's support finds the request as " + requestID
+		because.Advice += "; IBM's support finds the request as " + requestID
 	}
 	return because
 }
 
-var (
-	iamCode      = regexp.MustCompile(`^[A-Z]{2,8}[0-9]{3,5}[A-Z]?$`)
-	iamRequestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-)
+var iamCode = regexp.MustCompile(`^[A-Z]{2,8}[0-9]{3,5}[A-Z]?$`)
 
 // parseIAMError takes a code and a request id from an error's body, each only if
 // it looks like one and holds no secret.
-func parseIAMError(body []byte, key Secret) (code, requestID string) {
+func parseIAMError(body []byte, key upstream.Secret) (code, requestID string) {
 	var parsed struct {
 		ErrorCode string `json:"errorCode"`
 		Context   struct {
@@ -87,11 +86,8 @@ func parseIAMError(body []byte, key Secret) (code, requestID string) {
 	}
 	// A body of another shape leaves the fields empty, which is what it tells.
 	_ = json.Unmarshal(body, &parsed)
-	if iamCode.MatchString(parsed.ErrorCode) && !holdsAny(parsed.ErrorCode, []Secret{key}) {
+	if iamCode.MatchString(parsed.ErrorCode) && !upstream.HoldsAny(parsed.ErrorCode, key) {
 		code = parsed.ErrorCode
 	}
-	if iamRequestID.MatchString(parsed.Context.RequestID) && !holdsAny(parsed.Context.RequestID, []Secret{key}) {
-		requestID = parsed.Context.RequestID
-	}
-	return code, requestID
+	return code, upstream.Handle(parsed.Context.RequestID, key)
 }

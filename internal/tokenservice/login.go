@@ -7,6 +7,8 @@ import (
 	"context"
 	"net/url"
 	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 const formContentType = "application/x-www-form-urlencoded"
@@ -17,7 +19,7 @@ const formContentType = "application/x-www-form-urlencoded"
 type login struct {
 	caller *caller
 	url    string
-	key    Secret
+	key    upstream.Secret
 }
 
 func newLogin(o Options) (*login, error) {
@@ -35,15 +37,15 @@ func newLogin(o Options) (*login, error) {
 
 // Exchange buys one token.
 func (l *login) Exchange(ctx context.Context) (*Token, error) {
-	a, sent, err := l.caller.send(ctx, request{url: l.url, contentType: formContentType}, loginRefusal)
+	a, err := l.caller.Send(ctx, post(l.url, formContentType, nil), l.refusal)
 	if err != nil {
 		return nil, err
 	}
-	raw, reason := parseLoginAnswer(a.body)
+	raw, reason := parseLoginAnswer(a.Body)
 	if reason != "" {
-		return nil, l.caller.nonsense(sent, a, reason)
+		return nil, l.caller.Nonsense(a, reason)
 	}
-	return l.caller.accept(sent, a, raw, time.Time{}, l.key)
+	return l.caller.accept(a, raw, time.Time{}, l.key)
 }
 
 // parseLoginAnswer returns the answer's jwt property, or what is wrong with it.
@@ -51,7 +53,7 @@ func parseLoginAnswer(body []byte) (jwt, reason string) {
 	var parsed struct {
 		JWT *string `json:"jwt"`
 	}
-	if reason := decodeAnswer(body, &parsed); reason != "" {
+	if reason := upstream.Decode(body, &parsed, tokenShape); reason != "" {
 		return "", reason
 	}
 	if parsed.JWT == nil || *parsed.JWT == "" {
@@ -60,12 +62,12 @@ func parseLoginAnswer(body []byte) (jwt, reason string) {
 	return *parsed.JWT, ""
 }
 
-func loginRefusal(a *answer) refusal {
-	if !refusesKey(a.status) {
-		return refusedRequest(a.status)
+func (l *login) refusal(a *upstream.Answer) upstream.Refusal {
+	if !refusesKey(a.Status) {
+		return l.caller.refusedRequest(a.Status)
 	}
-	return refusal{
-		reason: "refused the API key",
-		advice: "check that the key exists, is enabled and belongs to this region, then write the config again with api_key",
+	return upstream.Refusal{
+		Reason: "refused the API key",
+		Advice: "check that the key exists, is enabled and belongs to this region, then write the config again with api_key",
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync/atomic"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // platform speaks to the token endpoint of API Connect SaaS and of self-managed
@@ -17,7 +19,7 @@ import (
 type platform struct {
 	caller  *caller
 	url     string
-	secrets []Secret
+	secrets []upstream.Secret
 	body    []byte
 	// worked says that the key has bought a token before.
 	worked atomic.Bool
@@ -28,7 +30,6 @@ func newPlatform(o Options) (*platform, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.client.CheckRetry = shouldRetryUnsent
 	body, err := json.Marshal(map[string]string{
 		"grant_type":    "api_key",
 		"api_key":       string(o.APIKey),
@@ -38,16 +39,18 @@ func newPlatform(o Options) (*platform, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &platform{caller: c, url: o.TokenURL, secrets: []Secret{o.APIKey, o.ClientSecret}, body: body}, nil
+	return &platform{caller: c, url: o.TokenURL, secrets: []upstream.Secret{o.APIKey, o.ClientSecret}, body: body}, nil
 }
 
 // Exchange buys one token.
 func (p *platform) Exchange(ctx context.Context) (*Token, error) {
-	a, sent, err := p.caller.send(ctx, request{url: p.url, contentType: "application/json", body: p.body}, p.refusal)
+	request := post(p.url, "application/json", p.body)
+	request.Once = true
+	a, err := p.caller.Send(ctx, request, p.refusal)
 	if err != nil {
 		return nil, err
 	}
-	token, err := p.caller.redeem(sent, a, p.secrets...)
+	token, err := p.caller.redeem(a, p.secrets...)
 	if err != nil {
 		return nil, err
 	}
@@ -55,20 +58,20 @@ func (p *platform) Exchange(ctx context.Context) (*Token, error) {
 	return token, nil
 }
 
-func (p *platform) refusal(a *answer) refusal {
-	if !refusesKey(a.status) {
-		return refusedRequest(a.status)
+func (p *platform) refusal(a *upstream.Answer) upstream.Refusal {
+	if !refusesKey(a.Status) {
+		return p.caller.refusedRequest(a.Status)
 	}
-	because := refusal{
-		reason: "refused the API key or the client credentials",
-		advice: "check client_id and client_secret; a key lives five minutes and is used up by its first exchange unless an administrator allows more (Cloud Manager, Settings, Onboarding: API Key timeout, Multiple use of apikey); then write the config again with a new api_key",
+	because := upstream.Refusal{
+		Reason: "refused the API key or the client credentials",
+		Advice: "check client_id and client_secret; a key lives five minutes and is used up by its first exchange unless an administrator allows more (Cloud Manager, Settings, Onboarding: API Key timeout, Multiple use of apikey); then write the config again with a new api_key",
 	}
 	if p.worked.Load() {
-		because.reason = "refused the API key, which worked before"
-		because.advice = "by default its keys expire after five minutes and can be used once; an administrator changes that in Cloud Manager (Settings, Onboarding: API Key timeout, Multiple use of apikey); then write the config again with a new api_key"
+		because.Reason = "refused the API key, which worked before"
+		because.Advice = "by default its keys expire after five minutes and can be used once; an administrator changes that in Cloud Manager (Settings, Onboarding: API Key timeout, Multiple use of apikey); then write the config again with a new api_key"
 	}
-	if status := parsePlatformStatus(a.body); status != 0 && status != a.status {
-		because.code = fmt.Sprintf("status %d", status)
+	if status := parsePlatformStatus(a.Body); status != 0 && status != a.Status {
+		because.Code = fmt.Sprintf("status %d", status)
 	}
 	return because
 }

@@ -9,10 +9,11 @@ package tokenservice
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // Kind names one of the ways API Connect turns a key into a token. It is the
@@ -32,7 +33,7 @@ const (
 func Kinds() []Kind { return []Kind{Login, IAM, Platform} }
 
 // Service buys tokens with the one API key it was made for. Exchange makes at
-// least one call out; its errors are a *Error, or the context's.
+// least one call out; its errors are a *upstream.Error, or the context's.
 type Service interface {
 	Exchange(ctx context.Context) (*Token, error)
 }
@@ -41,11 +42,14 @@ type Service interface {
 type Options struct {
 	Kind     Kind
 	TokenURL string
-	APIKey   Secret
+	// URLField is the config's field to check if TokenURL is wrong; empty stands for
+	// region and token_url.
+	URLField string
+	APIKey   upstream.Secret
 	// ClientID and ClientSecret are sent to the platform service alone.
 	ClientID     string
-	ClientSecret Secret
-	// Transport carries the requests; see Transports.
+	ClientSecret upstream.Secret
+	// Transport carries the requests; see upstream.Transports.
 	Transport http.RoundTripper
 	// RequestTimeout bounds one attempt, from dialling to the answer's last byte.
 	RequestTimeout time.Duration
@@ -103,18 +107,10 @@ func DefaultAPIURL(kind Kind, region, tokenURL string) string {
 	return "https://apimanager." + region + ".apiconnect.cloud.ibm.com"
 }
 
-// Secret is a string that no format verb prints.
-type Secret string
-
-const redacted = "[redacted]"
-
-// Format writes a placeholder, whatever the verb.
-func (Secret) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, redacted) }
-
 // Token is what an exchange bought.
 type Token struct {
 	// Value is the JWT.
-	Value Secret
+	Value upstream.Secret
 	// Type is the scheme of the Authorization header, always "Bearer".
 	Type string
 	// ID is the JWT's jti, or a prefix of the token's SHA-256. It is no secret.

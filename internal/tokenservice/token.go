@@ -7,13 +7,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
 
 	jose "github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 const (
@@ -28,7 +29,7 @@ const (
 // the token is the TLS connection to the service it was bought from. A token that
 // does not say itself when it expires does so at stated, unless that is zero.
 // Where the token is of no use, reason completes the sentence "the service ...".
-func newToken(raw string, stated time.Time, secrets ...Secret) (token *Token, reason string) {
+func newToken(raw string, stated time.Time, secrets ...upstream.Secret) (token *Token, reason string) {
 	claims, ok := readClaims(raw)
 	if !ok {
 		return nil, "answered a token that is not a JWT"
@@ -47,7 +48,7 @@ func newToken(raw string, stated time.Time, secrets ...Secret) (token *Token, re
 		return nil, "answered a token that claims to live for more than a year"
 	}
 	return &Token{
-		Value:     Secret(raw),
+		Value:     upstream.Secret(raw),
 		Type:      "Bearer",
 		ID:        tokenID(claims.ID, raw, secrets),
 		ExpiresAt: expiresAt,
@@ -67,17 +68,13 @@ func readClaims(raw string) (claims jwt.Claims, ok bool) {
 
 // tokenID prefers the JWT's own jti. A jti that could not stand in a log line,
 // or that gives a secret away, is replaced by a digest of the token.
-func tokenID(jti, raw string, secrets []Secret) string {
+func tokenID(jti, raw string, secrets []upstream.Secret) string {
 	unprintable := func(r rune) bool { return !unicode.IsPrint(r) }
-	if jti != "" && len(jti) <= maxTokenIDBytes && !strings.ContainsFunc(jti, unprintable) && !holdsAny(jti, secrets) {
+	if jti != "" && len(jti) <= maxTokenIDBytes && !strings.ContainsFunc(jti, unprintable) && !upstream.HoldsAny(jti, secrets...) {
 		return jti
 	}
 	digest := sha256.Sum256([]byte(raw))
 	return "sha256:" + hex.EncodeToString(digest[:8])
-}
-
-func holdsAny(text string, secrets []Secret) bool {
-	return slices.ContainsFunc(secrets, func(s Secret) bool { return s != "" && strings.Contains(text, string(s)) })
 }
 
 func signatureAlgorithms() []jose.SignatureAlgorithm {

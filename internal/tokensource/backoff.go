@@ -7,7 +7,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // A failure is remembered for a time that doubles with each further one. A
@@ -51,9 +51,9 @@ func (b *backoff) record(err error) {
 
 func (b *backoff) length(err error) time.Duration {
 	first, longest := firstUnavailableBackoff, maxUnavailableBackoff
-	var failed *tokenservice.Error
+	var failed *upstream.Error
 	known := errors.As(err, &failed)
-	if known && failed.Outcome == tokenservice.Refused {
+	if known && failed.Outcome == upstream.Refused {
 		first, longest = firstRefusedBackoff, maxRefusedBackoff
 	}
 	length := min(first<<min(b.failures-1, 16), longest)

@@ -13,7 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // TestARememberedFailureCausesNoExchange tries at both edges of each back-off.
@@ -33,9 +33,9 @@ func TestARememberedFailureCausesNoExchange(t *testing.T) {
 		{"a key that is refused", errRefused, seconds(5, 10, 20, 40, 60, 60, 60)},
 		{"a refusal that is wrapped", fmt.Errorf("exchange: %w", errRefused), seconds(5, 10, 20, 40, 60, 60)},
 		{"an error of no known kind", errors.New("odd"), seconds(1, 2, 4, 8, 10, 10)},
-		{"a service that asks to be left alone", &tokenservice.Error{RetryAfter: 5 * time.Minute}, seconds(300, 300)},
-		{"a service that asks for less", &tokenservice.Error{RetryAfter: 3 * time.Second}, seconds(3, 3, 4, 8, 10)},
-		{"a refusal that asks to be left alone", &tokenservice.Error{Outcome: tokenservice.Refused, RetryAfter: time.Hour}, seconds(3600, 3600)},
+		{"a service that asks to be left alone", &upstream.Error{RetryAfter: 5 * time.Minute}, seconds(300, 300)},
+		{"a service that asks for less", &upstream.Error{RetryAfter: 3 * time.Second}, seconds(3, 3, 4, 8, 10)},
+		{"a refusal that asks to be left alone", &upstream.Error{Outcome: upstream.Refused, RetryAfter: time.Hour}, seconds(3600, 3600)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Source, svc *service) {
@@ -133,7 +133,7 @@ func TestFailuresOfExchangesUnderWayTogetherCountAsOne(t *testing.T) {
 func TestTheLongestOfConcurrentWishesToBeLeftAloneIsGranted(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		var callers sync.WaitGroup
-		for i, err := range []error{&tokenservice.Error{RetryAfter: 5 * time.Minute}, errDown} {
+		for i, err := range []error{&upstream.Error{RetryAfter: 5 * time.Minute}, errDown} {
 			svc.set(func(svc *service) { svc.latency, svc.err = time.Duration(i+1)*time.Second, err })
 			callers.Go(func() { _, _ = s.Buy(t.Context(), 0) })
 			synctest.Wait()
@@ -195,7 +195,7 @@ func TestWhileTheServiceIsDownTheOldTokenIsServedUntilShortlyBeforeItsEnd(t *tes
 		{"the service of hour-long tokens", time.Hour, 10 * time.Second, errDown, 98},
 		{"the service of short-lived tokens", 40 * time.Second, 4 * time.Second, errDown, 5},
 		{"the service that refuses the key", time.Hour, 10 * time.Second, errRefused, 25},
-		{"the service that asks to be left alone", time.Hour, 10 * time.Second, &tokenservice.Error{RetryAfter: time.Hour}, 1},
+		{"the service that asks to be left alone", time.Hour, 10 * time.Second, &upstream.Error{RetryAfter: time.Hour}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Source, svc *service) {
@@ -232,7 +232,7 @@ func TestWhileTheServiceIsDownTheOldTokenIsServedUntilShortlyBeforeItsEnd(t *tes
 func TestAStaleTokensReaderIsToldWhenTheServiceWillBeAskedAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		first := mustUnread(t, s)
-		svc.set(func(svc *service) { svc.err = &tokenservice.Error{RetryAfter: 90500 * time.Millisecond} })
+		svc.set(func(svc *service) { svc.err = &upstream.Error{RetryAfter: 90500 * time.Millisecond} })
 		time.Sleep(time.Until(first.DueAt))
 		a := mustRead(t, s)
 		if !a.RetryAt.Equal(time.Now().Add(90500 * time.Millisecond)) {
@@ -323,7 +323,7 @@ func TestTheBackgroundKeepsToTheBackOffOfAFailedPurchase(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		first := mustRead(t, s)
 		time.Sleep(time.Until(first.refreshAt) - time.Second)
-		svc.set(func(svc *service) { svc.err = &tokenservice.Error{RetryAfter: 10 * time.Second} })
+		svc.set(func(svc *service) { svc.err = &upstream.Error{RetryAfter: 10 * time.Second} })
 		if _, err := s.Buy(t.Context(), 0); err == nil {
 			t.Fatal("the purchase succeeded")
 		}

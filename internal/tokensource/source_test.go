@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // service is a token service in the bubble: it sells tokens of a certain life,
@@ -77,8 +78,8 @@ func (s *service) count() int {
 }
 
 var (
-	errDown    = &tokenservice.Error{Outcome: tokenservice.Unavailable, Reason: "is down"}
-	errRefused = &tokenservice.Error{Outcome: tokenservice.Refused, Reason: "refused the API key"}
+	errDown    = &upstream.Error{Outcome: upstream.Unavailable, Reason: "is down"}
+	errRefused = &upstream.Error{Outcome: upstream.Refused, Reason: "refused the API key"}
 )
 
 // bubble runs a test with a source of hour-long tokens and closes it, so that
@@ -409,7 +410,7 @@ func (h *history) play() {
 	for range 200 {
 		switch h.random.IntN(9) {
 		case 0:
-			err := []error{nil, nil, errDown, errRefused, &tokenservice.Error{RetryAfter: h.upTo(5 * time.Minute)}}[h.random.IntN(5)]
+			err := []error{nil, nil, errDown, errRefused, &upstream.Error{RetryAfter: h.upTo(5 * time.Minute)}}[h.random.IntN(5)]
 			h.svc.set(func(svc *service) { svc.err = err })
 		case 1:
 			latency := h.upTo([]time.Duration{0, time.Second, 10 * time.Second, 2 * exchangeTimeout}[h.random.IntN(4)])
@@ -563,7 +564,7 @@ func (h *history) judgeStale(a Answer, now time.Time) {
 
 func (h *history) judgeError(ctx context.Context, err error) {
 	var (
-		failed *tokenservice.Error
+		failed *upstream.Error
 		short  *TooShortError
 	)
 	switch {

@@ -6,15 +6,15 @@
 # It is sourced, not run.
 #
 # stack_start builds and starts both and leaves the shell in a working directory of its own, with `vault` and the plugin
-# on PATH, VAULT_ADDR and VAULT_TOKEN set for the new server, SIM the simulation's URL and KEY the API key it takes.
-# stack_mount then registers and mounts the plugin, and writes the first config. Whatever way the script ends, what it
-# started is stopped and the directory removed.
+# on PATH, VAULT_ADDR and VAULT_TOKEN set for the new server, SIM the simulation's URL, and KEY and CLIENT_SECRET the API
+# key and the client secret it takes. stack_mount then registers and mounts the plugin, and writes one config of each token
+# service. Whatever way the script ends, what it started is stopped and the directory removed.
 set -euo pipefail
 
 stack_dir=''
 stack_pids=()
 stack_vault_pid=''
-SIM='' KEY='' PLUGIN_VERSION=''
+SIM='' KEY='' CLIENT_SECRET='' PLUGIN_VERSION=''
 
 # stack_spawn starts a command in the background, with its output in a file, and leaves its process id in stack_pid.
 # Job control gives it a process group of its own: the Ctrl-C that ends a script then does not reach it before the
@@ -101,6 +101,9 @@ stack_vault() {
   stack_fail 'Vault did not start' vault.log
 }
 
+# json_text answers a member of a JSON file that has one member to a line.
+json_text() { sed -n 's/.*"'"$1"'"[[:space:]]*:[[:space:]]*"\([^"]*\)".*/\1/p' "$2"; }
+
 stack_start() {
   local root server name
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
@@ -131,12 +134,14 @@ stack_start() {
   export no_proxy=127.0.0.1,localhost NO_PROXY=127.0.0.1,localhost
   VAULT_TOKEN=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 
-  stack_spawn sim.log apic-sim -listen 127.0.0.1:0 -apikey-file apikey.json -ready-file sim.url -token-ttl 1h
+  stack_spawn sim.log apic-sim -listen 127.0.0.1:0 -apikey-file apikey.json -credentials-file credentials.json \
+    -ready-file sim.url -token-ttl 1h
   stack_until "$stack_pid" test -s sim.url || stack_fail 'the simulated API Connect did not start' sim.log
   SIM=$(cat sim.url)
-  KEY=$(sed -n 's/.*"apikey"[[:space:]]*:[[:space:]]*"\([^"]*\)".*/\1/p' apikey.json)
-  # Without the key the search for it in what is printed would find nothing, always.
-  [[ -n $KEY ]] || die 'the simulated apikey.json holds no key'
+  KEY=$(json_text apikey apikey.json)
+  CLIENT_SECRET=$(json_text client_secret credentials.json)
+  # Without a secret the search for it in what is printed would find nothing, always.
+  [[ -n $KEY && -n $CLIENT_SECRET ]] || die 'the simulated apikey.json or credentials.json holds no secret'
 
   stack_vault
 }
@@ -144,9 +149,10 @@ stack_start() {
 # step says what comes next and why.
 step() { printf '\n%s\n' "$*"; }
 
-# tell prints what a command answered, unless the key is in it, which nothing here may ever print.
+# tell prints what a command answered, unless a secret is in it, which nothing here may ever print.
 tell() {
   [[ $1 != *"$KEY"* ]] || die 'FAILED: the API key is in what that answered'
+  [[ $1 != *"$CLIENT_SECRET"* ]] || die 'FAILED: the client secret is in what that answered'
   [[ -z $1 ]] || printf '%s\n' "$1" | sed 's/^/    /'
 }
 
@@ -170,8 +176,8 @@ try_refused() {
   [[ $answer == *"$1"* ]] || die "FAILED: that should have been refused with $1"
 }
 
-# stack_mount puts the plugin into Vault and gives it its first key. The single quotes are the point: what is shown is
-# what is run, and the shell fills in the variables as it would for the reader.
+# stack_mount puts the plugin into Vault and gives it a key for each token service. The single quotes are the point: what
+# is shown is what is run, and the shell fills in the variables as it would for the reader.
 # shellcheck disable=SC2016
 stack_mount() {
   local digest='sha256sum'
@@ -187,4 +193,10 @@ stack_mount() {
 
   step 'The key goes in once: apikey.json is what the console downloads. Vault buys a token with it before it stores it.'
   try 'vault write apic/config/us-south api_key=@apikey.json token_url="$SIM/apikey" api_url="$SIM"'
+
+  step 'That was for API Connect on IBM Cloud. A Reserved Instance takes the tokens of IBM Cloud IAM.'
+  try 'vault write apic/config/reserved token_service=iam api_key=@apikey.json token_url="$SIM/identity/token" api_url="$SIM"'
+
+  step 'API Connect SaaS, or one of your own, wants client credentials too: credentials.json is what it offers for download.'
+  try 'vault write apic/config/saas token_service=platform api_key=@apikey.json credentials=@credentials.json token_url="$SIM/api/token"'
 }

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
@@ -39,8 +40,8 @@ func occurs(text, secret string) bool {
 	return false
 }
 
-// requireNowhere fails if the key or another secret is in a text. It prints
-// neither.
+// requireNowhere fails if the key, the client secret or a token is in a text. It
+// prints none of them.
 func (s *stack) requireNowhere(what, text string, more ...string) {
 	s.Helper()
 	if text == "" {
@@ -48,6 +49,9 @@ func (s *stack) requireNowhere(what, text string, more ...string) {
 	}
 	if occurs(text, s.key) {
 		s.Errorf("%s holds the API key", what)
+	}
+	if occurs(text, s.clientSecret) {
+		s.Errorf("%s holds the client secret", what)
 	}
 	for _, secret := range more {
 		if occurs(text, secret) {
@@ -64,21 +68,28 @@ func TestTheSearchFindsASecretInAnyForm(t *testing.T) {
 	}
 }
 
-// TestTheKeyIsNowhere drives everything that handles a key, rightly and wrongly,
-// and then searches all that a server leaves behind.
-func TestTheKeyIsNowhere(t *testing.T) {
+// TestNeitherTheKeyNorTheClientSecretIsAnywhere drives everything that handles
+// them, rightly and wrongly, and then searches all that a server leaves behind.
+func TestNeitherTheKeyNorTheClientSecretIsAnywhere(t *testing.T) {
 	t.Parallel()
 	s := newRaftStack(t)
 	s.auditTo("audit.log")
 	var said strings.Builder
 	s.writeConfig("us-south", nil)
 	tokens := []string{s.readToken("us-south").Data["token"].(string)}
+	for service := range tokenServices() {
+		s.check(s.writeService(service, nil))
+		tokens = append(tokens, s.readToken(service).Data["token"].(string))
+	}
 
 	s.provokeBadInput(&said)
-	s.provokeFaults(&said)
-	s.sim.ClearFault()
+	s.provokeBadCredentials(&said)
+	for service := range tokenServices() {
+		s.provokeFaults(&said, service)
+	}
+	s.provokeEchoesOfTheClientSecret(&said)
 	for _, path := range []string{
-		"apic/config/us-south", "apic/config/from-object", "apic/config?list=true",
+		"apic/config/us-south", "apic/config/from-object", "apic/config/iam", "apic/config/platform", "apic/config?list=true",
 		"sys/mounts", "sys/mounts/apic", "sys/plugins/catalog", "sys/internal/specs/openapi",
 	} {
 		path, query, _ := strings.Cut(path, "?")
@@ -96,9 +107,11 @@ func TestTheKeyIsNowhere(t *testing.T) {
 		s.check(err)
 		fmt.Fprintln(&said, help.Help, help.OpenAPI)
 	}
-	// What every JWT of the service begins with.
-	header, _, _ := strings.Cut(tokens[0], ".")
-	tokens = append(tokens, header)
+	// What every JWT of a service begins with.
+	for _, token := range tokens {
+		header, _, _ := strings.Cut(token, ".")
+		tokens = append(tokens, header)
+	}
 	s.requireNowhere("an answer or error", said.String(), tokens...)
 	log := s.fileContent("vault.log")
 	if !strings.Contains(log, "[TRACE]") || !strings.Contains(log, "config written") {
@@ -135,6 +148,34 @@ func (s *stack) provokeBadInput(said io.Writer) {
 	}
 }
 
+func (s *stack) provokeBadCredentials(said io.Writer) {
+	s.Helper()
+	inFile := map[string]any{"toolkit": map[string]any{"client_id": s.clientID, "client_secret": s.clientSecret}}
+	asObject := s.serviceData("platform", s.service.URL(), map[string]any{"credentials": inFile})
+	delete(asObject, "client_secret")
+	s.say(said, "config/platform", asObject, http.StatusNoContent)
+	for _, wrong := range []map[string]any{
+		{"client_secret": s.clientSecret + "\n"},
+		{"client_secret": s.clientSecret + "-wrong"},
+		{"client_secret": inFile},
+		{"client_secret": []any{s.clientSecret}},
+		{"client_id": s.clientSecret},
+		{"client_id": s.clientSecret + " "},
+		{"client_id": inFile},
+		{"credentials": s.clientSecret},
+		{"credentials": `{"client_secret":"` + s.clientSecret + `"}`},
+		{"credentials": `{"toolkit":{"client_secret":"` + s.clientSecret + `"}`},
+		{"credentials": map[string]any{"toolkit": map[string]any{"client_id": []any{s.clientSecret}}}},
+		{"token_service": "iam"},
+		{"api_key": s.clientSecret},
+		{"region": s.clientSecret},
+		{"token_url": "https://" + s.clientSecret + "@host.example/"},
+		{"max_retries": s.clientSecret},
+	} {
+		s.say(said, "config/platform", s.serviceData("platform", s.service.URL(), wrong), http.StatusBadRequest)
+	}
+}
+
 // say writes a config by plain HTTP, which can send what the client cannot, and
 // keeps the answer.
 func (s *stack) say(said io.Writer, path string, data map[string]any, want int) {
@@ -155,9 +196,10 @@ func (s *stack) say(said io.Writer, path string, data map[string]any, want int) 
 	}
 }
 
-func (s *stack) provokeFaults(said io.Writer) {
+func (s *stack) provokeFaults(said io.Writer, service string) {
 	s.Helper()
-	config := s.configData(map[string]any{"request_timeout": "1s"})
+	config := s.serviceData(service, s.service.URL(), map[string]any{"request_timeout": "1s"})
+	path := "config/" + service
 	for _, fault := range []apicsim.Fault{
 		{Kind: apicsim.KindStatus, Status: 400}, {Kind: apicsim.KindStatus, Status: 401}, {Kind: apicsim.KindStatus, Status: 403},
 		{Kind: apicsim.KindStatus, Status: 404}, {Kind: apicsim.KindStatus, Status: 500}, {Kind: apicsim.KindStatus, Status: 503},
@@ -166,26 +208,58 @@ func (s *stack) provokeFaults(said io.Writer) {
 		{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/"},
 		{Kind: apicsim.KindEndlessBody}, {Kind: apicsim.KindTrickle}, {Kind: apicsim.KindGzipBroken}, {Kind: apicsim.KindNotJSON},
 		{Kind: apicsim.KindEmptyBody}, {Kind: apicsim.KindNoJWT}, {Kind: apicsim.KindJWTNotString}, {Kind: apicsim.KindNotJWT},
-		{Kind: apicsim.KindInvalidUTF8}, {Kind: apicsim.KindNoExp}, {Kind: apicsim.KindExpired}, {Kind: apicsim.KindExpString},
-		{Kind: apicsim.KindExpFar}, {Kind: apicsim.KindHugeToken},
+		{Kind: apicsim.KindErrorBody}, {Kind: apicsim.KindInvalidUTF8}, {Kind: apicsim.KindNoExp}, {Kind: apicsim.KindExpired},
+		{Kind: apicsim.KindExpString}, {Kind: apicsim.KindExpFar}, {Kind: apicsim.KindHugeToken},
 	} {
 		s.sim.Inject(fault)
 		want := http.StatusBadGateway
 		if fault.Status >= 400 && fault.Status < 429 {
 			want = http.StatusBadRequest
 		}
-		s.say(said, "config/us-south", config, want)
+		s.say(said, path, config, want)
 	}
 	for _, kind := range []apicsim.FaultKind{
 		apicsim.KindGzip, apicsim.KindDuplicateJWT, apicsim.KindExpFloat, apicsim.KindNoJTI, apicsim.KindLargeToken, apicsim.KindJTIEcho,
 	} {
 		s.sim.Inject(apicsim.Fault{Kind: kind})
-		s.say(said, "config/us-south", config, http.StatusNoContent)
-		fmt.Fprintln(said, s.readToken("us-south").Data["token_id"])
+		s.say(said, path, config, http.StatusNoContent)
+		fmt.Fprintln(said, s.readToken(service).Data["token_id"])
 	}
 	s.check(s.service.Refuse())
-	s.say(said, "config/us-south", config, http.StatusBadGateway)
+	s.say(said, path, config, http.StatusBadGateway)
 	s.check(s.service.Accept())
+	s.sim.ClearFault()
+}
+
+// provokeEchoesOfTheClientSecret has the service send back what the faults above
+// do not: they echo the key.
+func (s *stack) provokeEchoesOfTheClientSecret(said io.Writer) {
+	s.Helper()
+	config := s.serviceData("platform", s.service.URL(), nil)
+	echo := fmt.Sprintf(`{"status":%[1]q,"message":[%[1]q],"errors":[%[1]q],"errorCode":%[1]q,"access_token":%[1]q}`, s.clientSecret)
+	for _, c := range []struct {
+		fault apicsim.Fault
+		want  int
+	}{
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 400, Body: echo}, http.StatusBadRequest},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 401, Body: echo}, http.StatusBadRequest},
+		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 500, Body: echo}, http.StatusBadGateway},
+		{apicsim.Fault{Kind: apicsim.KindNotJSON, Body: s.clientSecret}, http.StatusBadGateway},
+		{apicsim.Fault{Kind: apicsim.KindNotJWT, Body: echo}, http.StatusBadGateway},
+		{apicsim.Fault{Kind: apicsim.KindNoJWT, Body: fmt.Sprintf(`{"access_token":%q}`, s.unsignedToken())}, http.StatusNoContent},
+	} {
+		s.sim.Inject(c.fault)
+		s.say(said, "config/platform", config, c.want)
+	}
+	fmt.Fprintln(said, s.readToken("platform").Data["token_id"])
+	s.sim.ClearFault()
+}
+
+// unsignedToken has the client secret for its jti.
+func (s *stack) unsignedToken() string {
+	part := base64.RawURLEncoding.EncodeToString
+	claims := fmt.Sprintf(`{"jti":%q,"exp":%d}`, s.clientSecret, time.Now().Add(time.Hour).Unix())
+	return part([]byte(`{"alg":"RS256"}`)) + "." + part([]byte(claims)) + "." + part([]byte("signature"))
 }
 
 // rawStorage is what raft has on disk, after proof that a config is in there.

@@ -53,14 +53,20 @@ func (s *stack) expectCLI(text string, args ...string) string {
 	s.Helper()
 	output := s.mustCLI(args...)
 	if !strings.Contains(output, text) {
-		s.Errorf("vault %s does not print %q but\n%s", args[0], text, strings.ReplaceAll(output, s.key, "[the key]"))
+		s.Errorf("vault %s does not print %q but\n%s", args[0], text, s.masked(output))
 	}
 	return output
 }
 
 func (s *stack) callMe(token string) int {
 	s.Helper()
-	req, err := http.NewRequestWithContext(s.Context(), http.MethodGet, s.service.URL()+"/v1/me", nil)
+	return s.call("/v1/me", token)
+}
+
+// call is the API manager's status for a token.
+func (s *stack) call(path, token string) int {
+	s.Helper()
+	req, err := http.NewRequestWithContext(s.Context(), http.MethodGet, s.service.URL()+path, nil)
 	s.check(err)
 	req.Header.Set("Authorization", "Bearer "+token)
 	resp, err := http.DefaultClient.Do(req)
@@ -95,10 +101,11 @@ func TestHelpNamesEveryFieldAndTheOpenAPIDocumentEveryOperation(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.expectCLI("into short-lived JWTs", "path-help", "apic/")
-	for _, field := range []string{
-		"api_key", "token_service", "region", "token_url", "api_url", "ca_cert",
+	fields := []string{
+		"api_key", "token_service", "region", "token_url", "api_url", "client_id", "client_secret", "credentials", "ca_cert",
 		"request_timeout", "max_retries", "refresh_before", "cache", "lease", "verify",
-	} {
+	}
+	for _, field := range fields {
 		s.expectCLI("    "+field+" (", "path-help", "apic/config/us-south")
 	}
 	s.expectCLI("min_ttl", "path-help", "apic/token/us-south")
@@ -113,6 +120,25 @@ func TestHelpNamesEveryFieldAndTheOpenAPIDocumentEveryOperation(t *testing.T) {
 			t.Errorf("the OpenAPI document has no operation %s", id)
 		}
 	}
+	for _, field := range fields {
+		if _, ok := schemaOf(t, document.Data, "ApicWriteConfigRequest")[field]; !ok {
+			t.Errorf("the OpenAPI document's request to write a config has no %s", field)
+		}
+	}
+}
+
+// schemaOf returns the properties of one of an OpenAPI document's schemas.
+func schemaOf(t *testing.T, document map[string]any, name string) map[string]any {
+	t.Helper()
+	at := document
+	for _, member := range []string{"components", "schemas", name, "properties"} {
+		below, ok := at[member].(map[string]any)
+		if !ok {
+			t.Fatalf("the OpenAPI document has no %s on the way to %s", member, name)
+		}
+		at = below
+	}
+	return at
 }
 
 func TestTheMountRunsTheVersionThatWasRegistered(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 const pluginName = "vault-plugin-secrets-apic"
 
 // The binaries under test, set by TestMain before any test runs.
-var vaultBinary, pluginBinary, barePluginBinary string
+var vaultBinary, pluginBinary, barePluginBinary, steppedPluginBinary string
 
 func TestMain(m *testing.M) {
 	code, err := run(m)
@@ -37,11 +37,14 @@ func run(m *testing.M) (int, error) {
 	if vaultBinary, err = findVault(); err != nil {
 		return 1, err
 	}
-	pluginBinary, barePluginBinary = filepath.Join(dir, pluginName), filepath.Join(dir, "bare")
+	pluginBinary, barePluginBinary, steppedPluginBinary = filepath.Join(dir, pluginName), filepath.Join(dir, "bare"), filepath.Join(dir, "stepped")
 	if err := build(pluginBinary, "../../cmd/"+pluginName, "-ldflags", "-X main.version="+pluginVersion); err != nil {
 		return 1, err
 	}
 	if err := build(barePluginBinary, "../bench/floor"); err != nil {
+		return 1, err
+	}
+	if err := build(steppedPluginBinary, "./steppedplugin"); err != nil {
 		return 1, err
 	}
 	version, err := exec.Command(vaultBinary, "version").Output()

@@ -4,10 +4,8 @@
 package acceptance
 
 import (
-	"encoding/json"
 	"net/http"
 	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
@@ -31,23 +29,6 @@ func TestTheCLIShowsWhetherAKeyWorksAndWhichBuildRuns(t *testing.T) {
 	sdk := s.mustCLI("read", "-field=sdk_version", "apic/info")
 	if !regexp.MustCompile(`^v\d+\.\d+\.\d+`).MatchString(sdk) {
 		t.Errorf("sdk_version is %q", sdk)
-	}
-}
-
-func TestTheOpenAPIDocumentHasTheOperatorsPaths(t *testing.T) {
-	t.Parallel()
-	s := newStack(t)
-	document, err := s.client.Logical().Read("sys/internal/specs/openapi")
-	s.check(err)
-	encoded, err := json.Marshal(document.Data["paths"])
-	s.check(err)
-	for _, id := range []string{"apic-read-status", "apic-read-info", "apic-read-metrics"} {
-		if !strings.Contains(string(encoded), `"operationId":"`+id+`"`) {
-			t.Errorf("the OpenAPI document has no operation %s", id)
-		}
-	}
-	for _, path := range []string{"apic/status/us-south", "apic/info", "apic/metrics"} {
-		s.expectCLI("## DESCRIPTION", "path-help", path)
 	}
 }
 

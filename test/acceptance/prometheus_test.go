@@ -78,24 +78,28 @@ func TestPromtoolFindsNothingWrongWithAMountsMetrics(t *testing.T) {
 func TestTheMountsOperatorTurnsTheMetricsOfSingleConfigsOffAndOn(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	s.writeConfig("us-south", nil)
-	named := func() bool {
+	requireNamed := func(wanted bool, when string) {
+		t.Helper()
 		_, _, body := s.get("apic/metrics", s.client.Token())
 		if !strings.Contains(body, "vault_apic_configs 1\n") {
-			t.Fatalf("the configs are not counted in\n%s", body)
+			t.Fatalf("%s the configs are not counted in\n%s", when, body)
 		}
-		return strings.Contains(body, "us-south")
-	}
-	if !named() {
-		t.Error("at first the config is not named")
-	}
-	for _, wanted := range []bool{false, true} {
-		s.mustCLI("secrets", "tune", fmt.Sprintf("-options=per_config_metrics=%v", wanted), "apic/")
-		s.mustCLI("write", "sys/plugins/reload/backend", "mounts=apic/")
-		if named() != wanted {
-			t.Errorf("with per_config_metrics=%v it is %v that the config is named", wanted, !wanted)
+		if named := strings.Contains(body, "us-south"); named != wanted {
+			t.Errorf("%s it is %v that the config is named", when, named)
 		}
 	}
+	s.writeConfig("us-south", nil)
+	requireNamed(true, "at first")
+	s.runDocumented("metrics.md", "### On a live mount")
+	requireNamed(false, "turned off on a live mount")
+	s.mustCLI("secrets", "tune", "-options=per_config_metrics=true", "apic/")
+	s.mustCLI("write", "sys/plugins/reload/backend", "mounts=apic/")
+	requireNamed(true, "turned on again")
+
+	s.mustCLI("secrets", "disable", "apic/")
+	s.runDocumented("metrics.md", "### When the mount is made")
+	s.writeConfig("us-south", nil)
+	requireNamed(false, "turned off when the mount is made")
 }
 
 // prometheus is a server that scrapes the stack's Vault.
@@ -109,10 +113,8 @@ type prometheus struct {
 func (s *stack) startPrometheus() *prometheus {
 	s.Helper()
 	server := requireProgram(s.T, "prometheus")
-	page, err := os.ReadFile("../../docs/metrics.md")
-	s.check(err)
-	s.runDocumented(string(page), "vault policy write apic-metrics ", "vault token create -policy=apic-metrics ")
-	_, rest, _ := strings.Cut(string(page), "```yaml\n")
+	s.runDocumented("metrics.md", "## Have them scraped")
+	_, rest, _ := strings.Cut(document(s.T, "metrics.md"), "```yaml\n")
 	scrape, _, found := strings.Cut(rest, "```")
 	if !found {
 		s.Fatal("docs/metrics.md has no scrape configuration")
@@ -135,27 +137,6 @@ rule_files: [%q]
 	log, _ := os.ReadFile(s.path("prometheus.log"))
 	s.Fatalf("prometheus did not start\n%s", log)
 	return nil
-}
-
-// runDocumented runs the page's commands that begin so, as they stand there.
-func (s *stack) runDocumented(page string, beginnings ...string) {
-	s.Helper()
-	s.check(os.MkdirAll(s.path("bin"), 0o700))
-	s.check(os.Symlink(vaultBinary, s.path("bin/vault")))
-	for _, beginning := range beginnings {
-		_, rest, found := strings.Cut(page, "    "+beginning)
-		if !found {
-			s.Fatalf("no command begins with %q", beginning)
-		}
-		line, _, _ := strings.Cut(rest, "\n")
-		command := exec.Command("bash", "-c", beginning+line)
-		command.Dir = s.dir
-		command.Env = append(s.environment(), "VAULT_ADDR="+s.client.Address(), "VAULT_TOKEN="+s.client.Token(),
-			"PATH="+s.path("bin")+":"+os.Getenv("PATH"))
-		if said, err := command.CombinedOutput(); err != nil {
-			s.Fatalf("%s%s: %v\n%s", beginning, line, err, said)
-		}
-	}
 }
 
 func (s *stack) tryPrometheus(server string, port int) *prometheus {

@@ -35,12 +35,17 @@ type stack struct {
 	dir     string
 	storage string
 	// plugin is the binary that is mounted.
-	plugin  string
-	client  *api.Client
-	vault   *exec.Cmd
-	sim     *apicsim.Sim
-	service *apicsim.Server
-	key     string
+	plugin string
+	// pluginEnv is what it gets in its environment.
+	pluginEnv []string
+	client    *api.Client
+	vault     *exec.Cmd
+	sim       *apicsim.Sim
+	service   *apicsim.Server
+	key       string
+	// clientID and clientSecret are what the platform service wants beside the key.
+	clientID     string
+	clientSecret string
 }
 
 // newStack starts a server that keeps its storage in memory.
@@ -60,18 +65,29 @@ const inMemory = `storage "inmem" {}`
 // newRaftStack starts a server whose storage lies in the directory raft.
 func newRaftStack(t *testing.T) *stack {
 	t.Helper()
-	return newStackOn(t, `
+	return newStackOn(t, onRaft, pluginBinary)
+}
+
+const onRaft = `
 storage "raft" {
   path                   = "raft"
   node_id                = "one"
   performance_multiplier = 1
-}`, pluginBinary)
-}
+}`
 
 func newStackOn(t *testing.T, storage, plugin string) *stack {
 	t.Helper()
-	key := "canary-" + rand.Text()
-	sim, err := apicsim.New(apicsim.Options{Keys: []string{key}})
+	s := newUnmountedStack(t, storage, plugin)
+	s.mount()
+	return s
+}
+
+// newUnmountedStack starts a server that has the plugin in its directory and does
+// not know it yet.
+func newUnmountedStack(t *testing.T, storage, plugin string) *stack {
+	t.Helper()
+	key, clientID, clientSecret := "canary-"+rand.Text(), "client-"+rand.Text(), "canary-"+rand.Text()
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{key}, ClientID: clientID, ClientSecret: clientSecret})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,9 +101,11 @@ func newStackOn(t *testing.T, storage, plugin string) *stack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stack{T: t, dir: dir, storage: storage, plugin: plugin, sim: sim, service: service, key: key}
+	s := &stack{
+		T: t, dir: dir, storage: storage, plugin: plugin, sim: sim, service: service,
+		key: key, clientID: clientID, clientSecret: clientSecret,
+	}
 	s.startVault()
-	s.mount()
 	return s
 }
 
@@ -206,12 +224,12 @@ func (s *stack) mount() {
 	s.check(err)
 	digest := sha256.Sum256(binary)
 	version := pluginVersion
-	if s.plugin == barePluginBinary {
+	if s.plugin != pluginBinary {
 		version = "" // It reports one of its own.
 	}
 	s.check(s.client.Sys().RegisterPlugin(&api.RegisterPluginInput{
 		Name: pluginName, Type: api.PluginTypeSecrets, Command: pluginName,
-		Version: version, SHA256: hex.EncodeToString(digest[:]),
+		Version: version, SHA256: hex.EncodeToString(digest[:]), Env: s.pluginEnv,
 	}))
 	s.check(s.client.Sys().Mount("apic", &api.MountInput{Type: pluginName}))
 }
@@ -304,7 +322,12 @@ func (s *stack) mustCLI(args ...string) string {
 	s.Helper()
 	output, err := s.cli(args...)
 	if err != nil {
-		s.Fatalf("vault %s: %v\n%s", args[0], err, strings.ReplaceAll(output, s.key, "[the key]"))
+		s.Fatalf("vault %s: %v\n%s", args[0], err, s.masked(output))
 	}
 	return output
+}
+
+// masked is a text that may be printed.
+func (s *stack) masked(text string) string {
+	return strings.NewReplacer(s.key, "[the key]", s.clientSecret, "[the client secret]").Replace(text)
 }

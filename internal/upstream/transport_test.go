@@ -1,7 +1,7 @@
 // Copyright (c) The vault-plugin-secrets-apic authors
 // SPDX-License-Identifier: MPL-2.0
 
-package tokenservice
+package upstream
 
 import (
 	"crypto/tls"

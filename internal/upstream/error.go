@@ -1,7 +1,7 @@
 // Copyright (c) The vault-plugin-secrets-apic authors
 // SPDX-License-Identifier: MPL-2.0
 
-package tokenservice
+package upstream
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Outcome says whose move it is after a failed exchange.
+// Outcome says whose move it is after a failed call.
 type Outcome int
 
 const (
@@ -21,12 +21,13 @@ const (
 	Refused
 )
 
-// Error is a failed exchange. It is built from facts that hold no secret: a
+// Error is a failed call. It is built from facts that hold no secret: a
 // request's URL or body and the service's body are never among them.
 type Error struct {
 	Outcome Outcome
-	Service Kind
-	// Host is the token URL's host, with its port if it names one.
+	// Service names the service, such as "login token service".
+	Service string
+	// Host is the URL's host, with its port if it names one.
 	Host string
 	// Reason says what failed, in the project's own words.
 	Reason string
@@ -34,6 +35,12 @@ type Error struct {
 	Advice string
 	// Status is the last answer's HTTP status, 0 if there was none.
 	Status int
+	// Code is the service's own code for a refusal, empty if it gave none that is
+	// fit to print.
+	Code string
+	// OutcomeUnknown says that a request may have had its effect, though no answer
+	// says so: it was sent and there was no answer, a 5xx, or one of no use.
+	OutcomeUnknown bool
 	// Attempts is how many requests were sent.
 	Attempts int
 	// Elapsed is the time they took together.
@@ -46,7 +53,7 @@ type Error struct {
 // what to do.
 func (e *Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "the %s token service at %s %s", e.Service, e.Host, e.Reason)
+	fmt.Fprintf(&b, "the %s at %s %s", e.Service, e.Host, e.Reason)
 	if e.Outcome == Unavailable {
 		fmt.Fprintf(&b, " (%s, %s)", plural(e.Attempts, "attempt"), e.Elapsed.Round(time.Millisecond))
 	}

@@ -1,14 +1,16 @@
 // Copyright (c) The vault-plugin-secrets-apic authors
 // SPDX-License-Identifier: MPL-2.0
 
-package tokenservice
+package upstream
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"net"
 	"net/http"
 	"sync"
 
@@ -23,6 +25,10 @@ const maxIdleConnections = 32
 // configs which trust the same authorities share connections. A transport lives
 // as long as somebody holds it. The zero value is ready to use.
 type Transports struct {
+	// DialContext connects in the place of a net.Dialer, if it is set before the
+	// first Acquire.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+
 	mu   sync.Mutex
 	byCA map[[sha256.Size]byte]*sharedTransport
 }
@@ -44,6 +50,9 @@ func (t *Transports) Acquire(caPEM string) (http.RoundTripper, func(), error) {
 		transport, err := newTransport(caPEM)
 		if err != nil {
 			return nil, nil, err
+		}
+		if t.DialContext != nil {
+			transport.DialContext = t.DialContext
 		}
 		if t.byCA == nil {
 			t.byCA = make(map[[sha256.Size]byte]*sharedTransport)

@@ -1,0 +1,11 @@
+# Copyright (c) The vault-plugin-secrets-apic authors
+# SPDX-License-Identifier: MPL-2.0
+
+# Who may bring a key, rotate it and set its schedule, and can read none of it back.
+path "apic/config/us-south" {
+  capabilities = ["create", "update", "patch", "read"]
+}
+
+path "apic/config/us-south/rotate" {
+  capabilities = ["update"]
+}

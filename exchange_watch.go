@@ -1,0 +1,50 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+)
+
+// exchangeWatch tells when a config's exchanges begin to fail and when they work
+// again, and nothing in between.
+type exchangeWatch struct {
+	*backend
+	name string
+	// active is set once the config is the stored one. What fails before that is
+	// the answer to the write that brought it.
+	active  atomic.Bool
+	failing atomic.Bool
+}
+
+func (w *exchangeWatch) over(exchange tokensource.ExchangeFunc) tokensource.ExchangeFunc {
+	return func(ctx context.Context) (*tokenservice.Token, error) {
+		token, err := exchange(ctx)
+		if w.active.Load() {
+			w.note(ctx, err)
+		}
+		return token, err
+	}
+}
+
+func (w *exchangeWatch) note(ctx context.Context, err error) {
+	if err == nil {
+		if w.failing.CompareAndSwap(true, false) {
+			w.Logger().Info("exchanges work again", "config", w.name)
+		}
+		return
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return // Somebody gave up, which says nothing about the service.
+	}
+	if w.failing.CompareAndSwap(false, true) {
+		w.Logger().Warn("exchanges fail; the token in hand is served until shortly before its end", "config", w.name, "reason", err)
+		w.sendEvent(ctx, eventExchangeFails, w.name)
+	}
+}

@@ -1,0 +1,68 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apicsim
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestIAMInsistsOnItsProtocol(t *testing.T) {
+	s := newTokenSim(t)
+	for name, c := range map[string]struct {
+		status int
+		change func(*http.Request)
+	}{
+		"no Accept":            {415, func(r *http.Request) { r.Header.Del("Accept") }},
+		"another content type": {415, func(r *http.Request) { r.Header.Set("Content-Type", "application/json") }},
+		"no key": {400, func(r *http.Request) {
+			r.Body = io.NopCloser(strings.NewReader("grant_type=urn:ibm:params:oauth:grant-type:apikey"))
+		}},
+		"another grant type": {400, func(r *http.Request) {
+			r.Body = io.NopCloser(strings.NewReader("grant_type=password&apikey=" + testKey))
+		}},
+		"a key in the URL": {400, func(r *http.Request) { r.URL.RawQuery = "apikey=" + testKey }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := buyOf(s, "iam", testKey, c.change).Code; got != c.status {
+				t.Fatalf("status is %d, want %d", got, c.status)
+			}
+		})
+	}
+}
+
+func TestIAMNamesItsRefusalsByCodeAndRequest(t *testing.T) {
+	for code, prepare := range map[string]func(*Sim){
+		"BXNIM0415E": func(s *Sim) { s.RevokeKey(testKey) },
+		"BXNIM0462E": func(s *Sim) { s.DisableKey(testKey) },
+	} {
+		s := newTokenSim(t)
+		prepare(s)
+		w := buyOf(s, "iam", testKey, nil)
+		body := decodeBody(t, w)
+		details, _ := body["context"].(map[string]any)
+		if w.Code != http.StatusBadRequest || body["errorCode"] != code || details["requestId"] == "" {
+			t.Errorf("status %d, body %v", w.Code, body)
+		}
+	}
+}
+
+func TestIAMsTokensSayWhoseTheyAreAndNoOthersDo(t *testing.T) {
+	s := newTokenSim(t)
+	s.AddLimitedKey("other-key", KeyOptions{IAMID: "iam-ServiceId-1", AccountID: "account-1"})
+	token, _ := decodeBody(t, buyOf(s, "iam", "other-key", nil))["access_token"].(string)
+	claims := claimsOf(t, token)
+	account, _ := claims["account"].(map[string]any)
+	if claims["iam_id"] != "iam-ServiceId-1" || account["bss"] != "account-1" {
+		t.Errorf("claims are %v", claims)
+	}
+	for service, field := range map[string]string{"login": "jwt", "platform": "access_token"} {
+		token, _ := decodeBody(t, buyOf(s, service, "other-key", nil))[field].(string)
+		if claims := claimsOf(t, token); claims["iam_id"] != nil {
+			t.Errorf("%s: claims are %v", service, claims)
+		}
+	}
+}

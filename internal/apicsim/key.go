@@ -1,0 +1,230 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apicsim
+
+import (
+	"cmp"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"maps"
+	"slices"
+	"time"
+)
+
+// The identity and account of a key that is added without one.
+const (
+	defaultIAMID     = "IBMid-5500000000"
+	defaultAccountID = "00000000000000000000000000000001"
+)
+
+// KeyOptions are the limits of a key, and what IAM knows of it.
+type KeyOptions struct {
+	// SingleUse makes the first exchange the last one.
+	SingleUse bool
+	// Life is how long the key is accepted; 0 is forever.
+	Life time.Duration
+	// Name and Description are for people; names need not be unique.
+	Name, Description string
+	// IAMID and AccountID are whose key it is. Without them it belongs to the one
+	// identity that all such keys share.
+	IAMID, AccountID string
+	// Locked keys can't be deleted.
+	Locked bool
+}
+
+// keyState is what the services know of a key.
+type keyState struct {
+	KeyOptions
+	id string
+	// serial orders keys by when they were added.
+	serial       int
+	addedAt      time.Time
+	deletedAt    time.Time
+	entityTag    string
+	createdByAPI bool
+	used         bool
+	disabled     bool
+}
+
+// KeyInfo is what a test may know of a key. It holds no secret.
+type KeyInfo struct {
+	// ID is IAM's id, which stands in DELETE /v1/apikeys/{id}.
+	ID string `json:"id"`
+	// KeyID is Sim.KeyID of the key's value, as in IssuedToken.
+	KeyID     string `json:"key_id"`
+	Name      string `json:"name"`
+	IAMID     string `json:"iam_id"`
+	AccountID string `json:"account_id"`
+	Locked    bool   `json:"locked"`
+	Disabled  bool   `json:"disabled"`
+	// CreatedByAPI tells the keys that the key API created from those that were added.
+	CreatedByAPI bool      `json:"created_by_api"`
+	CreatedAt    time.Time `json:"created_at"`
+	// DeletedAt is zero as long as the key exists.
+	DeletedAt time.Time `json:"deleted_at,omitzero"`
+}
+
+// Exists says whether the key is not deleted.
+func (k KeyInfo) Exists() bool { return k.DeletedAt.IsZero() }
+
+// AddKey makes a key acceptable, without limits.
+func (s *Sim) AddKey(key string) { s.AddLimitedKey(key, KeyOptions{}) }
+
+// AddLimitedKey makes a key acceptable within limits. A key that there was before
+// is forgotten.
+func (s *Sim) AddLimitedKey(key string, limits KeyOptions) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.addKey(key, limits)
+}
+
+// addKey wants the lock held.
+func (s *Sim) addKey(key string, limits KeyOptions) *keyState {
+	limits.Name = cmp.Or(limits.Name, "simulated")
+	limits.IAMID = cmp.Or(limits.IAMID, defaultIAMID)
+	limits.AccountID = cmp.Or(limits.AccountID, defaultAccountID)
+	s.keySerial++
+	state := &keyState{KeyOptions: limits, id: "ApiKey-" + newID(), serial: s.keySerial, addedAt: time.Now()}
+	state.retag()
+	s.keys[key] = state
+	return state
+}
+
+// retag marks a change of a key's details.
+func (k *keyState) retag() { k.entityTag = "1-" + newID() }
+
+// RevokeKey makes a key unknown, as if somebody else had deleted it. Tokens that it
+// bought live on, as IBM's do.
+func (s *Sim) RevokeKey(key string) {
+	s.changeKey(key, func(k *keyState) { k.delete() })
+}
+
+// RevokeKeyID is RevokeKey for a key whose value nobody knows, by its id at IAM.
+func (s *Sim) RevokeKeyID(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, state := range s.keys {
+		if state.id == id {
+			state.delete()
+		}
+	}
+}
+
+func (k *keyState) delete() {
+	if k.exists() {
+		k.deletedAt = time.Now()
+	}
+}
+
+// DisableKey makes a key known and unacceptable.
+func (s *Sim) DisableKey(key string) { s.changeKey(key, func(k *keyState) { k.disabled = true }) }
+
+// LockKey keeps a key from being deleted through the key API.
+func (s *Sim) LockKey(key string) { s.changeKey(key, func(k *keyState) { k.Locked = true }) }
+
+// UnlockKey undoes LockKey.
+func (s *Sim) UnlockKey(key string) { s.changeKey(key, func(k *keyState) { k.Locked = false }) }
+
+func (s *Sim) changeKey(key string, change func(*keyState)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state := s.keys[key]; state != nil {
+		change(state)
+		state.retag()
+	}
+}
+
+// SetKeyDelay has the token endpoints refuse a key as unknown for d after the key
+// API created it, which is what IAM's eventual consistency looks like. It counts
+// for keys already created too.
+func (s *Sim) SetKeyDelay(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keyDelay = d
+}
+
+// SetListDelay has the key API's lists and details leave out a key for d after it
+// created it.
+func (s *Sim) SetListDelay(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listDelay = d
+}
+
+// Keys returns all keys that there are and were, oldest first. Several that were
+// added with one value, one after the other, are the last of them.
+func (s *Sim) Keys() []KeyInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	infos := make(map[int]KeyInfo, len(s.keys))
+	for value, k := range s.keys {
+		infos[k.serial] = KeyInfo{
+			ID: k.id, KeyID: s.KeyID(value), Name: k.Name, IAMID: k.IAMID, AccountID: k.AccountID,
+			Locked: k.Locked, Disabled: k.disabled, CreatedByAPI: k.createdByAPI,
+			CreatedAt: k.addedAt, DeletedAt: k.deletedAt,
+		}
+	}
+	var ordered []KeyInfo
+	for _, serial := range slices.Sorted(maps.Keys(infos)) {
+		ordered = append(ordered, infos[serial])
+	}
+	return ordered
+}
+
+// KeyID names a key without giving it away: it is a prefix of its SHA-256.
+func (*Sim) KeyID(key string) string {
+	digest := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(digest[:8])
+}
+
+// NewKeyValue makes a random key of the length and alphabet of IBM Cloud's.
+func NewKeyValue() string {
+	value := make([]byte, 33)
+	_, _ = rand.Read(value) // It never fails; see crypto/rand.Read.
+	return base64.RawURLEncoding.EncodeToString(value)
+}
+
+// keyVerdict is what becomes of a key that somebody wants to exchange.
+type keyVerdict int
+
+const (
+	keyAccepted keyVerdict = iota
+	keyUnknown
+	keyDisabled
+)
+
+// useKey judges a key, and uses it up if it is a single-use one.
+func (s *Sim) useKey(key string) keyVerdict {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.keys[key]
+	switch {
+	case k == nil, !k.exists(), k.spent(), k.younger(s.keyDelay):
+		return keyUnknown
+	case k.disabled:
+		return keyDisabled
+	}
+	k.used = true
+	return keyAccepted
+}
+
+func (k *keyState) exists() bool { return k.deletedAt.IsZero() }
+
+func (k *keyState) spent() bool {
+	return k.SingleUse && k.used || k.Life > 0 && time.Since(k.addedAt) >= k.Life
+}
+
+// younger says whether the key API created the key less than d ago.
+func (k *keyState) younger(d time.Duration) bool {
+	return k.createdByAPI && time.Since(k.addedAt) < d
+}
+
+// isKey says whether text is a key, accepted or not.
+func (s *Sim) isKey(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keys[text] != nil
+}

@@ -1,0 +1,108 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package iam
+
+import (
+	"encoding/json"
+	"net/http"
+	"regexp"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
+)
+
+// action is what a call wants, as it reads in a refusal.
+type action string
+
+const (
+	readKey   action = "read the details of its API key"
+	createKey action = "create an API key"
+	listKeys  action = "list its API keys"
+	deleteKey action = "delete the API key"
+)
+
+// limitReached is the code for an identity that has as many keys as it may. It
+// came with HTTP 422 (terraform-provider-ibm's issue 3626); IBM's "IAM limits"
+// give 20 keys for each user and service ID.
+const limitReached = "BXNIM0151E"
+
+// refusalOf explains a 4xx that answers an action. The secrets are those that the
+// request held.
+func refusalOf(wanted action, secrets ...upstream.Secret) func(*upstream.Answer) upstream.Refusal {
+	return func(a *upstream.Answer) upstream.Refusal {
+		code, trace := parseError(a.Body, secrets...)
+		because := explain(wanted, a.Status, code)
+		because.Code = code
+		if trace != "" {
+			because.Advice += "; IBM's support finds the request as " + trace
+		}
+		return because
+	}
+}
+
+func explain(wanted action, status int, code string) upstream.Refusal {
+	switch {
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return upstream.Refusal{
+			Reason: "does not let the key's identity " + string(wanted),
+			// See "Restricting users from creating API keys" and "Managing service ID API
+			// keys" in IBM Cloud's documentation.
+			Advice: "give a user the role User API key creator on the IAM Identity Service, and a service ID the role Operator there",
+		}
+	case wanted == createKey && (code == limitReached || isConflict(status)):
+		return upstream.Refusal{
+			Reason: "refused to create an API key",
+			Advice: "an identity has 20 API keys at most: delete those that nobody uses",
+		}
+	case wanted == deleteKey && isConflict(status):
+		return upstream.Refusal{
+			Reason: "refused to delete the API key",
+			Advice: "a locked key can't be deleted: unlock it in IBM Cloud under Manage, Access (IAM), API keys",
+		}
+	case wanted == readKey && (status == http.StatusNotFound || status == http.StatusBadRequest):
+		return upstream.Refusal{
+			Reason: "does not know the API key",
+			Advice: "it was deleted or belongs elsewhere; create one in IBM Cloud and write the config again with api_key",
+		}
+	case status == http.StatusNotFound:
+		return upstream.Refusal{Reason: "has no such address or identity", Advice: "check " + urlField}
+	default:
+		return upstream.Refusal{Reason: "refused to " + string(wanted), Advice: "check " + urlField}
+	}
+}
+
+// isConflict says whether a status is about the state that the keys are in. IBM's
+// reference gives 409 for conflicts, its services 400 and 422 as well.
+func isConflict(status int) bool {
+	return status == http.StatusBadRequest || status == http.StatusConflict || status == http.StatusUnprocessableEntity
+}
+
+// errorCode has the forms of message_code, such as BXNIM0102E, and code, such as
+// not_found. Neither can be a key, whose characters are more mixed.
+var errorCode = regexp.MustCompile(`^([A-Z]{2,8}[0-9]{3,5}[A-Z]?|[a-z]+(_[a-z]+){0,5})$`)
+
+const maxErrorCodeBytes = 64
+
+// parseError takes a code and the id of the request from an error's body, each
+// only if it looks like one and holds no secret. See ExceptionResponse in
+// iamidentityv1; its messages are not ours to repeat.
+func parseError(body []byte, secrets ...upstream.Secret) (code, trace string) {
+	var parsed struct {
+		Trace  string `json:"trace"`
+		Errors []struct {
+			Code        string `json:"code"`
+			MessageCode string `json:"message_code"`
+		} `json:"errors"`
+	}
+	// A body of another shape leaves the fields empty, which is what it tells.
+	_ = json.Unmarshal(body, &parsed)
+	trace = upstream.Handle(parsed.Trace, secrets...)
+	for _, e := range parsed.Errors {
+		for _, candidate := range []string{e.MessageCode, e.Code} {
+			if len(candidate) <= maxErrorCodeBytes && errorCode.MatchString(candidate) && !upstream.HoldsAny(candidate, secrets...) {
+				return candidate, trace
+			}
+		}
+	}
+	return "", trace
+}

@@ -1,0 +1,306 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package tokenservice_test
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
+)
+
+// hostility is one thing that a service may do wrong, and what comes of it.
+type hostility struct {
+	// what completes "a service that ...".
+	what  string
+	fault apicsim.Fault
+	// arrange, if set, takes the place of the fault. The exchange is its own.
+	arrange func(*testing.T, *exchange)
+	outcome upstream.Outcome
+	// reason is in the error, and empty where a right token is sold all the same.
+	reason string
+	// only names the services that it is for, if not all.
+	only []tokenservice.Kind
+}
+
+func status(code int) apicsim.Fault {
+	return apicsim.Fault{Kind: apicsim.KindStatus, Status: code}
+}
+
+func statusWith(code int, body string) apicsim.Fault {
+	return apicsim.Fault{Kind: apicsim.KindStatus, Status: code, Body: body}
+}
+
+// answering is a 200 with this body, in which FIELD stands for the name of the
+// token's property and TOKEN for a right token.
+func answering(body string) apicsim.Fault {
+	return apicsim.Fault{Kind: apicsim.KindNoJWT, Body: body}
+}
+
+// selling is a 200 with a token of these claims, as JSON. Nobody signed it, which
+// the engine does not check.
+func selling(claims string) apicsim.Fault {
+	part := base64.RawURLEncoding.EncodeToString
+	return answering(fmt.Sprintf(`{"FIELD":"%s.%s.%s"}`, part([]byte(`{"alg":"RS256"}`)), part([]byte(claims)), part([]byte("signature"))))
+}
+
+// stating is a 200 with a token that does not say when it ends, and this JSON for
+// expires_in.
+func stating(expiresIn string) apicsim.Fault {
+	return apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: expiresIn}
+}
+
+func kind(k apicsim.FaultKind) apicsim.Fault { return apicsim.Fault{Kind: k} }
+
+// hostilities is the list of what a service may do wrong.
+func hostilities() []hostility {
+	return slices.Concat(refusals(), failures(), brokenConnections(), brokenAnswers(), brokenTokens(), brokenGrants())
+}
+
+func refusals() []hostility {
+	const refused = upstream.Refused
+	const html = "<html><title>400 Bad Request</title></html>"
+	const unknownCodes = `{"errorCode":"BXNIM9999E","errorMessage":"no","status":499,"message":["no"],"errors":["no"]}`
+	return []hostility{
+		{what: "does not know the key", arrange: func(_ *testing.T, x *exchange) { x.sim.RevokeKey(testKey) }, outcome: refused, reason: "the API key"},
+		{what: "has the key disabled", arrange: func(_ *testing.T, x *exchange) { x.sim.DisableKey(testKey) }, outcome: refused, reason: "the API key"},
+		{what: "has used the key up", arrange: useKeyUp, outcome: refused, reason: "worked before", only: []tokenservice.Kind{tokenservice.Platform}},
+		{what: "answers HTTP 400 and echoes the key", fault: status(400), outcome: refused, reason: "(HTTP 400)"},
+		{what: "answers HTTP 400 with a gateway's HTML", fault: statusWith(400, html), outcome: refused, reason: "(HTTP 400)"},
+		{what: "answers HTTP 400 with a blank body", fault: statusWith(400, " "), outcome: refused, reason: "(HTTP 400)"},
+		{what: "answers HTTP 400 with codes that nobody knows", fault: statusWith(400, unknownCodes), outcome: refused, reason: "(HTTP 400"},
+		{what: "answers HTTP 401 and echoes the key", fault: status(401), outcome: refused, reason: "(HTTP 401)"},
+		{what: "answers HTTP 403 and echoes the key", fault: status(403), outcome: refused, reason: "(HTTP 403)"},
+		{what: "answers HTTP 404 and echoes the key", fault: status(404), outcome: refused, reason: "has no such address (HTTP 404)"},
+		{what: "answers HTTP 415 and echoes the key", fault: status(415), outcome: refused, reason: "refused the request (HTTP 415)"},
+	}
+}
+
+func useKeyUp(t *testing.T, x *exchange) {
+	t.Helper()
+	x.sim.AddLimitedKey(testKey, apicsim.KeyOptions{SingleUse: true})
+	if _, err := x.service.Exchange(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func failures() []hostility {
+	return []hostility{
+		{what: "answers HTTP 408", fault: status(408), reason: "failed with HTTP 408"},
+		{what: "answers HTTP 429", fault: status(429), reason: "asks to be called less often (HTTP 429)"},
+		{what: "answers HTTP 500 and echoes the key", fault: status(500), reason: "failed with HTTP 500"},
+		{what: "answers HTTP 502 with a gateway's HTML", fault: statusWith(502, "<html><title>502 Bad Gateway</title></html>"), reason: "failed with HTTP 502"},
+		{what: "answers HTTP 503 and echoes the key", fault: status(503), reason: "failed with HTTP 503"},
+		{what: "redirects on its host, with the key in the address", fault: kind(apicsim.KindRedirect), reason: "redirected to another address on the same host (HTTP 307)"},
+		{what: "redirects to another host, with the key in the address", fault: apicsim.Fault{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/token"}, reason: "redirected to another host (HTTP 307)"},
+	}
+}
+
+func brokenConnections() []hostility {
+	return []hostility{
+		{what: "refuses the connection", arrange: func(t *testing.T, x *exchange) { check(t, x.server.Refuse()) }, reason: "refused the connection"},
+		{what: "shows a certificate that nobody trusts", arrange: serveTLS, reason: "certificate that is not trusted"},
+		{what: "speaks no TLS on a port where it should", arrange: expectTLS, reason: "could not be reached"},
+		{what: "resets the connection", fault: kind(apicsim.KindReset), reason: "broke the connection off"},
+		{what: "resets the connection in the middle of its answer", fault: kind(apicsim.KindResetMidBody), reason: "broke the connection off"},
+		{what: "takes its time, and less than the timeout", fault: apicsim.Fault{Latency: 50 * time.Millisecond}},
+		{what: "does not answer", fault: kind(apicsim.KindHang), reason: "did not answer in time"},
+		{what: "trickles a byte a second", fault: kind(apicsim.KindTrickle), reason: "did not answer in time"},
+		{what: "never ends its answer", fault: kind(apicsim.KindEndlessBody), reason: "more than 64 KiB"},
+		{what: "compresses its answer", fault: kind(apicsim.KindGzip)},
+		{what: "claims to compress its answer", fault: kind(apicsim.KindGzipBroken), reason: "compression is broken"},
+	}
+}
+
+// serveTLS has the service move to a server whose authority it does not know.
+func serveTLS(t *testing.T, x *exchange) {
+	t.Helper()
+	server, err := apicsim.StartTLS(x.sim)
+	check(t, err)
+	t.Cleanup(server.Close)
+	x.moveTo(t, server.URL())
+}
+
+func expectTLS(t *testing.T, x *exchange) {
+	t.Helper()
+	x.moveTo(t, strings.Replace(x.server.URL(), "http:", "https:", 1))
+}
+
+func brokenAnswers() []hostility {
+	return []hostility{
+		{what: "answers 200 with a gateway's HTML", fault: kind(apicsim.KindNotJSON), reason: "not JSON"},
+		{what: "answers 200 and nothing", fault: kind(apicsim.KindEmptyBody), reason: "not JSON"},
+		{what: "answers 204", fault: status(204), reason: "not JSON"},
+		{what: "answers 200 with the body of an error", fault: kind(apicsim.KindErrorBody), reason: "without a token"},
+		{what: "answers JSON without a token", fault: kind(apicsim.KindNoJWT), reason: "without a token"},
+		{what: "answers an empty token", fault: answering(`{"FIELD":""}`), reason: "without a token"},
+		{what: "answers null for the token", fault: answering(`{"FIELD":null}`), reason: "without a token"},
+		{what: "answers an object for the token", fault: kind(apicsim.KindJWTNotString), reason: "another shape"},
+		{what: "answers a list", fault: answering(`[{"FIELD":"TOKEN"}]`), reason: "another shape"},
+		{what: "answers JSON nested 20,000 deep", fault: answering(`{"FIELD":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`), reason: "answered"},
+		{what: "answers two objects", fault: answering(`{"FIELD":"TOKEN"}{"FIELD":"TOKEN"}`), reason: "not JSON"},
+		{what: "answers two tokens, both right", fault: kind(apicsim.KindDuplicateJWT)},
+		{what: "answers two tokens, the first one no JWT", fault: answering(`{"FIELD":"first","FIELD":"TOKEN"}`)},
+		{what: "answers two tokens, the last one no JWT", fault: answering(`{"FIELD":"TOKEN","FIELD":"last"}`), reason: "not a JWT"},
+		{what: "answers a token that is not UTF-8", fault: kind(apicsim.KindInvalidUTF8), reason: "not a JWT"},
+	}
+}
+
+func brokenTokens() []hostility {
+	const endless = "does not say when it expires"
+	return []hostility{
+		{what: "sells the key back as the token", fault: kind(apicsim.KindNotJWT), reason: "not a JWT"},
+		{what: "sells a token whose claims are no object", fault: selling(`[]`), reason: "not a JWT"},
+		{what: "sells a token without exp", fault: kind(apicsim.KindNoExp), reason: endless},
+		{what: "sells a token whose exp is null", fault: selling(`{"exp":null}`), reason: endless},
+		{what: "sells a token whose exp is in the past", fault: kind(apicsim.KindExpired), reason: "compare this host's clock"},
+		{what: "sells a token whose exp is negative", fault: selling(`{"exp":-1}`), reason: "compare this host's clock"},
+		{what: "sells a token whose exp is a text", fault: kind(apicsim.KindExpString), reason: "not a JWT"},
+		{what: "sells a token whose exp has a fraction", fault: kind(apicsim.KindExpFloat)},
+		{what: "sells a token whose exp is in the year 9999", fault: kind(apicsim.KindExpFar), reason: "more than a year"},
+		{what: "sells a token whose exp is 1e300", fault: selling(`{"exp":1e300}`), reason: "answered a token"},
+		{what: "sells a token of 60 KiB", fault: kind(apicsim.KindLargeToken)},
+		{what: "sells a token of 200 KiB", fault: kind(apicsim.KindHugeToken), reason: "more than 64 KiB"},
+		{what: "sells a token without jti", fault: kind(apicsim.KindNoJTI)},
+		{what: "sells a token with the key for its jti", fault: kind(apicsim.KindJTIEcho)},
+		{what: "sells a token whose jti is not printable", fault: selling(fmt.Sprintf(`{"jti":"line\nfeed","exp":%d}`, time.Now().Add(time.Hour).Unix()))},
+	}
+}
+
+// brokenGrants are for the services whose answers say more than the token.
+func brokenGrants() []hostility {
+	const endless = "does not say when it expires"
+	list := []hostility{
+		{what: "answers a token_type other than Bearer", fault: kind(apicsim.KindTokenType), reason: "another type than Bearer"},
+		{what: "answers no token_type", fault: answering(`{"FIELD":"TOKEN"}`)},
+		{what: "answers a token_type that is no text", fault: answering(`{"FIELD":"TOKEN","token_type":7}`), reason: "another shape"},
+		{what: "sells a token without exp, and says 3600 in expires_in", fault: stating("3600")},
+		{what: "the same, with a negative expires_in", fault: stating("-5"), reason: endless},
+		{what: "the same, with 0", fault: stating("0"), reason: endless},
+		{what: "the same, with null", fault: stating("null"), reason: endless},
+		{what: "the same, with a text", fault: stating(`"3600"`), reason: endless},
+		{what: "the same, with a fraction", fault: stating("3600.5"), reason: endless},
+		{what: "the same, with 1e300", fault: stating("1e300"), reason: endless},
+		{what: "the same, with more than 64 bits hold", fault: stating("99999999999999999999"), reason: endless},
+		{what: "the same, with 32 years", fault: stating("999999999"), reason: "more than a year"},
+		{what: "sells a token without exp, and an expiration in the past", fault: stating(`null,"expiration":1`), reason: "compare this host's clock"},
+		{what: "sells a token without exp, and an expiration in the year 9999", fault: stating(`null,"expiration":253370764800`), reason: endless},
+		{what: "sells a right token, and says -5 in expires_in", fault: answering(`{"FIELD":"TOKEN","expires_in":-5}`)},
+	}
+	for i := range list {
+		list[i].only = []tokenservice.Kind{tokenservice.IAM, tokenservice.Platform}
+	}
+	return list
+}
+
+// TestEveryFaultEndsInARightTokenOrAClearError sends a key to every service that
+// does something wrong, and holds what a client saw against the report.
+func TestEveryFaultEndsInARightTokenOrAClearError(t *testing.T) {
+	seen := newReport()
+	for _, service := range tokenservice.Kinds() {
+		shared := newExchangeOf(t, service, time.Second, 0)
+		token, err := shared.service.Exchange(context.Background())
+		check(t, err)
+		for _, h := range hostilities() {
+			if !h.isFor(service) {
+				continue
+			}
+			t.Run(fmt.Sprintf("the %s service %s", service, h.what), func(t *testing.T) {
+				x := shared
+				// Anew, so that no service remembers what its key was good for in another case.
+				x.moveTo(t, x.server.URL())
+				if h.arrange != nil {
+					x = newExchangeOf(t, service, time.Second, 0)
+					h.arrange(t, x)
+				}
+				x.sim.Inject(h.injected(service, token))
+				before := x.sim.Counts().Exchanges
+				bought, err := x.service.Exchange(context.Background())
+				if got := x.sim.Counts().Exchanges - before; got > 1 || h.arrange == nil && got != 1 {
+					t.Errorf("%d requests were sent", got)
+				}
+				seen.note(h.what, service, requireOutcome(t, x, h, bought, err))
+			})
+		}
+	}
+	seen.hold(t)
+}
+
+func (h hostility) isFor(service tokenservice.Kind) bool {
+	return len(h.only) == 0 || slices.Contains(h.only, service)
+}
+
+// injected is the fault with a service's field and a token of it in its body.
+func (h hostility) injected(service tokenservice.Kind, token *tokenservice.Token) apicsim.Fault {
+	field := "access_token"
+	if service == tokenservice.Login {
+		field = "jwt"
+	}
+	fault := h.fault
+	fault.Body = strings.NewReplacer("FIELD", field, "TOKEN", string(token.Value)).Replace(fault.Body)
+	return fault
+}
+
+// requireOutcome returns what a client saw: a token, or the status that Vault
+// answers and the error behind the service's name.
+func requireOutcome(t *testing.T, x *exchange, h hostility, token *tokenservice.Token, err error) string {
+	t.Helper()
+	if h.reason == "" {
+		requireRightToken(t, token, err)
+		return "a token"
+	}
+	failed := failure(t, err)
+	if failed.Outcome != h.outcome || !strings.Contains(err.Error(), h.reason) {
+		t.Errorf("outcome %d: %s", failed.Outcome, err)
+	}
+	sentence, named := strings.CutPrefix(err.Error(), fmt.Sprintf("the %s token service at %s ", x.kind, x.host))
+	if !named {
+		t.Errorf("the service and host are not named: %s", err)
+	}
+	if failed.Outcome == upstream.Refused {
+		return "400: " + sentence
+	}
+	return "502: " + sentence
+}
+
+func requireRightToken(t *testing.T, token *tokenservice.Token, err error) {
+	t.Helper()
+	check(t, err)
+	if token.Value == "" || token.ID == "" || token.Type != "Bearer" {
+		t.Fatalf("token %q of type %q", token.ID, token.Type)
+	}
+	if left := time.Until(token.ExpiresAt); left < time.Minute || left > 2*time.Hour {
+		t.Fatalf("the token lives for %s", left)
+	}
+	requireSilent(t, token.ID)
+}
+
+// TestOfTwoTokensInOneAnswerTheLastIsJudgedAndSold holds what encoding/json does
+// with a member that is there twice: what is looked at and what is handed out
+// must be the same one.
+func TestOfTwoTokensInOneAnswerTheLastIsJudgedAndSold(t *testing.T) {
+	for _, service := range tokenservice.Kinds() {
+		t.Run(string(service), func(t *testing.T) {
+			x := newExchangeOf(t, service, 5*time.Second, 0)
+			first, err := x.service.Exchange(context.Background())
+			check(t, err)
+			last, err := x.service.Exchange(context.Background())
+			check(t, err)
+			both := answering(fmt.Sprintf(`{"FIELD":%q,"FIELD":"TOKEN"}`, string(first.Value)))
+			x.sim.Inject(hostility{fault: both}.injected(service, last))
+			sold, err := x.service.Exchange(context.Background())
+			check(t, err)
+			if first.ID == last.ID || sold.ID != last.ID || sold.Value != last.Value {
+				t.Fatal("the token is not the last one")
+			}
+		})
+	}
+}

@@ -1,0 +1,249 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// reply answers a service's n-th request, counted from 1.
+type reply func(n int, w http.ResponseWriter, r *http.Request)
+
+// newService serves replies on loopback and returns its URL and the number of
+// requests it got.
+func newService(t *testing.T, answer reply) (string, *atomic.Int32) {
+	t.Helper()
+	var requests atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer(int(requests.Add(1)), w, r)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, &requests
+}
+
+func newCaller(t *testing.T, url string, retries int) *Caller {
+	t.Helper()
+	var transports Transports
+	transport, release, err := transports.Acquire("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	return newCallerOver(t, transport, url, retries)
+}
+
+func newCallerOver(t *testing.T, transport http.RoundTripper, url string, retries int) *Caller {
+	t.Helper()
+	c, err := NewCaller(Options{
+		Service: "test service", URL: url, URLField: "test_url",
+		Transport: transport, RequestTimeout: time.Second, MaxRetries: retries,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// put sends a request that holds a secret everywhere a request can hold one.
+func put(ctx context.Context, c *Caller, base string, once bool) (*Answer, error) {
+	return c.Send(ctx, Request{
+		Method: http.MethodPut, URL: base + "/?key=" + string(testSecret), Body: []byte(testSecret), Once: once,
+		Header: http.Header{"Authorization": {string(testSecret)}},
+	}, func(*Answer) Refusal {
+		return Refusal{Reason: "refused the request", Code: "no_way", Advice: "ask otherwise"}
+	})
+}
+
+func failure(t *testing.T, err error) *Error {
+	t.Helper()
+	var failed *Error
+	if !errors.As(err, &failed) {
+		t.Fatalf("the error is a %T", err)
+	}
+	if strings.Contains(fmt.Sprintf("%s %+v %#v", err, err, *failed), string(testSecret)) {
+		t.Fatal("the error gives a secret away")
+	}
+	return failed
+}
+
+// status answers each of the codes once, and the last one from then on.
+func status(codes ...int) reply {
+	return func(n int, w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "0")
+		w.WriteHeader(codes[min(n, len(codes))-1])
+		_, _ = io.WriteString(w, string(testSecret))
+	}
+}
+
+func abort(int, http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+
+func hang(_ int, _ http.ResponseWriter, r *http.Request) {
+	// Unread, the body would keep the server from noticing that the client is gone.
+	_, _ = io.Copy(io.Discard, r.Body)
+	<-r.Context().Done()
+}
+
+// TestARequestThatMayHaveHadItsEffectIsNotRepeatedIfItMustNot is the list of how
+// a request may fail, whether it is then known to have had no effect, and how
+// often it is sent if two further attempts are allowed.
+func TestARequestThatMayHaveHadItsEffectIsNotRepeatedIfItMustNot(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		answer  reply
+		unknown bool
+		sent    int32
+		// sentOnce is the same for a request with Once.
+		sentOnce int32
+	}{
+		{"a connection that breaks off", abort, true, 3, 1},
+		{"a service that hangs", hang, true, 3, 1},
+		{"a 500", status(500), true, 3, 1},
+		{"a 503", status(503), true, 3, 1},
+		{"a 408", status(408), true, 1, 1},
+		{"a 400", status(400), false, 1, 1},
+		{"a 409", status(409), false, 1, 1},
+		{"a redirect", status(307), false, 1, 1},
+		{"a 429", status(429), false, 3, 3},
+		{"a 500 and then a 429", status(500, 429), true, 3, 1},
+		{"a 429 and then a 500", status(429, 500), true, 3, 2},
+		{"a 503 and then a 409", status(503, 409), true, 2, 1},
+		{"an answer that is too long", func(_ int, w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write(make([]byte, maxAnswerBytes+1))
+		}, true, 1, 1},
+		{"an answer that breaks off", func(_ int, w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "10")
+			_, _ = w.Write([]byte("{"))
+		}, true, 3, 1},
+	} {
+		for _, once := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, once %t", c.name, once), func(t *testing.T) {
+				t.Parallel()
+				url, requests := newService(t, c.answer)
+				_, err := put(t.Context(), newCaller(t, url, 2), url, once)
+				failed := failure(t, err)
+				want := c.sent
+				if once {
+					want = c.sentOnce
+				}
+				if got := requests.Load(); got != want || failed.Attempts != int(want) {
+					t.Errorf("%d requests and %d attempts, want %d", got, failed.Attempts, want)
+				}
+				if failed.OutcomeUnknown != c.unknown {
+					t.Errorf("the outcome's being unknown is %t", failed.OutcomeUnknown)
+				}
+			})
+		}
+	}
+}
+
+func TestARequestThatWasNeverSentHadNoEffect(t *testing.T) {
+	closed := httptest.NewServer(nil)
+	closed.Close()
+	secured := httptest.NewUnstartedServer(nil)
+	secured.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secured.StartTLS()
+	t.Cleanup(secured.Close)
+	plain, _ := newService(t, status(200))
+	for name, c := range map[string]struct {
+		url      string
+		attempts int
+	}{
+		"a refused connection":     {closed.URL, 3},
+		"an untrusted certificate": {secured.URL, 1},
+		"a port without TLS":       {"https" + strings.TrimPrefix(plain, "http"), 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := put(t.Context(), newCaller(t, c.url, 2), c.url, true)
+			if failed := failure(t, err); failed.OutcomeUnknown || failed.Attempts != c.attempts {
+				t.Fatalf("%d attempts, unknown outcome %t: %s", failed.Attempts, failed.OutcomeUnknown, err)
+			}
+		})
+	}
+}
+
+// roundTripper is a transport that does not say how far a request got.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestATransportThatTellsNothingLeavesTheOutcomeUnknown(t *testing.T) {
+	c := newCallerOver(t, roundTripper(func(*http.Request) (*http.Response, error) {
+		return nil, errors.New(string(testSecret))
+	}), "http://127.0.0.1", 2)
+	_, err := put(t.Context(), c, "http://127.0.0.1", true)
+	if failed := failure(t, err); !failed.OutcomeUnknown || failed.Attempts != 1 {
+		t.Fatalf("%d attempts, unknown outcome %t", failed.Attempts, failed.OutcomeUnknown)
+	}
+}
+
+// TestAnAnswerThatCameAtTheVeryEndIsHeard is about an effect that took place: the
+// caller must not be told that it is unknown.
+func TestAnAnswerThatCameAtTheVeryEndIsHeard(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	c := newCallerOver(t, roundTripper(func(*http.Request) (*http.Response, error) {
+		cancel()
+		return &http.Response{StatusCode: http.StatusCreated, Body: io.NopCloser(strings.NewReader("{}"))}, nil
+	}), "http://127.0.0.1", 2)
+	a, err := put(ctx, c, "http://127.0.0.1", true)
+	if err != nil || a.Status != http.StatusCreated || string(a.Body) != "{}" {
+		t.Fatalf("answer %v, error %v", a, err)
+	}
+}
+
+func TestARefusalIsToldInTheServicesTerms(t *testing.T) {
+	url, _ := newService(t, status(409))
+	_, err := put(t.Context(), newCaller(t, url, 2), url, false)
+	failed := failure(t, err)
+	want := "the test service at " + strings.TrimPrefix(url, "http://") + " refused the request (HTTP 409, no_way); ask otherwise"
+	if err.Error() != want || failed.Outcome != Refused || failed.Code != "no_way" || failed.Status != 409 {
+		t.Fatalf("outcome %d, code %q: %s", failed.Outcome, failed.Code, err)
+	}
+}
+
+func TestAnAnswerOfNoUseMayStillStandForAnEffect(t *testing.T) {
+	url, _ := newService(t, status(200))
+	c := newCaller(t, url, 2)
+	a, err := put(t.Context(), c, url, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := failure(t, c.Nonsense(a, "answered nonsense"))
+	if !failed.OutcomeUnknown || failed.Outcome != Unavailable || failed.Status != 200 || failed.Attempts != 1 {
+		t.Fatalf("the error is %+v", failed)
+	}
+}
+
+func TestARequestsHeaderAndBodyAreSentWithEveryAttempt(t *testing.T) {
+	seen := make(chan string, 2)
+	url, _ := newService(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		seen <- r.Method + r.Header.Get("Accept") + r.Header.Get("Authorization") + string(body)
+		w.WriteHeader(http.StatusBadGateway)
+	})
+	_, err := put(t.Context(), newCaller(t, url, 1), url, false)
+	failure(t, err)
+	for range 2 {
+		if got := <-seen; got != "PUT"+"application/json"+string(testSecret)+string(testSecret) {
+			t.Error("a request differs from what was to be sent")
+		}
+	}
+}
+
+func TestAURLThatDoesNotParseIsNamedByItsField(t *testing.T) {
+	_, err := NewCaller(Options{URL: "http://%zz" + string(testSecret), URLField: "test_url"})
+	if err == nil || err.Error() != "test_url does not parse" {
+		t.Fatal("the error is not about test_url, or quotes it")
+	}
+}

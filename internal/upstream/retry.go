@@ -1,0 +1,85 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+const (
+	minRetryWait = 200 * time.Millisecond
+	maxRetryWait = 5 * time.Second
+	// maxRetryAfter is the longest Retry-After that is taken at its word.
+	maxRetryAfter = time.Hour
+)
+
+// checkRetry takes note of what an attempt may have done, and decides whether
+// another one follows.
+func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
+	sent := callOf(ctx)
+	mayHaveActed := sent.mayHaveActed(resp, err)
+	sent.outcomeUnknown = sent.outcomeUnknown || mayHaveActed
+	if sent.once && mayHaveActed {
+		return false, nil
+	}
+	return shouldRetry(ctx, resp, err)
+}
+
+// shouldRetry allows another attempt after a connection error, a 429 and a 5xx,
+// and only while the wait fits before the caller's deadline. Any other answer is
+// whole and final, even if it came at the very end of the caller's time.
+func shouldRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
+	if err == nil && resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {
+		return false, nil
+	}
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	if err != nil {
+		return isPassing(err), nil
+	}
+	wait := retryAfter(resp.Header)
+	deadline, bounded := ctx.Deadline()
+	tooLong := wait > maxRetryWait || bounded && time.Until(deadline) <= wait
+	return !tooLong, nil
+}
+
+// isPassing tells connection errors, which may pass, from answers that will be
+// the same again.
+func isPassing(err error) bool {
+	var cert *tls.CertificateVerificationError
+	return !errors.Is(err, errAnswerTooLarge) && !isCorruptGzip(err) && !errors.As(err, &cert)
+}
+
+// retryWait doubles from lowest to highest and takes a random part of the upper
+// half, so that many clients of a service that failed do not come back together.
+// A Retry-After that shouldRetry let pass is waited out in full.
+func retryWait(lowest, highest time.Duration, attempt int, resp *http.Response) time.Duration {
+	wait := min(lowest<<min(attempt, 16), highest)
+	wait = wait/2 + rand.N(wait/2)
+	if resp == nil {
+		return wait
+	}
+	return max(wait, retryAfter(resp.Header))
+}
+
+// retryAfter reads a Retry-After header in both forms of RFC 9110, section
+// 10.2.3, and is 0 where there is none that makes sense.
+func retryAfter(h http.Header) time.Duration {
+	value := h.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+	}
+	date, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	return min(max(time.Until(date), 0), maxRetryAfter)
+}

@@ -1,0 +1,433 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+)
+
+// rotationTest runs in a bubble in which time passes when everybody waits, on a
+// mount with one config, us-south, whose key somebody brought.
+func rotationTest(t *testing.T, test func(m *mount)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotationMount(t)
+		m.writeConfig("us-south", nil)
+		test(m)
+	})
+}
+
+func newRotationMount(t *testing.T) *mount {
+	t.Helper()
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newPipedMount(t, sim, sim)
+	m.defaults = map[string]any{"iam_url": m.url}
+	return m
+}
+
+func (m *mount) rotate(name string) *logical.Response {
+	m.Helper()
+	return m.must(logical.UpdateOperation, "config/"+name+"/rotate", nil)
+}
+
+// tick is what Vault does about once a minute.
+func (m *mount) tick() {
+	m.Helper()
+	_, err := m.backend.HandleRequest(context.Background(), &logical.Request{Operation: logical.RollbackOperation, Storage: m.storage})
+	if err != nil {
+		m.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+// liveKeys are the keys that IAM holds.
+func (m *mount) liveKeys() (live []apicsim.KeyInfo) {
+	for _, key := range m.sim.Keys() {
+		if key.DeletedAt.IsZero() {
+			live = append(live, key)
+		}
+	}
+	return live
+}
+
+// ownLiveKeys are the keys that IAM holds and rotations made.
+func (m *mount) ownLiveKeys() []apicsim.KeyInfo {
+	return slices.DeleteFunc(m.liveKeys(), func(key apicsim.KeyInfo) bool { return !key.CreatedByAPI })
+}
+
+func (m *mount) storedKeyID(name string) string {
+	m.Helper()
+	stored, err := loadConfig(context.Background(), m.storage, name)
+	if err != nil {
+		m.Fatal(err)
+	}
+	if stored == nil {
+		return ""
+	}
+	return m.sim.KeyID(stored.APIKey)
+}
+
+// requireOneKey holds the promise of rotation: the config's key works, and IAM
+// holds no other that rotations made.
+func (m *mount) requireOneKey(name string) {
+	m.Helper()
+	m.requireOneKeyOf(name, m.sim.Keys()[0].IAMID)
+}
+
+func (m *mount) requireOneKeyOf(name, iamID string) {
+	m.Helper()
+	m.must(logical.UpdateOperation, "token/"+name, nil)
+	stored := m.storedKeyID(name)
+	live := slices.DeleteFunc(m.liveKeys(), func(key apicsim.KeyInfo) bool { return key.IAMID != iamID })
+	if !slices.ContainsFunc(live, func(key apicsim.KeyInfo) bool { return key.KeyID == stored }) {
+		m.Fatal("IAM does not hold the stored key")
+	}
+	for _, key := range live {
+		if key.CreatedByAPI && key.KeyID != stored {
+			m.Fatalf("IAM holds the key %s that rotation made and nobody stores", key.Name)
+		}
+	}
+}
+
+func (m *mount) requireNoWAL() {
+	m.Helper()
+	ids, err := framework.ListWAL(context.Background(), m.storage)
+	if err != nil {
+		m.Fatal(err)
+	}
+	if len(ids) > 0 {
+		m.Fatalf("%d write-ahead entries are left", len(ids))
+	}
+}
+
+func TestARotationReplacesTheKeyAndDeletesTheOldOne(t *testing.T) {
+	for _, service := range []string{"login", "iam"} {
+		t.Run(service, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newRotationMount(t)
+				m.writeConfig("us-south", map[string]any{"token_service": service, "token_url": m.url + servicePaths()[service]})
+				before := m.readToken("us-south")["token_id"]
+				answered := m.rotate("us-south").Data
+				if live := m.liveKeys(); len(live) != 1 || live[0].ID != answered["api_key_id"] {
+					t.Fatalf("IAM holds %d keys, and not just the one answered", len(live))
+				}
+				m.requireOneKey("us-south")
+				m.requireNoWAL()
+				if after := m.readToken("us-south")["token_id"]; after == before {
+					t.Fatal("readers still share a token of the old key")
+				}
+				config := m.must(logical.ReadOperation, "config/us-south", nil).Data
+				for _, field := range []string{"api_key_id", "last_rotated"} {
+					if config[field] != answered[field] || config[field] == nil {
+						t.Errorf("%s is %v in the config and was answered as %v", field, config[field], answered[field])
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestARotationIsRefusedBeforeAnythingIsCreated(t *testing.T) {
+	tests := map[string]struct {
+		prepare func(m *mount)
+		status  int
+		says    string
+	}{
+		"of a config that does not exist": {
+			func(m *mount) { m.must(logical.DeleteOperation, "config/us-south", nil) }, http.StatusBadRequest, "there is no config",
+		},
+		"of a locked key": {
+			func(m *mount) { m.sim.LockKey(testKey) }, http.StatusBadRequest, "locked",
+		},
+		"of a key that another config holds too": {
+			func(m *mount) { m.writeConfig("eu-de", nil) }, http.StatusBadRequest, `"eu-de" holds the same API key`,
+		},
+		"of a key that IAM does not know": {
+			func(m *mount) { m.sim.RevokeKey(testKey) }, http.StatusBadRequest, "BXNIM0415E",
+		},
+		"while IAM fails": {
+			func(m *mount) { m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 500}) }, http.StatusBadGateway, "HTTP 500",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			rotationTest(t, func(m *mount) {
+				test.prepare(m)
+				status, text := m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
+				if status != test.status || !strings.Contains(text, test.says) {
+					t.Errorf("answered %d %s", status, text)
+				}
+				requireNoKey(t, text)
+				if own := m.ownLiveKeys(); len(own) != 0 || m.sim.Counts().KeysCreated != 0 {
+					t.Error("a key was created")
+				}
+				m.requireNoWAL()
+			})
+		})
+	}
+}
+
+func TestAPlatformConfigCannotBeRotatedAndSaysWhy(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", map[string]any{
+		"token_service": "platform", "token_url": m.url + "/api/token", "client_id": "client", "client_secret": testClientSecret,
+	})
+	status, text := m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
+	if status != http.StatusBadRequest || !strings.Contains(text, "cannot be rotated through an API") {
+		t.Fatalf("answered %d %s", status, text)
+	}
+	status, text = m.failure(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "24h"})
+	if status != http.StatusBadRequest || !strings.Contains(text, "rotation_period is taken by token_service login and iam alone") {
+		t.Fatalf("answered %d %s", status, text)
+	}
+}
+
+func TestANewKeyThatIsRefusedForSomeSecondsIsWaitedFor(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.sim.SetKeyDelay(20 * time.Second)
+		began := time.Now()
+		m.rotate("us-south")
+		if waited := time.Since(began); waited < 20*time.Second || waited > newKeyPatience {
+			t.Errorf("the rotation took %s", waited)
+		}
+		m.requireOneKey("us-south")
+	})
+}
+
+func TestANewKeyThatIsRefusedForTooLongIsDeletedAndTheOldOneStays(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.sim.SetKeyDelay(2 * newKeyPatience)
+		status, text := m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
+		if status != http.StatusBadRequest || !strings.Contains(text, "does not know") && !strings.Contains(text, "refused") {
+			t.Errorf("answered %d %s", status, text)
+		}
+		m.sim.SetKeyDelay(0)
+		m.requireOneKey("us-south")
+		if len(m.ownLiveKeys()) != 0 {
+			t.Error("the new key is left at IAM")
+		}
+		m.requireNoWAL()
+	})
+}
+
+func TestTwoRotationsAtOnceMakeOneSuccessor(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.sim.SetKeyDelay(10 * time.Second)
+		ids := make([]any, 5)
+		var all sync.WaitGroup
+		for i := range ids {
+			all.Go(func() { ids[i] = m.rotate("us-south").Data["api_key_id"] })
+		}
+		all.Wait()
+		for _, id := range ids {
+			if id == nil || id != ids[0] {
+				t.Fatal("rotations answered different keys")
+			}
+		}
+		if got := m.sim.Counts().KeysCreated; got != 1 {
+			t.Fatalf("%d keys were created", got)
+		}
+	})
+}
+
+func TestARotationWhoseCallerGivesUpGoesOn(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.sim.SetKeyDelay(20 * time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, err := m.backend.HandleRequest(ctx, &logical.Request{Operation: logical.UpdateOperation, Path: "config/us-south/rotate", Storage: m.storage})
+		if err == nil || !strings.Contains(err.Error(), "goes on") {
+			t.Fatalf("error is %v", err)
+		}
+		time.Sleep(newKeyPatience)
+		if own := m.ownLiveKeys(); len(own) != 1 {
+			t.Fatal("the rotation did not go on")
+		}
+		m.requireOneKey("us-south")
+	})
+}
+
+func TestAWriteDuringARotationIsRefusedAndDoesNoHarm(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.sim.SetKeyDelay(10 * time.Second)
+		rotated := make(chan struct{})
+		go func() {
+			defer close(rotated)
+			m.rotate("us-south")
+		}()
+		time.Sleep(time.Second)
+		for _, data := range []map[string]any{{"max_retries": 1}, {"api_key": testKey}} {
+			status, text := m.failure(logical.UpdateOperation, "config/us-south", data)
+			if status != http.StatusConflict || !strings.Contains(text, "is being rotated") {
+				t.Errorf("answered %d %s", status, text)
+			}
+		}
+		<-rotated
+		m.requireOneKey("us-south")
+	})
+}
+
+func TestADeletionDuringARotationDeletesTheNewKeyToo(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.sim.SetKeyDelay(30 * time.Second)
+		failed := make(chan string)
+		go func() {
+			_, text := m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
+			failed <- text
+		}()
+		time.Sleep(time.Second)
+		if len(m.ownLiveKeys()) != 1 {
+			t.Fatal("the rotation has made no key yet")
+		}
+		m.must(logical.DeleteOperation, "config/us-south", nil)
+		if text := <-failed; !strings.Contains(text, "deleted during its rotation") {
+			t.Errorf("the rotation answered %s", text)
+		}
+		if len(m.ownLiveKeys()) != 0 || len(m.liveKeys()) != 1 {
+			t.Error("not just the key that somebody brought is left")
+		}
+		m.requireNoWAL()
+	})
+}
+
+func TestAKeyThatRotationMadeIsDeletedWithItsConfigAndABroughtOneIsNot(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.writeConfig("brought", map[string]any{"api_key": m.newKey()})
+		m.rotate("us-south")
+		for _, name := range []string{"us-south", "brought"} {
+			m.must(logical.DeleteOperation, "config/"+name, nil)
+		}
+		if live := m.liveKeys(); len(live) != 1 || live[0].CreatedByAPI {
+			t.Fatalf("IAM holds %d keys", len(live))
+		}
+	})
+}
+
+func TestADeletionFailsWhileIAMCannotBeAskedToDeleteTheKey(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.rotate("us-south")
+		m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
+		status, text := m.failure(logical.DeleteOperation, "config/us-south", nil)
+		if status != http.StatusBadGateway || !strings.Contains(text, "nothing was deleted") {
+			t.Fatalf("answered %d %s", status, text)
+		}
+		m.sim.ClearFault()
+		m.requireOneKey("us-south")
+		m.must(logical.DeleteOperation, "config/us-south", nil)
+		if len(m.ownLiveKeys()) != 0 {
+			t.Fatal("the key is left at IAM")
+		}
+	})
+}
+
+func TestADeletionOfAConfigWhoseKeyIAMRefusesTellsWhatToDelete(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		id := m.rotate("us-south").Data["api_key_id"].(string)
+		stored, err := loadConfig(context.Background(), m.storage, "us-south")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.sim.DisableKey(stored.APIKey)
+		resp := m.must(logical.DeleteOperation, "config/us-south", nil)
+		if len(resp.Warnings) == 0 || !strings.Contains(resp.Warnings[0], id) {
+			t.Fatalf("warnings are %q", resp.Warnings)
+		}
+	})
+}
+
+func TestAKeyThatRotationMadeIsDeletedWhenAnotherOneIsWritten(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.rotate("us-south")
+		m.writeConfig("us-south", map[string]any{"api_key": m.newKey()})
+		m.requireOneKey("us-south")
+		m.requireNoWAL()
+		config := m.must(logical.ReadOperation, "config/us-south", nil).Data
+		if config["api_key_id"] != nil || config["last_rotated"] != nil {
+			t.Error("the config still tells of the rotation of another key")
+		}
+	})
+}
+
+func TestAKeyThatCannotBeDeletedWhenAnotherOneIsWrittenIsDeletedLater(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.rotate("us-south")
+		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "delete", Kind: apicsim.KindStatus, Status: 503})
+		resp := m.must(logical.UpdateOperation, "config/us-south", m.configData(map[string]any{"api_key": m.newKey()}))
+		if resp == nil || len(resp.Warnings) == 0 {
+			t.Fatal("the write does not warn")
+		}
+		m.sim.ClearKeyFaults()
+		time.Sleep(walMinAge + time.Second)
+		m.tick()
+		m.requireOneKey("us-south")
+		m.requireNoWAL()
+	})
+}
+
+// TestWhateverStorageCallFailsARotationLeavesOneKey fails one storage call after
+// the other, before and after its effect.
+func TestWhateverStorageCallFailsARotationLeavesOneKey(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		for n := int64(1); ; n++ {
+			passed := false
+			t.Run(fmt.Sprintf("call %d, late %v", n, late), func(t *testing.T) {
+				rotationTest(t, func(m *mount) {
+					m.must(logical.UpdateOperation, "token/us-south", nil)
+					m.storage.failLate = late
+					m.storage.failNth(n)
+					resp, err := m.do(logical.UpdateOperation, "config/us-south/rotate", nil)
+					passed = m.storage.calls.Load() < m.storage.failAt.Load()
+					m.storage.failNth(-1)
+					if err == nil && resp.IsError() {
+						err = resp.Error()
+					}
+					if err != nil {
+						requireNoKey(t, err.Error())
+					}
+					m.settleEverything()
+					m.requireOneKey("us-south")
+					m.requireNoWAL()
+				})
+			})
+			if passed || t.Failed() {
+				if n < 8 {
+					t.Fatalf("a rotation makes fewer than %d storage calls, or failed", n)
+				}
+				break
+			}
+		}
+	}
+}
+
+// settleEverything lets the time pass that the clean-up may take.
+func (m *mount) settleEverything() {
+	m.Helper()
+	for range 12 {
+		time.Sleep(time.Minute)
+		m.tick()
+	}
+}
+
+// newKey makes another key of the same identity that somebody may bring.
+func (m *mount) newKey() string {
+	key := fmt.Sprintf("%s-%d", testKey, len(m.sim.Keys()))
+	m.sim.AddKey(key)
+	return key
+}

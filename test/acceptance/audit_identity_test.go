@@ -1,0 +1,281 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package acceptance
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+)
+
+// auditLine is what the audit log says of an answer.
+type auditLine struct {
+	Type string
+	Auth struct {
+		DisplayName string `json:"display_name"`
+		EntityID    string `json:"entity_id"`
+	}
+	Request struct {
+		Operation, Path string
+		Data            map[string]any
+	}
+	Response struct {
+		Data     map[string]any
+		WrapInfo struct{ Token string } `json:"wrap_info"`
+		Secret   struct {
+			LeaseID string `json:"lease_id"`
+		}
+	}
+}
+
+// auditedAnswers are the answers to requests of a path, oldest first.
+func (s *stack) auditedAnswers(file, path string) (answers []auditLine) {
+	s.Helper()
+	for text := range strings.Lines(s.fileContent(file)) {
+		var line auditLine
+		s.check(json.Unmarshal([]byte(text), &line))
+		if line.Type == "response" && line.Request.Path == path {
+			answers = append(answers, line)
+		}
+	}
+	return answers
+}
+
+// holders are the display names of those who were handed a token.
+func (s *stack) holders(file, tokenID string) (names []string) {
+	s.Helper()
+	for _, line := range s.auditedAnswers(file, "apic/token/us-south") {
+		if line.Response.Data["token_id"] == tokenID {
+			names = append(names, line.Auth.DisplayName)
+		}
+	}
+	return names
+}
+
+// user logs in with a name and a password, as a client of these policy rules.
+func (s *stack) user(name, rules string) *api.Client {
+	s.Helper()
+	s.check(s.client.Sys().PutPolicy("of-"+name, rules))
+	password := "of-" + name
+	_, err := s.client.Logical().Write("auth/userpass/users/"+name, map[string]any{"password": password, "token_policies": "of-" + name})
+	s.check(err)
+	client, err := s.client.Clone()
+	s.check(err)
+	login, err := client.Logical().Write("auth/userpass/login/"+name, map[string]any{"password": password})
+	s.check(err)
+	client.SetToken(login.Auth.ClientToken)
+	return client
+}
+
+// managerLog is what a simulated API manager logs of the calls it takes.
+type managerLog struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *managerLog) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(line)
+}
+
+// tokenIDs are those of the tokens that were used, oldest first.
+func (l *managerLog) tokenIDs(t *testing.T) (ids []string) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for text := range bytes.Lines(l.buf.Bytes()) {
+		var line struct {
+			Path    string `json:"path"`
+			TokenID string `json:"token_id"`
+		}
+		if err := json.Unmarshal(text, &line); err != nil {
+			t.Fatal(err)
+		}
+		if line.Path == "/v1/me" && line.TokenID != "" {
+			ids = append(ids, line.TokenID)
+		}
+	}
+	return ids
+}
+
+// logUses has a service of the test's own, which logs, take the place of the
+// stack's.
+func (s *stack) logUses() *managerLog {
+	s.Helper()
+	log := &managerLog{}
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{s.key}, Logger: slog.New(slog.NewJSONHandler(log, nil))})
+	s.check(err)
+	service, err := apicsim.Start(sim)
+	s.check(err)
+	s.Cleanup(service.Close)
+	s.sim, s.service = sim, service
+	return log
+}
+
+// usedTokenID calls the API manager with a token and returns the id that the API
+// manager logged of it.
+func (s *stack) usedTokenID(log *managerLog, token string) string {
+	s.Helper()
+	before := len(log.tokenIDs(s.T))
+	s.callMe(token)
+	s.eventually("the API manager has logged the call", func() bool { return len(log.tokenIDs(s.T)) > before })
+	return log.tokenIDs(s.T)[before]
+}
+
+// TestTheAuditLogSaysWhoGotTheTokenThatTheAPIManagerLogged follows docs/audit.md
+// from an id in API Connect's log to the Vault identities that held the token.
+func TestTheAuditLogSaysWhoGotTheTokenThatTheAPIManagerLogged(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	managerLog := s.logUses()
+	auditLog := "AUDIT_LOG=" + s.path("audit.log")
+	s.check(s.client.Sys().EnableAuthWithOptions("userpass", &api.EnableAuthOptions{Type: "userpass"}))
+	alice := s.user("alice", `path "apic/token/us-south" { capabilities = ["read"] }`)
+	bob := s.user("bob", `path "apic/token/us-south" { capabilities = ["read", "update"] }`)
+	s.runDocumented("audit.md", "## Set it up", auditLog)
+	s.writeConfig("us-south", nil)
+
+	shared := s.readAs(alice)
+	own, err := bob.Logical().Write("apic/token/us-south", nil)
+	s.check(err)
+	sharedToken, ownToken := shared.Data["token"].(string), own.Data["token"].(string)
+	for _, c := range []struct {
+		token string
+		want  []string
+	}{
+		{sharedToken, []string{"userpass-alice"}},
+		{ownToken, []string{"userpass-bob"}},
+	} {
+		id := s.usedTokenID(managerLog, c.token)
+		if got := s.holders("audit.log", id); !slices.Equal(got, c.want) {
+			t.Errorf("the audit log has %q as holders of token %s, want %q", got, id, c.want)
+		}
+		if bought := s.sim.Issued(); !slices.ContainsFunc(bought, func(i apicsim.IssuedToken) bool { return i.ID == id }) {
+			t.Errorf("the token service sold no token %s", id)
+		}
+	}
+	s.readAs(bob)
+	sharedID := s.usedTokenID(managerLog, sharedToken)
+	if got, want := s.holders("audit.log", sharedID), []string{"userpass-alice", "userpass-bob"}; !slices.Equal(got, want) {
+		t.Errorf("the audit log has %q as holders of the shared token, want %q", got, want)
+	}
+	s.requireAuditLineAfterTheDocument(shared)
+	s.requireDocumentedQueries(auditLog, sharedID, sharedToken)
+	s.requireNowhere("the tuned mount's audit log", s.fileContent("audit.log"), sharedToken, ownToken)
+}
+
+func (s *stack) readAs(client *api.Client) *api.Secret {
+	s.Helper()
+	secret, err := client.Logical().Read("apic/token/us-south")
+	s.check(err)
+	return secret
+}
+
+// requireAuditLineAfterTheDocument holds the first read's line against the
+// document's table of what stands in clear.
+func (s *stack) requireAuditLineAfterTheDocument(answered *api.Secret) {
+	s.Helper()
+	line := s.auditedAnswers("audit.log", "apic/token/us-south")[0]
+	if line.Auth.EntityID == "" {
+		s.Error("the line names no entity")
+	}
+	for field, value := range answered.Data {
+		logged := line.Response.Data[field]
+		_, isNumber := value.(json.Number)
+		if isNumber || slices.Contains([]string{"token_id", "region", "expires_at"}, field) {
+			if !sameJSON(logged, value) {
+				s.Errorf("%s stands there as %v, want it in clear: %v", field, logged, value)
+			}
+			continue
+		}
+		if !isHMAC(logged) {
+			s.Errorf("%s is no HMAC", field)
+		}
+	}
+	config := s.auditedAnswers("audit.log", "apic/config/us-south")[0]
+	for _, field := range []string{"api_key", "token_url"} {
+		if !isHMAC(config.Request.Data[field]) {
+			s.Errorf("the config's %s is no HMAC", field)
+		}
+	}
+}
+
+func isHMAC(logged any) bool {
+	text, _ := logged.(string)
+	return strings.HasPrefix(text, "hmac-sha256:")
+}
+
+func sameJSON(a, b any) bool {
+	left, errLeft := json.Marshal(a)
+	right, errRight := json.Marshal(b)
+	return errLeft == nil && errRight == nil && bytes.Equal(left, right)
+}
+
+// requireDocumentedQueries runs the document's own commands for "who got this
+// token", where their jq is.
+func (s *stack) requireDocumentedQueries(auditLog, tokenID, token string) {
+	s.Helper()
+	if _, err := exec.LookPath("jq"); err != nil {
+		s.Log("no jq here: the document's queries are not run")
+		return
+	}
+	answer := s.runDocumented("audit.md", "## Who got this token?", auditLog, "TOKEN_ID="+tokenID, "TOKEN="+token)
+	for _, holder := range []string{`"who":"userpass-alice"`, `"who":"userpass-bob"`} {
+		if got := strings.Count(answer, holder); got != 2 {
+			s.Errorf("the two queries answer %s %d times, want once each, in\n%s", holder, got, answer)
+		}
+	}
+}
+
+func TestUntilTheMountIsTunedTheAuditLogHasNoTokenID(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.auditTo("audit.log")
+	s.writeConfig("us-south", nil)
+	id := s.readToken("us-south").Data["token_id"].(string)
+	if logged := s.auditedAnswers("audit.log", "apic/token/us-south")[0].Response.Data["token_id"]; !isHMAC(logged) {
+		t.Errorf("the audit log has %v for token %s", logged, id)
+	}
+}
+
+// TestAWrappedTokenAndALeaseAreFoundInTheAuditLog holds what docs/audit.md says of
+// answers that do not look like the others.
+func TestAWrappedTokenAndALeaseAreFoundInTheAuditLog(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.runDocumented("audit.md", "## Set it up", "AUDIT_LOG="+s.path("audit.log"))
+	s.writeConfig("us-south", map[string]any{"lease": true})
+
+	leased := s.readToken("us-south")
+	if logged := s.auditedAnswers("audit.log", "apic/token/us-south")[0].Response.Secret.LeaseID; logged != leased.LeaseID {
+		t.Errorf("the audit log has lease %q, the answer %q", logged, leased.LeaseID)
+	}
+	s.mustCLI("lease", "revoke", leased.LeaseID)
+	if len(s.auditedAnswers("audit.log", "sys/leases/revoke/"+leased.LeaseID)) == 0 {
+		t.Error("the audit log has no revocation")
+	}
+
+	s.writeConfig("us-south", map[string]any{"lease": false})
+	wrapped := s.mustCLI("read", "-wrap-ttl=60s", "-field=wrapping_token", "apic/token/us-south")
+	id := s.mustCLI("unwrap", "-field=token_id", wrapped)
+	reads := s.auditedAnswers("audit.log", "apic/token/us-south")
+	read, unwrapped := reads[len(reads)-1], s.auditedAnswers("audit.log", "sys/wrapping/unwrap")[0]
+	if read.Response.Data != nil || read.Response.WrapInfo.Token != unwrapped.Request.Data["token"] {
+		t.Error("the line of the read does not lead to the one of the unwrapping")
+	}
+	hash := s.mustCLI("write", "-field=hash", "sys/audit-hash/file", "input="+id)
+	if logged := unwrapped.Response.Data["token_id"]; logged != hash {
+		t.Errorf("the unwrapping's line has token_id %v, its HMAC is %s", logged, hash)
+	}
+}

@@ -1,0 +1,60 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package acceptance
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+)
+
+func TestAnIAMRefusalTellsAClientOfVaultItsCodeAndWhatToDo(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.check(s.writeService("iam", nil))
+	for _, c := range []struct {
+		name    string
+		prepare func()
+		says    []string
+	}{
+		{"a key that was deleted", func() { s.sim.RevokeKey(s.key) }, []string{
+			"does not know the API key (HTTP 400, BXNIM0415E)", "create one in IBM Cloud and write the config again", "IBM's support finds the request as ",
+		}},
+		{"a key that is disabled", func() {
+			s.sim.AddKey(s.key)
+			s.sim.DisableKey(s.key)
+		}, []string{
+			"says that the API key is disabled (HTTP 400, BXNIM0462E)", "enable it in IBM Cloud", "IBM's support finds the request as ",
+		}},
+		{"a code that nobody knows", func() {
+			s.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 400, Body: `{"errorCode":"BXNIM9999E","errorMessage":"` + s.key + `"}`})
+		}, []string{"refused the API key (HTTP 400, BXNIM9999E)", "look the code up"}},
+		{"a code that is the key", func() {
+			s.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 400})
+		}, []string{"refused the API key (HTTP 400)"}},
+	} {
+		c.prepare()
+		says := append(c.says, "the iam token service at ")
+		s.requireError(c.name+", at a write", s.writeService("iam", nil), http.StatusBadRequest, says...)
+		// What a read would answer is the token in hand, and that goes on.
+		s.readToken("iam")
+		// A config of its own, so that no earlier refusal is remembered.
+		unverified := s.serviceData("iam", s.service.URL(), map[string]any{"verify": false})
+		_, err := s.client.Logical().Write("apic/config/cold", unverified)
+		s.check(err)
+		s.requireError(c.name+", at a read", s.readError("cold"), http.StatusBadRequest, says...)
+	}
+}
+
+func TestAnIAMKeyThatWasMendedAtIBMWorksOnceTheConfigIsWritten(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.check(s.writeService("iam", nil))
+	s.sim.DisableKey(s.key)
+	s.requireError("a disabled key", s.buyToken("iam"), http.StatusBadRequest, "BXNIM0462E")
+	s.sim.AddKey(s.key)
+	s.check(s.writeService("iam", nil))
+	s.check(s.buyToken("iam"))
+}

@@ -1,0 +1,154 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package acceptance
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+)
+
+// explained is what an administrator has to know of a platform key that is
+// refused after having worked.
+func explained() []string {
+	return []string{
+		"refused the API key, which worked before (HTTP 401)", "expire after five minutes and can be used once",
+		"an administrator changes that in Cloud Manager", "API Key timeout, Multiple use of apikey", "write the config again with a new api_key",
+	}
+}
+
+func TestAKeyThatCanBeUsedOnceIsSpentOnTheTokenThatAllReadersGet(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.sim.AddLimitedKey(s.key, apicsim.KeyOptions{SingleUse: true})
+	s.check(s.writeService("platform", map[string]any{"max_retries": 2}))
+	requireExchanges := func(want int) {
+		t.Helper()
+		if got := s.sim.Counts().Exchanges; got != want {
+			t.Fatalf("the key was sent %d times, want %d", got, want)
+		}
+	}
+	requireExchanges(1)
+	requireItsToken := func(readings []reading) {
+		t.Helper()
+		requireAllAnswered(t, readings)
+		for _, r := range readings {
+			if r.tokenID() != s.sim.Issued()[0].ID {
+				t.Fatal("a reader got another token than the one that the key bought")
+			}
+		}
+	}
+	requireItsToken(s.rush(20, 5, "platform"))
+	requireExchanges(1)
+
+	s.mustCLI("patch", "apic/config/platform", "refresh_before=10m")
+	requireItsToken(s.rush(20, 5, "platform"))
+	requireExchanges(1)
+
+	s.mustCLI("patch", "apic/config/platform", "cache=false")
+	s.requireError("a read that buys", s.readError("platform"), http.StatusBadRequest, "API Key timeout, Multiple use of apikey")
+}
+
+func TestAKeyThatWasUsedUpOrHasExpiredIsExplainedAndItsTokenIsSharedOn(t *testing.T) {
+	t.Parallel()
+	for name, limits := range map[string]apicsim.KeyOptions{
+		"a key that can be used once":   {SingleUse: true},
+		"a key that lives five seconds": {Life: 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStack(t)
+			s.sim.AddLimitedKey(s.key, limits)
+			s.check(s.writeService("platform", nil))
+			first := s.readToken("platform").Data["token_id"]
+			var refused error
+			s.eventually("the key is refused", func() bool {
+				refused = s.buyToken("platform")
+				return refused != nil
+			})
+			s.requireError("a purchase", refused, http.StatusBadRequest, explained()...)
+			if got := s.readToken("platform").Data["token_id"]; got != first {
+				t.Error("readers have lost the token that they share")
+			}
+		})
+	}
+}
+
+// TestAPlatformExchangeWhoseOutcomeIsUnknownIsNotRepeatedWhateverTheRetries
+// counts what reaches the service, which may have used the key up by then.
+func TestAPlatformExchangeWhoseOutcomeIsUnknownIsNotRepeatedWhateverTheRetries(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	patient := map[string]any{"max_retries": 5, "request_timeout": "1s"}
+	s.check(s.writeService("platform", patient))
+	for _, c := range []struct {
+		name  string
+		fault apicsim.Fault
+		says  string
+	}{
+		{"a reset connection", apicsim.Fault{Kind: apicsim.KindReset}, "broke the connection off (1 attempt, "},
+		{"an answer that broke off", apicsim.Fault{Kind: apicsim.KindResetMidBody}, "broke the connection off (1 attempt, "},
+		{"no answer", apicsim.Fault{Kind: apicsim.KindHang}, "did not answer in time (1 attempt, "},
+		{"a 500", apicsim.Fault{Kind: apicsim.KindStatus, Status: 500}, "failed with HTTP 500 (1 attempt, "},
+		{"a gateway's 504", apicsim.Fault{Kind: apicsim.KindStatus, Status: 504}, "failed with HTTP 504 (1 attempt, "},
+	} {
+		s.sim.Inject(c.fault)
+		for at, exchange := range map[string]func() error{
+			"a write":    func() error { return s.writeService("platform", patient) },
+			"a purchase": func() error { return s.buyToken("platform") },
+		} {
+			before := s.sim.Counts().Exchanges
+			s.requireError(c.name+" at "+at, exchange(), http.StatusBadGateway, c.says)
+			if got := s.sim.Counts().Exchanges - before; got != 1 {
+				t.Errorf("%s at %s: the key was sent %d times", c.name, at, got)
+			}
+		}
+		s.sim.ClearFault()
+		s.check(s.writeService("platform", patient)) // Ends the back-off.
+	}
+}
+
+func TestClientCredentialsChangeWithoutTheKeyButGoNowhereElse(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	write := func(data map[string]any) error {
+		_, err := s.client.Logical().Write("apic/config/platform", data)
+		return err
+	}
+	s.requireError("a create without them", write(map[string]any{
+		"token_service": "platform", "api_key": s.key, "token_url": s.service.URL() + "/api/token",
+	}), http.StatusBadRequest, "client_id and client_secret are required by the platform token service")
+	s.requireNoConfig("platform")
+	s.requireError("a file that is another", s.writeService("platform", map[string]any{"credentials": `{"apikey":"` + s.key + `"}`}),
+		http.StatusBadRequest, "credentials is JSON without toolkit.client_id and toolkit.client_secret")
+	s.check(s.writeService("platform", nil))
+
+	s.check(write(map[string]any{"client_id": "another", "client_secret": "another"}))
+	s.requireError("wrong credentials", s.buyToken("platform"), http.StatusBadRequest, "refused the API key or the client credentials (HTTP 401)", "check client_id and client_secret")
+	config, err := s.client.Logical().Read("apic/config/platform")
+	s.check(err)
+	if _, there := config.Data["client_secret"]; there || config.Data["client_id"] != "another" {
+		t.Errorf("the config has client_id %v, and a client_secret: %t", config.Data["client_id"], there)
+	}
+
+	file := fmt.Sprintf(`{"toolkit":{"client_id":%q,"client_secret":%q}}`, s.clientID, s.clientSecret)
+	s.check(os.WriteFile(s.path("credentials.json"), []byte(file), 0o600))
+	s.mustCLI("write", "apic/config/platform", "credentials=@credentials.json")
+	s.check(s.buyToken("platform"))
+	s.mustCLI("patch", "apic/config/platform", "credentials=@credentials.json", "client_secret=another")
+	s.requireError("a secret beside the file", s.buyToken("platform"), http.StatusBadRequest, "client credentials")
+	s.mustCLI("patch", "apic/config/platform", "client_secret="+s.clientSecret)
+	s.check(s.buyToken("platform"))
+
+	elsewhere := map[string]any{"token_url": s.service.URL() + "/elsewhere", "verify": false}
+	s.requireError("another address without the key", write(elsewhere), http.StatusBadRequest, "api_key is required again")
+	elsewhere["api_key"] = "made-up"
+	s.requireError("another address without the secret", write(elsewhere), http.StatusBadRequest, "client_secret is required again")
+	elsewhere["api_key"], elsewhere["credentials"] = s.key, file
+	s.check(write(elsewhere))
+}

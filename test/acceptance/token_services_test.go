@@ -1,0 +1,202 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package acceptance
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+)
+
+// tokenServices are the values of token_service with the simulation's path for
+// each.
+func tokenServices() map[string]string {
+	return map[string]string{"login": "/apikey", "iam": "/identity/token", "platform": "/api/token"}
+}
+
+// serviceData is a config for a token service at base, with overrides. It names
+// what the service needs, and leaves the rest to its defaults.
+func (s *stack) serviceData(service, base string, overrides map[string]any) map[string]any {
+	data := map[string]any{"token_service": service, "api_key": s.key, "token_url": base + tokenServices()[service], "max_retries": 0}
+	switch service {
+	case "platform":
+		data["client_id"], data["client_secret"] = s.clientID, s.clientSecret
+	default:
+		data["api_url"] = base
+	}
+	maps.Copy(data, overrides)
+	return data
+}
+
+// writeService writes the config of a token service under the service's name.
+func (s *stack) writeService(service string, overrides map[string]any) error {
+	_, err := s.client.Logical().Write("apic/config/"+service, s.serviceData(service, s.service.URL(), overrides))
+	return err
+}
+
+// buyToken buys a token that nobody else gets.
+func (s *stack) buyToken(name string) error {
+	_, err := s.client.Logical().Write("apic/token/"+name, nil)
+	return err
+}
+
+// requireError fails unless Vault answered with this status and said all of this.
+func (s *stack) requireError(what string, err error, want int, says ...string) {
+	s.Helper()
+	if status(err) != want {
+		s.Errorf("%s: answered %v, want status %d", what, err, want)
+		return
+	}
+	for _, text := range says {
+		if !strings.Contains(err.Error(), text) {
+			s.Errorf("%s: the error does not say %q: %v", what, text, err)
+		}
+	}
+	s.requireNowhere(what, err.Error())
+}
+
+func (s *stack) requireNoConfig(name string) {
+	s.Helper()
+	stored, err := s.client.Logical().Read("apic/config/" + name)
+	s.check(err)
+	if stored != nil {
+		s.Errorf("there is a config %s", name)
+	}
+}
+
+func TestATokenOfEachServiceIsTakenByTheAPIThatItsAnswerNames(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	for service := range tokenServices() {
+		s.check(s.writeService(service, nil))
+		answer := s.readToken(service).Data
+		if answer["api_url"] != s.service.URL() || answer["token_type"] != "Bearer" || answer["region"] != service {
+			t.Errorf("%s: the answer names api_url %v, token_type %v, region %v", service, answer["api_url"], answer["token_type"], answer["region"])
+		}
+		for _, path := range []string{"/v1/me", "/api/me", "/api/orgs"} {
+			if got := s.call(path, answer["token"].(string)); got != http.StatusOK {
+				t.Errorf("%s: %s answered %d", service, path, got)
+			}
+		}
+		config, err := s.client.Logical().Read("apic/config/" + service)
+		s.check(err)
+		if config.Data["token_service"] != service || config.Data["token_url"] != s.service.URL()+tokenServices()[service] {
+			t.Errorf("%s: the config is for %v at %v", service, config.Data["token_service"], config.Data["token_url"])
+		}
+		s.requireNowhere("a config", fmt.Sprint(config.Data))
+	}
+	if got := s.sim.Counts(); got.Issued != 3 || got.MeAccepted != 9 {
+		t.Errorf("%d tokens were sold and %d calls accepted", got.Issued, got.MeAccepted)
+	}
+}
+
+func TestACertificateOfItsOwnAuthorityIsTrustedByACACertAlone(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	secured, err := apicsim.StartTLS(s.sim)
+	s.check(err)
+	defer secured.Close()
+	other, err := apicsim.StartTLS(s.sim)
+	s.check(err)
+	defer other.Close()
+	for service := range tokenServices() {
+		write := func(caCert string) error {
+			data := s.serviceData(service, secured.URL(), map[string]any{"ca_cert": caCert})
+			_, err := s.client.Logical().Write("apic/config/"+service, data)
+			return err
+		}
+		distrust := []string{"the " + service + " token service at " + strings.TrimPrefix(secured.URL(), "https://"), "certificate that is not trusted", "check ca_cert"}
+		s.requireError(service+" without ca_cert", write(""), http.StatusBadGateway, distrust...)
+		s.requireError(service+" with another's ca_cert", write(other.CACertPEM()), http.StatusBadGateway, distrust...)
+		s.requireNoConfig(service)
+
+		s.check(write(secured.CACertPEM()))
+		if got := s.call("/api/me", s.readToken(service).Data["token"].(string)); got != http.StatusOK {
+			t.Errorf("%s: the API manager answered %d", service, got)
+		}
+	}
+	if got := s.sim.Counts().Exchanges; got != 3 {
+		t.Errorf("the key was sent %d times to 3 services that are trusted", got)
+	}
+}
+
+func TestAFieldThatTheChosenServiceDoesNotTakeIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	credentials := fmt.Sprintf(`{"toolkit":{"client_id":%q,"client_secret":%q}}`, s.clientID, s.clientSecret)
+	for _, service := range []string{"login", "iam"} {
+		for field, value := range map[string]string{"client_id": s.clientID, "client_secret": s.clientSecret, "credentials": credentials} {
+			err := s.writeService(service, map[string]any{field: value})
+			s.requireError(service+" with "+field, err, http.StatusBadRequest, field+" is taken by the platform token service alone", "this config's is "+service)
+		}
+		s.requireNoConfig(service)
+	}
+	if got := s.sim.Counts().Exchanges; got != 0 {
+		t.Errorf("the key was sent %d times", got)
+	}
+}
+
+// TestTheConfigsThatTheDocumentationShowsAreTakenAndWork runs the commands of
+// docs/token-services.md as they stand, but for a purchase at hosts that do not
+// exist, and then has each config buy its token from the simulation.
+func TestTheConfigsThatTheDocumentationShowsAreTakenAndWork(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	secured, err := apicsim.StartTLS(s.sim)
+	s.check(err)
+	defer secured.Close()
+	for name, content := range map[string]string{
+		"apikey.json":      fmt.Sprintf(`{"name":"n","apikey":%q}`, s.key),
+		"credentials.json": fmt.Sprintf(`{"toolkit":{"client_id":%q,"client_secret":%q}}`, s.clientID, s.clientSecret),
+		"ca.pem":           secured.CACertPEM(),
+	} {
+		s.check(os.WriteFile(s.path(name), []byte(content), 0o600))
+	}
+	document, err := os.ReadFile("../../docs/token-services.md")
+	s.check(err)
+	services := map[string]string{}
+	for _, command := range shownWrites(string(document)) {
+		args := strings.Fields(strings.ReplaceAll(command, "=KEY", "="+s.key))[1:]
+		s.expectCLI("Success! Data written to", append(args, "verify=false")...)
+		name := strings.TrimPrefix(args[1], "apic/config/")
+		config, err := s.client.Logical().Read("apic/config/" + name)
+		s.check(err)
+		services[name] = config.Data["token_service"].(string)
+		for _, field := range []string{"token_url", "api_url"} {
+			inForce := config.Data[field].(string)
+			if byDefault := strings.ReplaceAll(inForce, name, "<region>"); !strings.Contains(string(document), inForce) && !strings.Contains(string(document), byDefault) {
+				t.Errorf("after %q %s is %s, which the document does not say", command, field, inForce)
+			}
+		}
+	}
+	if len(services) != 4 {
+		t.Errorf("the document shows %d configs", len(services))
+	}
+	for name, service := range services {
+		move := []string{"write", "apic/config/" + name, "api_key=@apikey.json", "token_url=" + secured.URL() + tokenServices()[service], "ca_cert=@ca.pem"}
+		if service == "platform" {
+			move = append(move, "credentials=@credentials.json")
+		}
+		s.mustCLI(move...)
+		if got := s.callMe(s.readToken(name).Data["token"].(string)); got != http.StatusOK {
+			t.Errorf("%s: the API manager answered %d", name, got)
+		}
+	}
+}
+
+// shownWrites are the commands of a document that write a config, each on one
+// line.
+func shownWrites(document string) (commands []string) {
+	for line := range strings.Lines(strings.ReplaceAll(document, "\\\n", " ")) {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "vault write apic/config/") {
+			commands = append(commands, line)
+		}
+	}
+	return commands
+}

@@ -170,7 +170,7 @@ func clientSettings() []setting {
 				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 			},
 			set: func(c *config, value any) error {
-				c.ClientSecret = value.(string)
+				c.ClientSecret = strings.TrimSpace(value.(string)) // A file ends with a newline.
 				return checkClientField(c.ClientSecret)
 			},
 		},

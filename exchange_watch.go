@@ -7,13 +7,14 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 )
 
 // exchangeWatch tells when a config's exchanges begin to fail and when they work
-// again, and nothing in between.
+// again, and when clocks differ and agree again, and nothing in between.
 type exchangeWatch struct {
 	*backend
 	name string
@@ -21,6 +22,7 @@ type exchangeWatch struct {
 	// the answer to the write that brought it.
 	active  atomic.Bool
 	failing atomic.Bool
+	skewed  atomic.Bool
 }
 
 func (w *exchangeWatch) over(exchange tokensource.ExchangeFunc) tokensource.ExchangeFunc {
@@ -28,6 +30,7 @@ func (w *exchangeWatch) over(exchange tokensource.ExchangeFunc) tokensource.Exch
 		token, err := exchange(ctx)
 		if w.active.Load() {
 			w.note(ctx, err)
+			w.compareClocks(token)
 		}
 		return token, err
 	}
@@ -47,4 +50,19 @@ func (w *exchangeWatch) note(ctx context.Context, err error) {
 		w.Logger().Warn("exchanges fail; the token in hand is served until shortly before its end", "config", w.name, "reason", err)
 		w.sendEvent(ctx, eventExchangeFails, w.name)
 	}
+}
+
+func (w *exchangeWatch) compareClocks(token *tokenservice.Token) {
+	if token == nil {
+		return
+	}
+	differ := token.ClockAhead != 0
+	if !w.skewed.CompareAndSwap(!differ, differ) {
+		return
+	}
+	if differ {
+		w.Logger().Warn("this host's clock differs from the token service's; set it right", "config", w.name, "ahead", token.ClockAhead.Round(time.Second))
+		return
+	}
+	w.Logger().Info("this host's clock agrees with the token service's again", "config", w.name)
 }

@@ -120,6 +120,7 @@ func (b *backend) configMetrics(name string, e *entry) metrics.Config {
 	}
 	if status.Lease != nil {
 		told.TokenExpiresAt = status.Lease.ExpiresAt
+		told.ClockAhead = status.Lease.ClockAhead
 	}
 	return told
 }

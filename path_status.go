@@ -37,6 +37,7 @@ func statusResponseFields() map[string]*framework.FieldSchema {
 		"token_id":             {Type: framework.TypeString, Description: "Id of the shared token. It is no secret."},
 		"expires_at":           {Type: framework.TypeTime, Description: "End of the shared token's life."},
 		"ttl":                  {Type: framework.TypeInt64, Description: "Seconds after which readers get a newer token."},
+		"clock_ahead":          {Type: framework.TypeInt64, Description: "Seconds by which this node's clock is ahead of the token service's, negative if it is behind. Absent while they agree."},
 		"last_success":         {Type: framework.TypeTime, Description: "When the key last bought a token. A write of the config that leaves the shared token in place leaves this in place too."},
 		"last_error":           {Type: framework.TypeString, Description: "Why the last exchange that failed did so. A later success leaves it in place; a write of the config forgets it, and so does a restart."},
 		"last_error_time":      {Type: framework.TypeTime, Description: "When that exchange failed."},
@@ -73,6 +74,9 @@ func addSourceStatus(data map[string]any, s tokensource.Status, now time.Time) {
 		data["token_id"] = s.Lease.ID
 		data["ttl"] = s.Lease.TTL(now)
 		setTime(data, "expires_at", s.Lease.ExpiresAt)
+		if ahead := s.Lease.ClockAhead; ahead != 0 {
+			data["clock_ahead"] = wholeSeconds(ahead)
+		}
 	}
 	if s.LastError != nil {
 		data["last_error"] = s.LastError.Error()

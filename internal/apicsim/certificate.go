@@ -16,9 +16,9 @@ import (
 	"time"
 )
 
-// newCertificate returns a certificate for 127.0.0.1 and the PEM of the
-// authority that signed it, whose key nobody keeps.
-func newCertificate() (tls.Certificate, string, error) {
+// newCertificate returns a certificate for 127.0.0.1 that is valid until notAfter,
+// and the PEM of the authority that signed it, whose key nobody keeps.
+func newCertificate(notAfter time.Time) (tls.Certificate, string, error) {
 	authority := certificateTemplate(1, "apic-sim authority")
 	authority.IsCA = true
 	authority.KeyUsage = x509.KeyUsageCertSign
@@ -27,6 +27,7 @@ func newCertificate() (tls.Certificate, string, error) {
 		return tls.Certificate{}, "", err
 	}
 	host := certificateTemplate(2, "apic-sim")
+	host.NotAfter = notAfter
 	host.KeyUsage = x509.KeyUsageDigitalSignature
 	host.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	host.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
@@ -45,9 +46,11 @@ func certificateTemplate(serial int64, name string) *x509.Certificate {
 		BasicConstraintsValid: true,
 		// Clocks in testing/synctest start in the year 2000.
 		NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC),
-		NotAfter:  time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
+		NotAfter:  farFuture(),
 	}
 }
+
+func farFuture() time.Time { return time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC) }
 
 // certify makes a key and certifies it with the issuer's, or with itself if
 // issuerKey is nil.

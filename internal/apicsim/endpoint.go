@@ -32,6 +32,7 @@ type refusal struct {
 func (s *Sim) serve(e endpoint) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s.count(func(c *Counts) { c.Exchanges++ })
+		w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
 		if r.Method != http.MethodPost {
 			answer(w, http.StatusMethodNotAllowed, message("only POST is allowed"))
 			return

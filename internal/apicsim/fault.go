@@ -310,7 +310,7 @@ func (s *Sim) signWrongly(kind FaultKind, e endpoint, key string) string {
 	case KindNoExp, KindExpiresIn:
 		delete(claims, "exp")
 	case KindExpired:
-		claims["exp"] = time.Now().Add(-time.Minute).Unix()
+		claims["exp"] = s.now().Add(-time.Minute).Unix()
 	case KindExpString:
 		claims["exp"] = fmt.Sprint(claims["exp"])
 	case KindExpFloat:

@@ -53,7 +53,7 @@ func newSigner(algorithm jose.SignatureAlgorithm, key crypto.Signer) (*signer, e
 func (s *Sim) newClaims(e endpoint, key string) map[string]any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
+	now := time.Now().Add(s.clockAhead)
 	claims := map[string]any{
 		"iss": "apic-sim",
 		"sub": "user-" + s.KeyID(key),
@@ -100,8 +100,8 @@ func (s *signer) sign(claims map[string]any) (string, error) {
 }
 
 // verify returns the claims of a token that this signer signed and that has not
-// expired.
-func (s *signer) verify(parsed *jwt.JSONWebToken) (*tokenClaims, error) {
+// expired by now.
+func (s *signer) verify(now time.Time, parsed *jwt.JSONWebToken) (*tokenClaims, error) {
 	var claims tokenClaims
 	if err := parsed.Claims(s.public, &claims); err != nil {
 		return nil, errors.New("the token's signature or a claim is wrong")
@@ -109,7 +109,7 @@ func (s *signer) verify(parsed *jwt.JSONWebToken) (*tokenClaims, error) {
 	if claims.Expiry == nil {
 		return nil, errors.New("the token has no expiry")
 	}
-	if !time.Now().Before(claims.Expiry.Time()) {
+	if !now.Before(claims.Expiry.Time()) {
 		return nil, errors.New("the token has expired")
 	}
 	return &claims, nil

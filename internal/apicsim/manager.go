@@ -70,7 +70,7 @@ func (s *Sim) verify(token string) (*tokenClaims, error) {
 	if err != nil {
 		return nil, err
 	}
-	return signer.verify(parsed)
+	return signer.verify(s.now(), parsed)
 }
 
 func (s *Sim) refuseMe(w http.ResponseWriter, why string) {

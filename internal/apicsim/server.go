@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 )
 
 // Server serves a simulation on a loopback port, and can go away and come back there.
@@ -35,8 +36,11 @@ func StartOn(handler http.Handler, addr string) (*Server, error) {
 
 // StartTLS serves https on a free port of 127.0.0.1, with a certificate of an
 // authority of its own, which nobody trusts who was not given CACertPEM.
-func StartTLS(sim *Sim) (*Server, error) {
-	cert, caCert, err := newCertificate()
+func StartTLS(sim *Sim) (*Server, error) { return StartTLSUntil(sim, farFuture()) }
+
+// StartTLSUntil is StartTLS with a certificate that expires at notAfter.
+func StartTLSUntil(sim *Sim, notAfter time.Time) (*Server, error) {
+	cert, caCert, err := newCertificate(notAfter)
 	if err != nil {
 		return nil, err
 	}

@@ -78,10 +78,12 @@ type Sim struct {
 	// keyDelay and listDelay are how long a created key goes unknown.
 	keyDelay, listDelay time.Duration
 	tokenTTL            time.Duration
-	counts              Counts
-	issued              []IssuedToken
-	fault               *activeFault
-	keyFaults           map[KeyCall]*activeKeyFault
+	// clockAhead is how far the services' clock is ahead of the host's.
+	clockAhead time.Duration
+	counts     Counts
+	issued     []IssuedToken
+	fault      *activeFault
+	keyFaults  map[KeyCall]*activeKeyFault
 }
 
 // New returns a simulation with signing keys of its own. It fails only if they
@@ -122,6 +124,21 @@ func (s *Sim) SetTokenTTL(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tokenTTL = d
+}
+
+// SetClockAhead makes the services' clock differ from the host's: the tokens that
+// they sell, and the dates of their answers.
+func (s *Sim) SetClockAhead(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clockAhead = d
+}
+
+// now is the time by the services' clock.
+func (s *Sim) now() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Now().Add(s.clockAhead)
 }
 
 // Counts returns the calls so far.

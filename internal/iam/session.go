@@ -7,6 +7,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -29,6 +31,10 @@ type Session struct {
 	client      *Client
 	bearer, key upstream.Secret
 }
+
+// Format keeps the secrets unprinted: their own Format is not called for fields
+// that are not exported.
+func (Session) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[session with IAM]") }
 
 // NewKey is a key to be created.
 type NewKey struct {

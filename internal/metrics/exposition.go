@@ -25,6 +25,9 @@ type Config struct {
 	Name string
 	// TokenExpiresAt is the end of the shared token, which still lives.
 	TokenExpiresAt time.Time
+	// ClockAhead is how far the host's clock is ahead of the token service's, negative
+	// if it is behind; 0 while they agree.
+	ClockAhead time.Duration
 	// LastSuccess is when an exchange last bought a token.
 	LastSuccess time.Time
 	// ExchangeFailures and RotationFailures count those since the last success.
@@ -66,7 +69,7 @@ func (m *Metrics) Text(s State) ([]byte, error) {
 type stateDescs struct {
 	configs, unreadable                            *prometheus.Desc
 	tokenExpiry, lastSuccess, keySet, nextRotation *prometheus.Desc
-	exchangeFailures, rotationFailures             *prometheus.Desc
+	exchangeFailures, rotationFailures, clockAhead *prometheus.Desc
 }
 
 func newStateDescs() stateDescs {
@@ -81,6 +84,7 @@ func newStateDescs() stateDescs {
 		unreadable:       ofMount("configs_unreadable", "Configs that are stored and could not be loaded for this exposition; the per-config metrics lack them."),
 		tokenExpiry:      ofConfig("token_expiry_timestamp_seconds", "End of the shared token, in Unix seconds. Absent while there is none that lives."),
 		lastSuccess:      ofConfig("exchange_last_success_timestamp_seconds", "When an exchange last bought a token, in Unix seconds. Absent until one did."),
+		clockAhead:       ofConfig("clock_ahead_seconds", "How far the node's clock is ahead of the token service's, negative if it is behind; 0 while they agree."),
 		exchangeFailures: ofConfig("exchange_consecutive_failures", "Failed exchanges since the last success."),
 		keySet:           ofConfig("api_key_set_timestamp_seconds", "When the present API key came, by a write or a rotation, in Unix seconds."),
 		nextRotation:     ofConfig("api_key_next_rotation_timestamp_seconds", "When the API key is due to be rotated, in Unix seconds. Absent without a schedule. A failed rotation does not move it."),
@@ -97,7 +101,7 @@ type stateCollector struct {
 func (c stateCollector) Describe(descs chan<- *prometheus.Desc) {
 	d := c.descs
 	for _, desc := range []*prometheus.Desc{
-		d.configs, d.unreadable, d.tokenExpiry, d.lastSuccess, d.exchangeFailures, d.keySet, d.nextRotation, d.rotationFailures,
+		d.configs, d.unreadable, d.tokenExpiry, d.lastSuccess, d.exchangeFailures, d.keySet, d.nextRotation, d.rotationFailures, d.clockAhead,
 	} {
 		descs <- desc
 	}
@@ -110,6 +114,7 @@ func (c stateCollector) Collect(metrics chan<- prometheus.Metric) {
 	for _, config := range c.state.PerConfig {
 		metrics <- gauge(d.exchangeFailures, float64(config.ExchangeFailures), config.Name)
 		metrics <- gauge(d.rotationFailures, float64(config.RotationFailures), config.Name)
+		metrics <- gauge(d.clockAhead, config.ClockAhead.Seconds(), config.Name)
 		for desc, at := range map[*prometheus.Desc]time.Time{
 			d.tokenExpiry: config.TokenExpiresAt, d.lastSuccess: config.LastSuccess,
 			d.keySet: config.KeySetAt, d.nextRotation: config.NextRotation,

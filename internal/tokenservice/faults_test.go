@@ -108,7 +108,7 @@ func brokenConnections() []hostility {
 	return []hostility{
 		{what: "refuses the connection", arrange: func(t *testing.T, x *exchange) { check(t, x.server.Refuse()) }, reason: "refused the connection"},
 		{what: "shows a certificate that nobody trusts", arrange: serveTLS, reason: "certificate that is not trusted"},
-		{what: "speaks no TLS on a port where it should", arrange: expectTLS, reason: "could not be reached"},
+		{what: "speaks no TLS on a port where it should", arrange: expectTLS, reason: "does not speak TLS"},
 		{what: "resets the connection", fault: kind(apicsim.KindReset), reason: "broke the connection off"},
 		{what: "resets the connection in the middle of its answer", fault: kind(apicsim.KindResetMidBody), reason: "broke the connection off"},
 		{what: "takes its time, and less than the timeout", fault: apicsim.Fault{Latency: 50 * time.Millisecond}},

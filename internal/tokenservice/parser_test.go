@@ -32,7 +32,7 @@ func FuzzTheTokenReader(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
-		token, reason := newToken(raw, time.Time{}, "a-key-of-some-length")
+		token, reason := newToken(raw, time.Time{}, 0, "a-key-of-some-length")
 		if (token == nil) == (reason == "") {
 			t.Fatal("neither or both of a token and a reason")
 		}

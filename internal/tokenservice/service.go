@@ -115,6 +115,10 @@ type Token struct {
 	Type string
 	// ID is the JWT's jti, or a prefix of the token's SHA-256. It is no secret.
 	ID string
-	// ExpiresAt is the end of the token's life, in UTC.
+	// ExpiresAt is the end of the token's life, in UTC: the JWT's exp, or earlier
+	// where this host's clock is behind the service's.
 	ExpiresAt time.Time
+	// ClockAhead is how far this host's clock is ahead of the service's, negative if
+	// it is behind; 0 if they differ by less than a minute, or nothing tells.
+	ClockAhead time.Duration
 }

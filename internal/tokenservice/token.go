@@ -23,27 +23,40 @@ const (
 	maxTokenLife = 366 * 24 * time.Hour
 
 	maxTokenIDBytes = 128
+
+	// minClockDifference is from when on two clocks are said to differ. Less is how
+	// far clocks drift and answers take.
+	minClockDifference = time.Minute
 )
 
 // newToken reads a JWT's claims. The signature is not checked: what vouches for
 // the token is the TLS connection to the service it was bought from. A token that
 // does not say itself when it expires does so at stated, unless that is zero.
-// Where the token is of no use, reason completes the sentence "the service ...".
-func newToken(raw string, stated time.Time, secrets ...upstream.Secret) (token *Token, reason string) {
+// clockAhead is how far this host's clock seems to be ahead of the service's. Where
+// the token is of no use, reason completes the sentence "the service ...".
+func newToken(raw string, stated time.Time, clockAhead time.Duration, secrets ...upstream.Secret) (token *Token, reason string) {
 	claims, ok := readClaims(raw)
 	if !ok {
 		return nil, "answered a token that is not a JWT"
 	}
 	expiresAt := stated.UTC()
+	if clockAhead.Abs() < minClockDifference {
+		clockAhead = 0
+	}
 	if claims.Expiry != nil {
-		expiresAt = claims.Expiry.Time().UTC()
+		// By a clock that is behind, a token would outlive its end.
+		early := untilIssued(claims)
+		expiresAt = claims.Expiry.Time().UTC().Add(-early)
+		if clockAhead == 0 {
+			clockAhead = -early
+		}
 	}
 	if expiresAt.IsZero() {
 		return nil, "answered a token that does not say when it expires"
 	}
 	switch life := time.Until(expiresAt); {
 	case life <= 0:
-		return nil, fmt.Sprintf("answered a token that expired %s ago; compare this host's clock with the service's", (-life).Round(time.Second))
+		return nil, fmt.Sprintf("answered a token that expired %s ago; %s", (-life).Round(time.Second), clockAdvice(clockAhead))
 	case life > maxTokenLife:
 		return nil, "answered a token that claims to live for more than a year"
 	}
@@ -52,7 +65,35 @@ func newToken(raw string, stated time.Time, secrets ...upstream.Secret) (token *
 		Type:      "Bearer",
 		ID:        tokenID(claims.ID, raw, secrets),
 		ExpiresAt: expiresAt,
+
+		ClockAhead: clockAhead,
 	}, ""
+}
+
+// untilIssued is how far in the future a token says that it was issued, or becomes
+// valid; 0 if that is not far.
+func untilIssued(claims jwt.Claims) time.Duration {
+	var longest time.Duration
+	for _, at := range []*jwt.NumericDate{claims.IssuedAt, claims.NotBefore} {
+		if at != nil {
+			longest = max(longest, time.Until(at.Time()))
+		}
+	}
+	if longest < minClockDifference {
+		return 0
+	}
+	return longest
+}
+
+func clockAdvice(ahead time.Duration) string {
+	switch {
+	case ahead > 0:
+		return fmt.Sprintf("this host's clock is %s ahead of the service's: set it right", ahead.Round(time.Second))
+	case ahead < 0:
+		return fmt.Sprintf("this host's clock is %s behind the service's: set it right", (-ahead).Round(time.Second))
+	default:
+		return "compare this host's clock with the service's"
+	}
 }
 
 func readClaims(raw string) (claims jwt.Claims, ok bool) {

@@ -28,6 +28,17 @@ type Answer struct {
 	sent   *call
 }
 
+// ClockAhead is how far this host's clock is ahead of the one that dated the
+// answer, negative if it is behind; 0 if the answer has no date (RFC 9110, section
+// 6.6.1).
+func (a *Answer) ClockAhead() time.Duration {
+	dated, err := http.ParseTime(a.header.Get("Date"))
+	if err != nil {
+		return 0
+	}
+	return time.Now().Truncate(time.Second).Sub(dated) // A date has whole seconds.
+}
+
 // Decode decodes a 2xx answer's JSON, or returns what is wrong with it, which
 // completes the sentence "the service ...". whose says what was expected, such as
 // "a token's". The decoder's own error is dropped because it may quote the answer.

@@ -8,11 +8,14 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"syscall"
+	"time"
 )
 
 // transportReason describes a failed round trip by its kind. It never includes
@@ -32,8 +35,8 @@ func transportReason(err error) string {
 	case isCorruptGzip(err):
 		return "sent an answer whose compression is broken"
 	case errors.As(err, &cert):
-		return "showed a certificate that is not trusted; check ca_cert and the certificate's dates"
-	case errors.As(err, &header):
+		return certificateReason(cert)
+	case errors.As(err, &header), errors.Is(err, http.ErrSchemeMismatch):
 		return "does not speak TLS on that port"
 	case errors.As(err, &dns):
 		return "has a host name that does not resolve"
@@ -46,6 +49,19 @@ func transportReason(err error) string {
 	default:
 		return "could not be reached"
 	}
+}
+
+// certificateReason tells a certificate that is out of date from one whose
+// authority is not trusted.
+func certificateReason(failed *tls.CertificateVerificationError) string {
+	var invalid x509.CertificateInvalidError
+	if !errors.As(failed, &invalid) || invalid.Reason != x509.Expired {
+		return "showed a certificate that is not trusted; check ca_cert"
+	}
+	if now := time.Now(); now.Before(invalid.Cert.NotBefore) {
+		return fmt.Sprintf("showed a certificate that is not valid before %s; compare this host's clock", invalid.Cert.NotBefore.UTC().Format(time.RFC3339))
+	}
+	return fmt.Sprintf("showed a certificate that expired at %s; have it renewed, or compare this host's clock", invalid.Cert.NotAfter.UTC().Format(time.RFC3339))
 }
 
 func isCorruptGzip(err error) bool {

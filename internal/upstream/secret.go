@@ -11,7 +11,8 @@ import (
 	"strings"
 )
 
-// Secret is a string that no format verb prints.
+// Secret is a string that no format verb prints, except in a field that is not
+// exported: package fmt does not ask there.
 type Secret string
 
 const redacted = "[redacted]"

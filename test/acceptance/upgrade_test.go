@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -39,17 +40,20 @@ func (s *stack) release(source, version string) (path string) {
 	return path
 }
 
+// presentSource is where the present build's source is.
+const presentSource = "../.."
+
 // previousSourceTree unpacks the previous build's source. Where the history does
 // not reach so far, as in a shallow clone or an archive, it is the present one,
 // which still shows that a mount moves between two versions.
 func (s *stack) previousSourceTree() string {
 	s.Helper()
 	archive := exec.Command("git", "archive", "--format=tar", previousSource)
-	archive.Dir = "../.."
+	archive.Dir = presentSource
 	packed, err := archive.Output()
 	if err != nil {
 		s.Logf("no commit %s here: the old build is made of the present source", previousSource[:7])
-		return "../.."
+		return presentSource
 	}
 	dir := s.path("previous")
 	s.check(os.Mkdir(dir, 0o700))
@@ -120,12 +124,27 @@ func (s *stack) requireSameConfigs(before map[string]*api.Secret, after map[stri
 	}
 }
 
+// requireTooNew holds that the old build does not read, and does not change, a
+// config that uses what it does not know.
+func (s *stack) requireTooNew(name string) {
+	s.Helper()
+	_, err := s.client.Logical().Read("apic/token/" + name)
+	if status(err) != http.StatusInternalServerError || !strings.Contains(err.Error(), "newer version of the plugin") {
+		s.Errorf("the old build reads a config of a newer form: %v", err)
+	}
+	_, err = s.client.Logical().Write("apic/config/"+name, map[string]any{"max_retries": 1})
+	if status(err) != http.StatusInternalServerError {
+		s.Errorf("the old build writes a config of a newer form: %v", err)
+	}
+}
+
 // TestAnUpgradeAndARollBackFailNoRead follows docs/operations.md from the previous
 // build to the present one and back, while clients read.
 func TestAnUpgradeAndARollBackFailNoRead(t *testing.T) {
 	t.Parallel()
 	s := newUnmountedStack(t, onRaft, pluginBinary)
-	old, present := s.release(s.previousSourceTree(), oldVersion), s.release("../..", newVersion)
+	previous := s.previousSourceTree()
+	old, present := s.release(previous, oldVersion), s.release(presentSource, newVersion)
 	s.operate("## Install", old, oldVersion)
 	s.requireRunning(oldVersion)
 	configs := s.everyConfig()
@@ -149,6 +168,13 @@ func TestAnUpgradeAndARollBackFailNoRead(t *testing.T) {
 		for _, name := range []string{"us-south", "tuned", "leased", "iam"} {
 			s.readToken(name)
 		}
+		switch {
+		case move.running == oldVersion && previous != presentSource:
+			s.requireTooNew("scheduled")
+		case move.running == newVersion:
+			s.writeConfig("scheduled", map[string]any{"rotation_period": "24h", "iam_url": s.service.URL()})
+			s.readToken("scheduled")
+		}
 	}
 	readings := stop()
 	requireAllAnswered(t, readings)
@@ -167,7 +193,7 @@ func TestAnUpgradeAndARollBackFailNoRead(t *testing.T) {
 func TestAfterAFailedReloadTheOldVersionServes(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	present := s.release("../..", newVersion)
+	present := s.release(presentSource, newVersion)
 	s.writeConfig("us-south", nil)
 	s.check(os.WriteFile(s.path("plugins/spoilt"), []byte("#!/bin/false\n"), 0o755))
 	binary, err := os.ReadFile(present)

@@ -224,6 +224,8 @@ type failingStorage struct {
 	// severed makes every call fail, for good, and severAt does so from that call on.
 	severed atomic.Bool
 	severAt atomic.Int64
+	// watch, if set, sees what is written.
+	watch func(*logical.StorageEntry)
 	// lateFailures makes writes and deletions fail after they took effect.
 	lateFailures atomic.Bool
 }
@@ -272,6 +274,9 @@ func (s *failingStorage) Get(ctx context.Context, key string) (entry *logical.St
 }
 
 func (s *failingStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	if s.watch != nil {
+		s.watch(entry)
+	}
 	return s.aroundWrite(func() error { return s.Storage.Put(ctx, entry) })
 }
 

@@ -381,6 +381,54 @@ func TestAKeyThatCannotBeDeletedWhenAnotherOneIsWrittenIsDeletedLater(t *testing
 	})
 }
 
+// TestNoKeyIsAnywhereButInItsSealedEntry looks for the keys that somebody brought
+// and those that rotations made, in what is stored, logged, sent and answered.
+func TestNoKeyIsAnywhereButInItsSealedEntry(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		var keys, elsewhere []string
+		m.storage.watch = func(entry *logical.StorageEntry) {
+			if !strings.HasPrefix(entry.Key, "config/") {
+				elsewhere = append(elsewhere, entry.Key+string(entry.Value))
+				return
+			}
+			var stored config
+			if err := entry.DecodeJSON(&stored); err != nil {
+				t.Error(err)
+			}
+			keys = append(keys, stored.APIKey)
+		}
+		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "1h"})
+		elsewhere = append(elsewhere, fmt.Sprint(m.rotate("us-south").Data))
+		m.ticks(2 * time.Hour)
+		for _, call := range []apicsim.KeyCall{apicsim.CallCreate, apicsim.CallDelete, apicsim.CallDetails} {
+			for _, kind := range []apicsim.FaultKind{apicsim.KindStatus, apicsim.KindErrorBody, apicsim.KindNotJSON, apicsim.KindReset} {
+				m.sim.InjectKeyFault(apicsim.KeyFault{Call: call, After: true, Kind: kind})
+				resp, err := m.do(logical.UpdateOperation, "config/us-south/rotate", nil)
+				elsewhere = append(elsewhere, fmt.Sprint(resp, err))
+				m.sim.ClearKeyFaults()
+				m.settleEverything()
+			}
+		}
+		for _, path := range []string{"config/us-south", "status/us-south"} {
+			elsewhere = append(elsewhere, fmt.Sprint(m.must(logical.ReadOperation, path, nil).Data))
+		}
+		exposed := m.must(logical.ReadOperation, "metrics", nil).Data[logical.HTTPRawBody].([]byte)
+		elsewhere = append(elsewhere, string(exposed))
+		m.must(logical.DeleteOperation, "config/us-south", nil)
+		elsewhere = append(elsewhere, m.log.String(), fmt.Sprint(m.events.sent))
+
+		slices.Sort(keys)
+		if keys = slices.Compact(keys); len(keys) < 5 || len(elsewhere) < 20 {
+			t.Fatalf("there were only %d keys, and %d texts to search", len(keys), len(elsewhere))
+		}
+		for _, key := range keys {
+			if slices.ContainsFunc(elsewhere, func(text string) bool { return strings.Contains(text, key) }) {
+				t.Fatal("a key is outside of its entry")
+			}
+		}
+	})
+}
+
 // TestWhateverStorageCallFailsARotationLeavesOneKey fails one storage call after
 // the other, before and after its effect.
 func TestWhateverStorageCallFailsARotationLeavesOneKey(t *testing.T) {

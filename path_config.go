@@ -5,6 +5,7 @@ package apic
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -121,9 +122,17 @@ func configResponseFields() map[string]*framework.FieldSchema {
 		if s.get == nil {
 			continue
 		}
-		fields[s.name] = &framework.FieldSchema{Type: s.schema.Type, Description: s.schema.Description, Required: true}
+		fields[s.name] = &framework.FieldSchema{Type: answeredType(s.schema.Type), Description: s.schema.Description, Required: true}
 	}
 	return fields
+}
+
+// answeredType is what a field is in an answer: a duration is a number of seconds.
+func answeredType(t framework.FieldType) framework.FieldType {
+	if t == framework.TypeDurationSecond {
+		return framework.TypeInt64
+	}
+	return t
 }
 
 func (b *backend) configList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -136,6 +145,10 @@ func (b *backend) configList(ctx context.Context, req *logical.Request, _ *frame
 
 func (b *backend) configExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
 	found, err := b.entry(ctx, req.Storage, d.Get("name").(string))
+	var unreadable *unreadableError
+	if errors.As(err, &unreadable) {
+		return true, nil // The write itself says what is wrong, which Vault would not.
+	}
 	return found != nil, err
 }
 

@@ -390,6 +390,10 @@ func TestAConfigOfANewerSchemaIsRefusedAndNeverRewritten(t *testing.T) {
 	if m.storedConfig("us-south") != newer {
 		t.Fatal("the entry was rewritten")
 	}
+	_, exists, err := m.backend.HandleExistenceCheck(context.Background(), &logical.Request{Operation: logical.CreateOperation, Path: "config/us-south", Storage: m.storage})
+	if err != nil || !exists {
+		t.Fatalf("Vault would not let the write say so: exists %v, error %v", exists, err)
+	}
 }
 
 func TestAnEntryThatCannotBeDecodedIsNotQuoted(t *testing.T) {

@@ -65,9 +65,16 @@ EOF
   step 'Without one it refuses.'
   try_refused 401 'curl -fsS "$SIM/v1/me"'
 
+  step 'Vault replaces the key itself: after this, nobody else has ever seen it, and the downloaded one is deleted at IBM Cloud.'
+  try 'vault write -f apic/config/us-south/rotate'
+  try 'vault read apic/status/us-south'
+  try 'curl -fsS "$SIM/_sim/counts"'
+  [[ $answer == *'"keys_created":1,"keys_deleted":1'* ]] || die 'FAILED: not just one key was created and deleted'
+  try 'curl -fsS -H "Authorization: Bearer $(vault read -field=token apic/token/us-south)" "$SIM/v1/me"'
+
   step 'The key and the client secret are in none of it: how many lines of the audit log and of the server log hold one?'
   # From a file, because the arguments of a command can be seen by every process of the machine.
-  (umask 077 && printf '%s\n' "$KEY" "$CLIENT_SECRET" >secrets)
+  (umask 077 && printf '%s\n' "${SECRETS[@]}" >secrets)
   try 'grep -c -F -f secrets audit.log vault.log || test $? = 1'
   [[ $answer == $'audit.log:0\nvault.log:0' ]] || die 'FAILED: a secret is in a log'
   # An audit log that had missed the writes would have proved nothing.

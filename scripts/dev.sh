@@ -21,8 +21,8 @@ Up. In another shell:
     export SIM='$SIM'
     vault read apic/token/us-south
 
-The configs reserved and saas are for the other two token services. The simulated key is in $stack_dir/apikey.json, the
-client credentials and the logs are beside it. After a change of the code, start this again.
+The configs reserved and saas are for the other two token services. The simulated keys, client
+credentials and logs are in $stack_dir. After a change of the code, start this again.
 Ctrl-C stops it all.
 EOF
 

@@ -37,8 +37,9 @@ func main() {
 }
 
 type settings struct {
-	listen, apiKeyFile, credentialsFile, readyFile string
-	tokenTTL, latency                              time.Duration
+	listen, credentialsFile, readyFile string
+	apiKeyFiles                        []string
+	tokenTTL, latency                  time.Duration
 }
 
 // run serves until ctx ends.
@@ -47,7 +48,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("apic-sim", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&set.listen, "listen", "127.0.0.1:0", "loopback `address` to serve on; port 0 is any free one")
-	flags.StringVar(&set.apiKeyFile, "apikey-file", "apikey.json", "`file` of the API key; made with a random key if it is missing")
+	flags.Func("apikey-file", "`file` of an API key, apikey.json if there is none; made with a random key if it is missing; may be given again for more keys", func(path string) error {
+		set.apiKeyFiles = append(set.apiKeyFiles, path)
+		return nil
+	})
 	flags.StringVar(&set.credentialsFile, "credentials-file", "credentials.json", "`file` of the client credentials that the platform service wants; made with random ones if it is missing")
 	flags.StringVar(&set.readyFile, "ready-file", "", "`file` that gets the server's URL once it listens")
 	flags.DurationVar(&set.tokenTTL, "token-ttl", time.Hour, "life of the tokens")
@@ -61,6 +65,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if set.tokenTTL <= 0 || set.latency < 0 {
 		return errors.New("-token-ttl must be positive and -latency not negative")
 	}
+	if len(set.apiKeyFiles) == 0 {
+		set.apiKeyFiles = []string{"apikey.json"}
+	}
 	return serve(ctx, set, stdout, stderr)
 }
 
@@ -68,16 +75,20 @@ func serve(ctx context.Context, set settings, stdout, stderr io.Writer) error {
 	if err := requireLoopback(set.listen); err != nil {
 		return err
 	}
-	key, err := readOrMakeKey(set.apiKeyFile)
-	if err != nil {
-		return err
+	var keys []string
+	for _, path := range set.apiKeyFiles {
+		key, err := readOrMakeKey(path)
+		if err != nil {
+			return err
+		}
+		keys = append(keys, key)
 	}
 	credentials, err := readOrMakeCredentials(set.credentialsFile)
 	if err != nil {
 		return err
 	}
 	sim, err := apicsim.New(apicsim.Options{
-		Keys:         []string{key},
+		Keys:         keys,
 		ClientID:     credentials.Toolkit.ClientID,
 		ClientSecret: credentials.Toolkit.ClientSecret,
 		TokenTTL:     set.tokenTTL,

@@ -20,13 +20,14 @@ import (
 
 func TestTheCommandServesTheSecretsThatItMadeAndEndsWhenTold(t *testing.T) {
 	dir := t.TempDir()
-	keyPath, credentialsPath, ready := filepath.Join(dir, "apikey.json"), filepath.Join(dir, "credentials.json"), filepath.Join(dir, "url")
+	keyPath, secondKeyPath := filepath.Join(dir, "apikey.json"), filepath.Join(dir, "second.json")
+	credentialsPath, ready := filepath.Join(dir, "credentials.json"), filepath.Join(dir, "url")
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	printed, stdout := io.Pipe()
 	var stderr bytes.Buffer
 	go func() {
-		err := run(ctx, []string{"-apikey-file", keyPath, "-credentials-file", credentialsPath, "-ready-file", ready}, stdout, &stderr)
+		err := run(ctx, []string{"-apikey-file", keyPath, "-apikey-file", secondKeyPath, "-credentials-file", credentialsPath, "-ready-file", ready}, stdout, &stderr)
 		stdout.CloseWithError(err)
 		ended <- err
 	}()
@@ -46,6 +47,13 @@ func TestTheCommandServesTheSecretsThatItMadeAndEndsWhenTold(t *testing.T) {
 	if status := buy(t, base, key); status != http.StatusOK {
 		t.Errorf("the key bought status %d", status)
 	}
+	secondKey, err := readOrMakeKey(secondKeyPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status := buy(t, base, secondKey); status != http.StatusOK || secondKey == key {
+		t.Errorf("the second key bought status %d", status)
+	}
 	if status := buy(t, base, "another"); status != http.StatusUnauthorized {
 		t.Errorf("another key bought status %d", status)
 	}
@@ -59,16 +67,16 @@ func TestTheCommandServesTheSecretsThatItMadeAndEndsWhenTold(t *testing.T) {
 	if status := buyAtPlatform(t, base, key, credentialsFile{}); status != http.StatusUnauthorized {
 		t.Errorf("the key without client credentials bought status %d", status)
 	}
-	requireCounts(t, base, 4)
+	requireCounts(t, base, 5)
 	stop()
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
 	printedAll := line + stderr.String()
-	if strings.Contains(printedAll, key) || strings.Contains(printedAll, made.Toolkit.ClientSecret) {
+	if strings.Contains(printedAll, key) || strings.Contains(printedAll, secondKey) || strings.Contains(printedAll, made.Toolkit.ClientSecret) {
 		t.Error("a secret was printed")
 	}
-	for _, path := range []string{keyPath, credentialsPath} {
+	for _, path := range []string{keyPath, secondKeyPath, credentialsPath} {
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)

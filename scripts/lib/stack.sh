@@ -6,15 +6,15 @@
 # It is sourced, not run.
 #
 # stack_start builds and starts both and leaves the shell in a working directory of its own, with `vault` and the plugin
-# on PATH, VAULT_ADDR and VAULT_TOKEN set for the new server, SIM the simulation's URL, and KEY and CLIENT_SECRET the API
-# key and the client secret it takes. stack_mount then registers and mounts the plugin, and writes one config of each token
+# on PATH, VAULT_ADDR and VAULT_TOKEN set for the new server, SIM the simulation's URL, and SECRETS the API keys and the
+# client secret it takes. stack_mount then registers and mounts the plugin, and writes one config of each token
 # service. Whatever way the script ends, what it started is stopped and the directory removed.
 set -euo pipefail
 
 stack_dir=''
 stack_pids=()
 stack_vault_pid=''
-SIM='' KEY='' CLIENT_SECRET='' PLUGIN_VERSION=''
+SIM='' PLUGIN_VERSION='' SECRETS=()
 
 # stack_spawn starts a command in the background, with its output in a file, and leaves its process id in stack_pid.
 # Job control gives it a process group of its own: the Ctrl-C that ends a script then does not reach it before the
@@ -105,7 +105,7 @@ stack_vault() {
 json_text() { sed -n 's/.*"'"$1"'"[[:space:]]*:[[:space:]]*"\([^"]*\)".*/\1/p' "$2"; }
 
 stack_start() {
-  local root server name
+  local root server name secret
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
   trap stack_stop EXIT
   trap 'exit 130' INT
@@ -134,14 +134,18 @@ stack_start() {
   export no_proxy=127.0.0.1,localhost NO_PROXY=127.0.0.1,localhost
   VAULT_TOKEN=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 
-  stack_spawn sim.log apic-sim -listen 127.0.0.1:0 -apikey-file apikey.json -credentials-file credentials.json \
-    -ready-file sim.url -token-ttl 1h
+  stack_spawn sim.log apic-sim -listen 127.0.0.1:0 -apikey-file apikey.json -apikey-file reserved.json \
+    -apikey-file saas.json -credentials-file credentials.json -ready-file sim.url -token-ttl 1h
   stack_until "$stack_pid" test -s sim.url || stack_fail 'the simulated API Connect did not start' sim.log
   SIM=$(cat sim.url)
-  KEY=$(json_text apikey apikey.json)
-  CLIENT_SECRET=$(json_text client_secret credentials.json)
-  # Without a secret the search for it in what is printed would find nothing, always.
-  [[ -n $KEY && -n $CLIENT_SECRET ]] || die 'the simulated apikey.json or credentials.json holds no secret'
+  for name in apikey reserved saas; do
+    SECRETS+=("$(json_text apikey "$name.json")")
+  done
+  SECRETS+=("$(json_text client_secret credentials.json)")
+  for secret in "${SECRETS[@]}"; do
+    # Without a secret the search for it in what is printed would find nothing, always.
+    [[ -n $secret ]] || die 'a simulated apikey.json or credentials.json holds no secret'
+  done
 
   stack_vault
 }
@@ -151,8 +155,10 @@ step() { printf '\n%s\n' "$*"; }
 
 # tell prints what a command answered, unless a secret is in it, which nothing here may ever print.
 tell() {
-  [[ $1 != *"$KEY"* ]] || die 'FAILED: the API key is in what that answered'
-  [[ $1 != *"$CLIENT_SECRET"* ]] || die 'FAILED: the client secret is in what that answered'
+  local secret
+  for secret in "${SECRETS[@]}"; do
+    [[ $1 != *"$secret"* ]] || die 'FAILED: an API key or the client secret is in what that answered'
+  done
   [[ -z $1 ]] || printf '%s\n' "$1" | sed 's/^/    /'
 }
 
@@ -192,11 +198,11 @@ stack_mount() {
   try 'vault secrets enable -path=apic vault-plugin-secrets-apic'
 
   step 'The key goes in once: apikey.json is what the console downloads. Vault buys a token with it before it stores it.'
-  try 'vault write apic/config/us-south api_key=@apikey.json token_url="$SIM/apikey" api_url="$SIM"'
+  try 'vault write apic/config/us-south api_key=@apikey.json token_url="$SIM/apikey" api_url="$SIM" iam_url="$SIM"'
 
   step 'That was for API Connect on IBM Cloud. A Reserved Instance takes the tokens of IBM Cloud IAM.'
-  try 'vault write apic/config/reserved token_service=iam api_key=@apikey.json token_url="$SIM/identity/token" api_url="$SIM"'
+  try 'vault write apic/config/reserved token_service=iam api_key=@reserved.json iam_url="$SIM" api_url="$SIM"'
 
   step 'API Connect SaaS, or one of your own, wants client credentials too: credentials.json is what it offers for download.'
-  try 'vault write apic/config/saas token_service=platform api_key=@apikey.json credentials=@credentials.json token_url="$SIM/api/token"'
+  try 'vault write apic/config/saas token_service=platform api_key=@saas.json credentials=@credentials.json token_url="$SIM/api/token"'
 }

@@ -320,19 +320,22 @@ func (c *config) applySettings(d *framework.FieldData) error {
 		}
 		// The service is set by now if the request sets it; see configSettings.
 		if raw != nil && s.onlyFor != nil && !slices.Contains(s.onlyFor, c.TokenService) {
-			return fieldError(s.name, fmt.Sprintf("is taken by token_service %s alone, and this config's is %s", listKinds(s.onlyFor), c.TokenService))
+			return fieldError(s.name, fmt.Sprintf("is taken by the %s alone, and this config's is %s", listServices(s.onlyFor), c.TokenService))
 		}
 	}
 	c.dropForeignFields()
 	return nil
 }
 
-func listKinds(kinds []tokenservice.Kind) string {
+func listServices(kinds []tokenservice.Kind) string {
+	if len(kinds) == 1 {
+		return string(kinds[0]) + " token service"
+	}
 	var names []string
 	for _, kind := range kinds {
 		names = append(names, string(kind))
 	}
-	return strings.Join(names, " and ")
+	return strings.Join(names, " and ") + " token services"
 }
 
 func allowedKinds() []any {

@@ -194,7 +194,7 @@ func TestAPlatformConfigCannotBeRotatedAndSaysWhy(t *testing.T) {
 		t.Fatalf("answered %d %s", status, text)
 	}
 	status, text = m.failure(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "24h"})
-	if status != http.StatusBadRequest || !strings.Contains(text, "rotation_period is taken by token_service login and iam alone") {
+	if status != http.StatusBadRequest || !strings.Contains(text, "rotation_period is taken by the login and iam token services alone") {
 		t.Fatalf("answered %d %s", status, text)
 	}
 }

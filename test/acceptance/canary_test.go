@@ -155,7 +155,7 @@ func (s *stack) provokeBadCredentials(said io.Writer) {
 	delete(asObject, "client_secret")
 	s.say(said, "config/platform", asObject, http.StatusNoContent)
 	for _, wrong := range []map[string]any{
-		{"client_secret": s.clientSecret + "\n"},
+		{"client_secret": s.clientSecret + "\n" + s.clientSecret},
 		{"client_secret": s.clientSecret + "-wrong"},
 		{"client_secret": inFile},
 		{"client_secret": []any{s.clientSecret}},

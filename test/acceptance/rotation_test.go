@@ -4,6 +4,7 @@
 package acceptance
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"net/http"
@@ -120,4 +121,53 @@ func TestTheExampleAdoptsAKeyAndTheDownloadedOneIsDeleted(t *testing.T) {
 		t.Errorf("the file is left: %v", err)
 	}
 	s.readToken("us-south")
+}
+
+// TestAScheduledRotationThatCameDueWhileNobodyRanIsDoneAfterTheStart sets the
+// schedule back in Vault's own storage, because the shortest period is an hour.
+func TestAScheduledRotationThatCameDueWhileNobodyRanIsDoneAfterTheStart(t *testing.T) {
+	t.Parallel()
+	s := newStackOn(t, onRaft+"\nraw_storage_endpoint = true", pluginBinary)
+	s.writeConfig("us-south", map[string]any{"iam_url": s.service.URL(), "rotation_period": "24h"})
+	token := s.readToken("us-south").Data["token_id"]
+	s.editStored("us-south", func(stored map[string]any) {
+		stored["next_rotation"] = time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
+	})
+	_, err := s.client.Logical().Write("sys/plugins/reload/backend", map[string]any{"mounts": "apic/"})
+	s.check(err)
+	// Vault's tick comes once a minute.
+	rotated := s.until(2*time.Minute, nil, func() bool { return s.sim.Counts().KeysDeleted == 1 })
+	if !rotated {
+		t.Fatal("the key was not rotated")
+	}
+	config, err := s.client.Logical().Read("apic/config/us-south")
+	s.check(err)
+	live := s.liveKeysOf(s.sim.Keys()[0].IAMID)
+	if len(live) != 1 || configKeyID(config) != live[0].ID {
+		t.Errorf("IAM holds %d keys, and not just the stored one", len(live))
+	}
+	next, err := time.Parse(time.RFC3339, config.Data["next_rotation"].(string))
+	if err != nil || time.Until(next) < 21*time.Hour || time.Until(next) > 24*time.Hour {
+		t.Errorf("the next rotation is in %s (%v)", time.Until(next), err)
+	}
+	if s.readToken("us-south").Data["token_id"] == token {
+		t.Error("readers still share a token of the old key")
+	}
+}
+
+// editStored changes a config behind the plugin's back.
+func (s *stack) editStored(name string, edit func(map[string]any)) {
+	s.Helper()
+	mounts, err := s.client.Sys().ListMounts()
+	s.check(err)
+	path := "sys/raw/logical/" + mounts["apic/"].UUID + "/config/" + name
+	raw, err := s.client.Logical().Read(path)
+	s.check(err)
+	var stored map[string]any
+	s.check(json.Unmarshal([]byte(raw.Data["value"].(string)), &stored))
+	edit(stored)
+	edited, err := json.Marshal(stored)
+	s.check(err)
+	_, err = s.client.Logical().Write(path, map[string]any{"value": string(edited)})
+	s.check(err)
 }

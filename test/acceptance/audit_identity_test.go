@@ -4,13 +4,11 @@
 package acceptance
 
 import (
-	"bytes"
 	"encoding/json"
 	"log/slog"
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/hashicorp/vault/api"
@@ -78,28 +76,17 @@ func (s *stack) user(name, rules string) *api.Client {
 }
 
 // managerLog is what a simulated API manager logs of the calls it takes.
-type managerLog struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *managerLog) Write(line []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(line)
-}
+type managerLog struct{ said }
 
 // tokenIDs are those of the tokens that were used, oldest first.
 func (l *managerLog) tokenIDs(t *testing.T) (ids []string) {
 	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for text := range bytes.Lines(l.buf.Bytes()) {
+	for text := range strings.Lines(l.String()) {
 		var line struct {
 			Path    string `json:"path"`
 			TokenID string `json:"token_id"`
 		}
-		if err := json.Unmarshal(text, &line); err != nil {
+		if err := json.Unmarshal([]byte(text), &line); err != nil {
 			t.Fatal(err)
 		}
 		if line.Path == "/v1/me" && line.TokenID != "" {
@@ -219,7 +206,7 @@ func isHMAC(logged any) bool {
 func sameJSON(a, b any) bool {
 	left, errLeft := json.Marshal(a)
 	right, errRight := json.Marshal(b)
-	return errLeft == nil && errRight == nil && bytes.Equal(left, right)
+	return errLeft == nil && errRight == nil && string(left) == string(right)
 }
 
 // requireDocumentedQueries runs the document's own commands for "who got this

@@ -4,9 +4,7 @@
 package acceptance
 
 import (
-	"bytes"
 	"os/exec"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -17,24 +15,6 @@ type process struct {
 	command *exec.Cmd
 	said    said
 	ended   chan struct{}
-}
-
-// said is what a process has printed so far.
-type said struct {
-	mu     sync.Mutex
-	output bytes.Buffer
-}
-
-func (s *said) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.output.Write(p)
-}
-
-func (s *said) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.output.String()
 }
 
 // start runs a block in a process group of its own, so that all that it starts can

@@ -4,11 +4,11 @@
 package acceptance
 
 import (
-	"crypto/rand"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
-	"path/filepath"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,28 +68,16 @@ type stepGate struct {
 // gate.
 func newSteppedStack(t *testing.T) (*stack, *stepGate) {
 	t.Helper()
-	key := "canary-" + rand.Text()
-	sim, err := apicsim.New(apicsim.Options{Keys: []string{key}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	gate := &stepGate{sim: sim, announced: make(map[string]step), keys: make(map[string]bool)}
+	s := newUnmountedStack(t, onRaft, steppedPluginBinary)
+	gate := &stepGate{s: s, sim: s.sim, announced: make(map[string]step), keys: make(map[string]bool)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/_storage", gate.aroundStorage)
 	mux.HandleFunc("/", gate.aroundIBM)
-	service, err := apicsim.StartOn(mux, "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(service.Close)
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &stack{T: t, dir: dir, storage: onRaft, plugin: steppedPluginBinary, sim: sim, service: service, key: key}
-	s.pluginEnv = []string{"STEP_HOOK=" + service.URL() + "/_storage"}
-	gate.s = s
-	s.startVault()
+	var err error
+	s.service, err = apicsim.StartOn(mux, "127.0.0.1:0")
+	s.check(err)
+	t.Cleanup(s.service.Close)
+	s.pluginEnv = []string{"STEP_HOOK=" + s.service.URL() + "/_storage"}
 	s.mount()
 	return s, gate
 }
@@ -177,13 +165,16 @@ func (g *stepGate) aroundIBM(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
-	answer := &heldAnswer{header: make(http.Header), status: http.StatusOK}
+	// Held back, so that it can get lost after its effect.
+	answer := httptest.NewRecorder()
 	g.sim.ServeHTTP(answer, r)
 	if g.strikes(at, true) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
-	answer.release(w)
+	maps.Copy(w.Header(), answer.Header())
+	w.WriteHeader(answer.Code)
+	_, _ = w.Write(answer.Body.Bytes())
 }
 
 func (g *stepGate) note(key string) {
@@ -210,28 +201,6 @@ func ibmStep(r *http.Request) step {
 		return deleteOldKey
 	}
 	return ""
-}
-
-// heldAnswer keeps an answer back, so that it can get lost after its effect.
-type heldAnswer struct {
-	header http.Header
-	status int
-	body   []byte
-}
-
-func (a *heldAnswer) Header() http.Header    { return a.header }
-func (a *heldAnswer) WriteHeader(status int) { a.status = status }
-func (a *heldAnswer) Write(p []byte) (int, error) {
-	a.body = append(a.body, p...)
-	return len(p), nil
-}
-
-func (a *heldAnswer) release(w http.ResponseWriter) {
-	for name, values := range a.header {
-		w.Header()[name] = values
-	}
-	w.WriteHeader(a.status)
-	_, _ = w.Write(a.body)
 }
 
 // in is the stack for a subtest.

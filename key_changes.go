@@ -32,10 +32,9 @@ type keyChange struct {
 // keyChanges are those under way, at most one for each config. While there is one,
 // nothing else may write the config. The zero value is ready to use.
 type keyChanges struct {
-	mu      sync.Mutex
-	byName  map[string]*keyChange
-	running sync.WaitGroup
-	closed  bool
+	mu     sync.Mutex
+	byName map[string]*keyChange
+	closed bool
 }
 
 // begin starts a change of name's key, or returns the one that is under way.
@@ -54,7 +53,6 @@ func (k *keyChanges) begin(name, doing string) (change *keyChange, begun bool) {
 		k.byName = make(map[string]*keyChange)
 	}
 	k.byName[name] = change
-	k.running.Add(1)
 	return change, true
 }
 
@@ -64,7 +62,6 @@ func (k *keyChanges) end(name string, change *keyChange) {
 	k.mu.Unlock()
 	change.cancel(nil)
 	close(change.done)
-	k.running.Done()
 }
 
 // of returns the change that is under way for name, or nil.
@@ -76,23 +73,26 @@ func (k *keyChanges) of(name string) *keyChange {
 
 // close cancels all changes and waits a little for them to end.
 func (k *keyChanges) close() {
+	patience := time.NewTimer(unloadPatience)
+	defer patience.Stop()
+	for _, change := range k.cancelAll() {
+		select {
+		case <-change.done:
+		case <-patience.C:
+			return
+		}
+	}
+}
+
+func (k *keyChanges) cancelAll() (cancelled []*keyChange) {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.closed = true
 	for _, change := range k.byName {
 		change.cancel(errUnloaded)
+		cancelled = append(cancelled, change)
 	}
-	k.mu.Unlock()
-	ended := make(chan struct{})
-	go func() {
-		k.running.Wait()
-		close(ended)
-	}()
-	timer := time.NewTimer(unloadPatience)
-	defer timer.Stop()
-	select {
-	case <-ended:
-	case <-timer.C:
-	}
+	return cancelled
 }
 
 // beginKeyChange is begin, in its turn with writes of the config: once it returns,

@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 )
 
 func (b *backend) pathConfigRotate() *framework.Path {
@@ -60,11 +62,7 @@ func (b *backend) configRotate(ctx context.Context, req *logical.Request, d *fra
 	if err := checkName(name); err != nil {
 		return answerError("rotate config", err)
 	}
-	found, err := b.entry(ctx, req.Storage, name)
-	if err == nil && found == nil {
-		err = noSuchConfig(name)
-	}
-	if err != nil {
+	if err := b.checkRotatable(ctx, req.Storage, name); err != nil {
 		return answerError("rotate config", err)
 	}
 	done, err := b.rotate(ctx, req.Storage, name)
@@ -76,6 +74,21 @@ func (b *backend) configRotate(ctx context.Context, req *logical.Request, d *fra
 		resp.AddWarning(fmt.Sprintf("The new key is in use, but the old one could not be deleted yet: %s. It is tried again about once a minute.", done.left))
 	}
 	return resp, nil
+}
+
+// checkRotatable catches what is the caller's mistake and no failed rotation.
+func (b *backend) checkRotatable(ctx context.Context, s logical.Storage, name string) error {
+	found, err := b.entry(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	if found == nil {
+		return noSuchConfig(name)
+	}
+	if found.config.TokenService == tokenservice.Platform {
+		return userErrorf("config %q is of the platform token service, whose keys cannot be rotated through an API; create a key in API Connect and write the config again with it", name)
+	}
+	return nil
 }
 
 const rotateHelp = `

@@ -16,7 +16,6 @@ import (
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/iam"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
@@ -142,9 +141,6 @@ func (r *rotation) rotatable(ctx context.Context) (*config, error) {
 		return nil, noSuchConfig(r.name)
 	}
 	r.scheduled = stored.RotationPeriod > 0
-	if stored.TokenService == tokenservice.Platform {
-		return nil, userErrorf("config %q is of the platform token service, whose keys cannot be rotated through an API; create a key in API Connect and write the config again with it", r.name)
-	}
 	if err := r.fillSchedule(ctx, r.storage); err != nil {
 		return nil, err
 	}

@@ -307,6 +307,31 @@ func TestADeletionDuringARotationDeletesTheNewKeyToo(t *testing.T) {
 	})
 }
 
+func TestAnUnloadDuringARotationLeavesTheOldKeyAndNothingElse(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.sim.SetKeyDelay(30 * time.Second)
+		failed := make(chan string)
+		unloaded := m.backend
+		go func() {
+			_, err := unloaded.HandleRequest(context.Background(), &logical.Request{Operation: logical.UpdateOperation, Path: "config/us-south/rotate", Storage: m.storage})
+			failed <- fmt.Sprint(err)
+		}()
+		time.Sleep(time.Second)
+		if len(m.ownLiveKeys()) != 1 {
+			t.Fatal("the rotation has made no key yet")
+		}
+		m.restart()
+		if text := <-failed; !strings.Contains(text, "unloaded") {
+			t.Errorf("the rotation answered %s", text)
+		}
+		m.requireOneKey("us-south")
+		if len(m.ownLiveKeys()) != 0 {
+			t.Error("the new key is left at IAM")
+		}
+		m.requireNoWAL()
+	})
+}
+
 func TestAKeyThatRotationMadeIsDeletedWithItsConfigAndABroughtOneIsNot(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.writeConfig("brought", map[string]any{"api_key": m.newKey()})

@@ -138,8 +138,8 @@ func TestACertificateThatExpiredIsNamedWithItsDate(t *testing.T) {
 
 func TestAConfigOfASnapshotFromBeforeARotationSaysThatItsKeyMayBeOld(t *testing.T) {
 	for service, says := range map[string]string{
-		"login": "was not rotated after the snapshot that was restored",
-		"iam":   "perhaps by a rotation that is newer than a restored snapshot",
+		"login": "a restored snapshot may hold one that was rotated since",
+		"iam":   "rotated since the snapshot that was restored",
 	} {
 		t.Run(service, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -64,7 +64,7 @@ func (i *iam) refusal(a *upstream.Answer) upstream.Refusal {
 		because.Advice = "check that it exists and is enabled, then write the config again with api_key"
 	case iamKeyNotFound:
 		because.Reason = "does not know the API key"
-		because.Advice = "it was deleted, perhaps by a rotation that is newer than a restored snapshot, or belongs elsewhere; create one in IBM Cloud and write the config again with api_key"
+		because.Advice = "it was deleted, or rotated since the snapshot that was restored, or belongs elsewhere; create one in IBM Cloud and write the config again with api_key"
 	case iamKeyDisabled:
 		because.Reason = "says that the API key is disabled"
 		because.Advice = "enable it in IBM Cloud, or write the config again with another api_key"

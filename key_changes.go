@@ -6,7 +6,9 @@ package apic
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,10 +34,9 @@ type keyChange struct {
 // keyChanges are those under way, at most one for each config. While there is one,
 // nothing else may write the config. The zero value is ready to use.
 type keyChanges struct {
-	mu      sync.Mutex
-	byName  map[string]*keyChange
-	running sync.WaitGroup
-	closed  bool
+	mu     sync.Mutex
+	byName map[string]*keyChange
+	closed bool
 }
 
 // begin starts a change of name's key, or returns the one that is under way.
@@ -54,7 +55,6 @@ func (k *keyChanges) begin(name, doing string) (change *keyChange, begun bool) {
 		k.byName = make(map[string]*keyChange)
 	}
 	k.byName[name] = change
-	k.running.Add(1)
 	return change, true
 }
 
@@ -64,7 +64,6 @@ func (k *keyChanges) end(name string, change *keyChange) {
 	k.mu.Unlock()
 	change.cancel(nil)
 	close(change.done)
-	k.running.Done()
 }
 
 // of returns the change that is under way for name, or nil.
@@ -78,20 +77,18 @@ func (k *keyChanges) of(name string) *keyChange {
 func (k *keyChanges) close() {
 	k.mu.Lock()
 	k.closed = true
-	for _, change := range k.byName {
+	ending := slices.Collect(maps.Values(k.byName))
+	k.mu.Unlock()
+	for _, change := range ending {
 		change.cancel(errUnloaded)
 	}
-	k.mu.Unlock()
-	ended := make(chan struct{})
-	go func() {
-		k.running.Wait()
-		close(ended)
-	}()
-	timer := time.NewTimer(unloadPatience)
-	defer timer.Stop()
-	select {
-	case <-ended:
-	case <-timer.C:
+	patience := time.After(unloadPatience)
+	for _, change := range ending {
+		select {
+		case <-change.done:
+		case <-patience:
+			return
+		}
 	}
 }
 

@@ -171,7 +171,7 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, d *fra
 		return answerError("delete config", err)
 	}
 	defer b.changes.end(name, change)
-	warning, err := b.dropOwnKey(ctx, req.Storage, name)
+	warning, err := b.dropOwnKey(ctx, req.Storage, name, change)
 	if err != nil {
 		return answerError("delete config", err)
 	}
@@ -239,6 +239,11 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	if err != nil {
 		return nil, err
 	}
+	if candidate.replacesKeyOf(stored) {
+		if err := b.settleBeforeNewKey(ctx, req.Storage, name); err != nil {
+			return nil, err
+		}
+	}
 	kept := b.keptToken(name, stored, d)
 	fresh, err := b.newEntry(name, candidate, kept)
 	if err != nil {
@@ -270,7 +275,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 // made, and which nobody else has, the key is deleted at IAM too; left says why
 // that has to wait.
 func (b *backend) replaceConfig(ctx context.Context, s logical.Storage, name string, stored *config, fresh *entry, kept *tokensource.Lease) (left, err error) {
-	if stored == nil || stored.APIKey == fresh.config.APIKey {
+	if !fresh.config.replacesKeyOf(stored) {
 		return nil, b.commitEntry(ctx, s, name, fresh, kept, nil)
 	}
 	own, err := b.announceDisuse(ctx, s, name, stored)

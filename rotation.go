@@ -113,7 +113,7 @@ func (r *rotation) run(ctx context.Context) (*rotated, error) {
 		return nil, err
 	}
 	var unsettled *unsettledError
-	if err := r.settleConfig(ctx, r.storage, r.name); err != nil && !errors.As(err, &unsettled) {
+	if err := r.settleConfig(ctx, r.storage, r.name, r.change); err != nil && !errors.As(err, &unsettled) {
 		return nil, fmt.Errorf("an earlier rotation has to be cleaned up first: %w", err)
 	}
 	session, done, err := r.loginToIAM(ctx, stored)

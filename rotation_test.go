@@ -381,6 +381,39 @@ func TestAKeyThatCannotBeDeletedWhenAnotherOneIsWrittenIsDeletedLater(t *testing
 	})
 }
 
+func TestTheOldKeyIsRefusedWhenItIsWrittenBackWhileItsDeletionIsLeft(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "delete", Kind: apicsim.KindStatus, Status: 503})
+		m.rotate("us-south")
+		m.sim.ClearKeyFaults()
+		status, text := m.failure(logical.UpdateOperation, "config/us-south", m.configData(nil))
+		if status != http.StatusBadRequest || !strings.Contains(text, "refused the API key") {
+			t.Errorf("answered %d %s", status, text)
+		}
+		m.requireOneKey("us-south")
+		m.requireNoWAL()
+	})
+}
+
+// TestARotationWhoseKeyMayYetAppearDoesNotHideAnotherThatLeftTheOldKey runs some
+// times, for the write-ahead entries are listed by chance.
+func TestARotationWhoseKeyMayYetAppearDoesNotHideAnotherThatLeftTheOldKey(t *testing.T) {
+	for range 8 {
+		rotationTest(t, func(m *mount) {
+			m.rotate("us-south")
+			m.sim.InjectKeyFault(apicsim.KeyFault{Call: "create", Kind: apicsim.KindReset, Times: 1})
+			m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
+			m.sim.InjectKeyFault(apicsim.KeyFault{Call: "delete", Kind: apicsim.KindStatus, Status: 503})
+			m.rotate("us-south")
+			m.sim.ClearKeyFaults()
+			m.rotate("us-south")
+			m.settleEverything()
+			m.requireOneKey("us-south")
+			m.requireNoWAL()
+		})
+	}
+}
+
 // TestNoKeyIsAnywhereButInItsSealedEntry looks for the keys that somebody brought
 // and those that rotations made, in what is stored, logged, sent and answered.
 func TestNoKeyIsAnywhereButInItsSealedEntry(t *testing.T) {

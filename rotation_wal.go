@@ -170,18 +170,29 @@ func (b *backend) settleAll(s logical.Storage) {
 }
 
 // settleConfig settles all entries of one config, whose key is about to change.
-// It makes no call out if there are none.
-func (b *backend) settleConfig(ctx context.Context, s logical.Storage, name string) error {
+// It makes no call out if there are none. While a change of the key is under way,
+// it alone, which is then mine, may settle: the entries may be its own.
+func (b *backend) settleConfig(ctx context.Context, s logical.Storage, name string, mine *keyChange) error {
 	pending, err := pendingWAL(ctx, s, name)
 	if err != nil {
 		return err
 	}
+	// Asked after the entries were listed, so that none is of a change that began since.
+	if change := b.changes.of(name); change != mine {
+		return change.conflict(name)
+	}
+	var waiting error
 	for _, w := range pending {
-		if err := b.settleStored(ctx, s, w); err != nil {
+		err := b.settleStored(ctx, s, w)
+		var unsettled *unsettledError
+		switch {
+		case errors.As(err, &unsettled):
+			waiting = err // The others need not wait for it.
+		case err != nil:
 			return err
 		}
 	}
-	return nil
+	return waiting
 }
 
 func (b *backend) settleStored(ctx context.Context, s logical.Storage, w storedWAL) error {

@@ -262,7 +262,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	b.sendEvent(ctx, eventConfigWrite, name)
 	if left != nil {
 		resp := &logical.Response{}
-		resp.AddWarning(fmt.Sprintf("The config was written, but the key that rotation had made before could not be deleted at IAM yet: %s. It is tried again about once a minute.", left))
+		resp.AddWarning(fmt.Sprintf("The config was written, but the key %s, which rotation had made before, could not be deleted at IAM yet: %s. %s", stored.APIKeyID, left, whatFollows(left)))
 		return resp, nil
 	}
 	if ignoresFields(req, d) {
@@ -287,6 +287,14 @@ func (b *backend) replaceConfig(ctx context.Context, s logical.Storage, name str
 		return nil, err // The announcement will be found to be of the key that is stored.
 	}
 	return own.delete(ctx, fresh.config), nil
+}
+
+// whatFollows says what becomes of a key that could not be deleted.
+func whatFollows(left error) string {
+	if isRefused(left) {
+		return "It is tried again for a day; better delete it there yourself."
+	}
+	return "It is tried again about once a minute."
 }
 
 // prepareConfig applies the request to a copy of the stored config, or to the

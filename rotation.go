@@ -322,6 +322,9 @@ func (r *rotation) finish(ctx context.Context, successor *config) error {
 // loginToIAM opens a session with a config's key. The caller gives its connections
 // back with done.
 func (b *backend) loginToIAM(ctx context.Context, c *config) (session *iam.Session, done func(), err error) {
+	if c.TokenService == tokenservice.Platform {
+		return nil, nil, userErrorf("keys of the platform token service have no rights at IBM Cloud IAM")
+	}
 	transport, release, err := b.transports.Acquire(c.CACert)
 	if err != nil {
 		return nil, nil, fieldError("ca_cert", err.Error())

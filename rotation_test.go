@@ -414,6 +414,34 @@ func TestARotationWhoseKeyMayYetAppearDoesNotHideAnotherThatLeftTheOldKey(t *tes
 	}
 }
 
+func TestAConfigThatBecomesOneOfThePlatformCanBeWrittenAndDeletedThoughAKeyIsLeft(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		id := m.rotate("us-south").Data["api_key_id"].(string)
+		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "delete", Kind: apicsim.KindStatus, Status: 503})
+		platform := map[string]any{
+			"api_key": m.newKey(), "token_service": "platform", "token_url": m.url + "/api/token",
+			"client_id": "client", "client_secret": testClientSecret, "verify": false,
+		}
+		resp := m.must(logical.UpdateOperation, "config/us-south", platform)
+		if resp == nil || len(resp.Warnings) == 0 || !strings.Contains(resp.Warnings[0], id) {
+			t.Fatal("the write does not warn of the key that is left")
+		}
+		m.settleEverything()
+		platform["api_key"] = m.newKey()
+		m.must(logical.UpdateOperation, "config/us-south", platform)
+		resp = m.must(logical.DeleteOperation, "config/us-south", nil)
+		if len(resp.Warnings) == 0 || !strings.Contains(resp.Warnings[0], "could not be deleted at IBM") {
+			t.Errorf("warnings are %q", resp.Warnings)
+		}
+		time.Sleep(walMinAge)
+		m.settleEverything()
+		m.requireNoWAL()
+		if !strings.Contains(m.log.String(), "delete it there: config=us-south key="+id) {
+			t.Error("the log does not say which key is left")
+		}
+	})
+}
+
 // TestNoKeyIsAnywhereButInItsSealedEntry looks for the keys that somebody brought
 // and those that rotations made, in what is stored, logged, sent and answered.
 func TestNoKeyIsAnywhereButInItsSealedEntry(t *testing.T) {

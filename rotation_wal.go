@@ -267,7 +267,12 @@ func (w *keyWAL) find(ctx context.Context, session *iam.Session) ([]string, erro
 	return ids, nil
 }
 
+// isRefused says that a clean-up will not succeed with the key that is stored,
+// however often it is tried.
 func isRefused(err error) bool {
-	var failed *upstream.Error
-	return errors.As(err, &failed) && failed.Outcome == upstream.Refused
+	var (
+		failed *upstream.Error
+		user   *userError
+	)
+	return errors.As(err, &user) || errors.As(err, &failed) && failed.Outcome == upstream.Refused
 }

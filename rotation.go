@@ -52,6 +52,8 @@ type rotation struct {
 	announced *keyWAL
 	withdraw  func(context.Context)
 	session   *iam.Session
+	// inDoubt says that a write of the successor failed and may yet take effect.
+	inDoubt bool
 	// scheduled says that the config has a rotation_period.
 	scheduled bool
 }
@@ -221,9 +223,11 @@ func (r *rotation) adopt(ctx context.Context, successor *config) error {
 	if err != nil {
 		return err
 	}
-	if err = buyPatiently(ctx, fresh.source); err == nil {
-		err = r.commitEntry(ctx, r.storage, r.name, fresh, nil, r.change)
+	if err := buyPatiently(ctx, fresh.source); err != nil {
+		fresh.close()
+		return err
 	}
+	err = r.commitEntry(ctx, r.storage, r.name, fresh, nil, r.change)
 	if err == nil {
 		return nil
 	}
@@ -235,17 +239,24 @@ func (r *rotation) adopt(ctx context.Context, successor *config) error {
 }
 
 // isStored says whether a write that failed had its effect all the same. A reader
-// then loads the config from storage.
+// then loads the config from storage. If it had none, what is stored is written
+// again: once that succeeds, the write before it, which a leader that was deposed
+// may have left in the log, comes too late.
 func (r *rotation) isStored(ctx context.Context, successor *config) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
 	defer r.entries.locks.lock(r.name)()
+	r.inDoubt = true
 	stored, err := loadConfig(ctx, r.storage, r.name)
-	if err != nil || stored == nil || stored.APIKeyID != successor.APIKeyID {
+	if err != nil || stored == nil {
 		return false
 	}
-	r.schedule.written(r.name, stored)
-	return true
+	if stored.APIKeyID == successor.APIKeyID {
+		r.schedule.written(r.name, stored)
+		return true
+	}
+	r.inDoubt = storeConfig(ctx, r.storage, r.name, stored) != nil
+	return false
 }
 
 // buyPatiently buys the first token of a new key, which may be refused for a time.
@@ -287,6 +298,9 @@ func (r *rotation) undo(ctx context.Context, why error) error {
 	stored, err := loadConfig(ctx, r.storage, r.name)
 	if err == nil && stored == nil {
 		err = noSuchConfig(r.name)
+	}
+	if r.inDoubt {
+		err = errors.New("the key may yet turn out to be stored")
 	}
 	if err == nil && !r.certainlyAbsent(why) {
 		err = settle(ctx, r.session, stored, r.announced)

@@ -525,6 +525,39 @@ func TestWhateverStorageCallFailsARotationLeavesOneKey(t *testing.T) {
 	}
 }
 
+// lateStorage keeps writes of configs in a log for later, and fails them, as a
+// leader does that is being deposed.
+type lateStorage struct {
+	logical.Storage
+	deposed bool
+	log     []*logical.StorageEntry
+}
+
+func (s *lateStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	if s.deposed && strings.HasPrefix(entry.Key, configStoragePrefix) {
+		s.log = append(s.log, entry)
+		return errStorage
+	}
+	return s.Storage.Put(ctx, entry)
+}
+
+func TestASuccessorThatTheNextLeaderFindsStoredIsNotDeletedByTheDeposedOne(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		late := &lateStorage{Storage: m.storage.Storage, deposed: true}
+		m.storage.Storage = late
+		m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
+		if err := late.Storage.Put(context.Background(), late.log[0]); err != nil {
+			t.Fatal(err)
+		}
+		late.deposed = false
+		m.restart()
+		m.initializeBackend()
+		m.settleEverything()
+		m.requireOneKey("us-south")
+		m.requireNoWAL()
+	})
+}
+
 // settleEverything lets the time pass that the clean-up may take.
 func (m *mount) settleEverything() {
 	m.Helper()

@@ -30,6 +30,10 @@ const (
 	// newKeyPatience is how long a new key may be refused: IBM Cloud makes it known
 	// to its parts one after the other.
 	newKeyPatience = time.Minute
+
+	// creationTimeout bounds the creation of a key, from its announcement on, so that
+	// it is known when none can turn up any more; see creationSettles.
+	creationTimeout = time.Minute
 )
 
 // rotated is the outcome of a rotation.
@@ -174,7 +178,9 @@ func (r *rotation) create(ctx context.Context, stored *config) (*config, error) 
 	if err := r.announce(ctx, w); err != nil {
 		return nil, err
 	}
-	key, value, err := r.session.Create(ctx, iam.NewKey{
+	creating, cancel := context.WithDeadline(ctx, w.Since.Add(creationTimeout))
+	defer cancel()
+	key, value, err := r.session.Create(creating, iam.NewKey{
 		Name: w.KeyName, Description: "Made by Vault for the config " + r.name + ", in place of " + present.ID + ".",
 		IAMID: w.IAMID, AccountID: w.AccountID,
 	})

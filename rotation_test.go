@@ -525,6 +525,37 @@ func TestWhateverStorageCallFailsARotationLeavesOneKey(t *testing.T) {
 	}
 }
 
+// TestACreationThatBeginsLateAndWhoseAnswerIsLostIsNotForgotten has an IAM whose
+// lists lag behind what was created.
+func TestACreationThatBeginsLateAndWhoseAnswerIsLostIsNotForgotten(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.must(logical.PatchOperation, "config/us-south", map[string]any{"request_timeout": "60s", "max_retries": 10})
+		m.sim.SetListDelay(20 * time.Second)
+		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "create", Kind: apicsim.KindStatus, Status: 429, Latency: 25 * time.Second, Times: 4})
+		go func() {
+			time.Sleep(101 * time.Second)
+			m.sim.InjectKeyFault(apicsim.KeyFault{Call: "create", Kind: apicsim.KindReset, After: true, Times: 1})
+		}()
+		m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
+		time.Sleep(2 * time.Minute)
+		m.sim.ClearKeyFaults()
+		m.settleEverything()
+		m.requireOneKey("us-south")
+		m.requireNoWAL()
+	})
+}
+
+func TestAnAnnouncementFromTheFutureDoesNotKeepWritesOutForEver(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		w := &keyWAL{Config: "us-south", IAMID: m.sim.Keys()[0].IAMID, KeyName: "never-made", Since: time.Now().Add(1000 * time.Hour)}
+		if _, err := putWAL(context.Background(), m.storage, w); err != nil {
+			t.Fatal(err)
+		}
+		m.writeConfig("us-south", map[string]any{"api_key": m.newKey()})
+		m.requireNoWAL()
+	})
+}
+
 // lateStorage keeps writes of configs in a log for later, and fails them, as a
 // leader does that is being deposed.
 type lateStorage struct {

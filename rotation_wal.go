@@ -26,7 +26,7 @@ const (
 
 	// creationSettles is how long after its announcement a key may still turn up at
 	// IAM of which nothing is known: a request takes its time, and so do IAM's lists.
-	creationSettles = 90 * time.Second
+	creationSettles = creationTimeout + 90*time.Second
 
 	// refusedForGood is how long a clean-up that IAM refuses is tried again.
 	refusedForGood = 24 * time.Hour
@@ -261,7 +261,8 @@ func (w *keyWAL) find(ctx context.Context, session *iam.Session) ([]string, erro
 	for _, key := range keys {
 		ids = append(ids, key.ID)
 	}
-	if age := time.Since(w.Since); len(ids) == 0 && age < creationSettles {
+	// An announcement from the future is of a clock that was set back since.
+	if age := time.Since(w.Since).Abs(); len(ids) == 0 && age < creationSettles {
 		return nil, &unsettledError{wait: creationSettles - age}
 	}
 	return ids, nil

@@ -145,6 +145,7 @@ func (b *backend) reportPanic(p any, doing string) {
 func (b *backend) invalidate(_ context.Context, key string) {
 	if name, ok := strings.CutPrefix(key, configStoragePrefix); ok {
 		b.entries.drop(name)
+		b.schedule.refill()
 	}
 }
 

@@ -28,8 +28,8 @@ const (
 	cleanupTimeout  = 30 * time.Second
 
 	// newKeyPatience is how long a new key may be refused: IBM Cloud makes it known
-	// to its parts one after the other.
-	newKeyPatience = time.Minute
+	// to its parts one after the other. The source asks after 5, 15, 35 and 75 s.
+	newKeyPatience = 80 * time.Second
 
 	// creationTimeout bounds the creation of a key, from its announcement on, so that
 	// it is known when none can turn up any more; see creationSettles.
@@ -154,10 +154,16 @@ func (r *rotation) rotatable(ctx context.Context) (*config, error) {
 	if err := r.fillSchedule(ctx, r.storage); err != nil {
 		return nil, err
 	}
-	if other := r.schedule.otherHolder(r.name); other != "" {
-		return nil, userErrorf("config %q holds the same API key, which rotation would delete; give each config a key of its own, then rotate %q", other, r.name)
+	return stored, r.refuseIfShared()
+}
+
+// refuseIfShared fails if another config holds the key that is to be deleted.
+func (r *rotation) refuseIfShared() error {
+	other := r.schedule.otherHolder(r.name)
+	if other == "" {
+		return nil
 	}
-	return stored, nil
+	return userErrorf("config %q holds the same API key, which rotation would delete; give each config a key of its own, then rotate %q", other, r.name)
 }
 
 // create makes the stored key's successor at IAM and returns the config that
@@ -229,7 +235,11 @@ func (r *rotation) adopt(ctx context.Context, successor *config) error {
 	if err != nil {
 		return err
 	}
-	if err := buyPatiently(ctx, fresh.source); err != nil {
+	err = buyPatiently(ctx, fresh.source)
+	if err == nil {
+		err = r.refuseIfShared() // Again, for that took its time.
+	}
+	if err != nil {
 		fresh.close()
 		return err
 	}

@@ -199,12 +199,13 @@ func TestAPlatformConfigCannotBeRotatedAndSaysWhy(t *testing.T) {
 	}
 }
 
-func TestANewKeyThatIsRefusedForSomeSecondsIsWaitedFor(t *testing.T) {
+func TestANewKeyThatIsRefusedForAMinuteIsWaitedFor(t *testing.T) {
 	rotationTest(t, func(m *mount) {
-		m.sim.SetKeyDelay(20 * time.Second)
+		const delay = time.Minute
+		m.sim.SetKeyDelay(delay)
 		began := time.Now()
 		m.rotate("us-south")
-		if waited := time.Since(began); waited < 20*time.Second || waited > newKeyPatience {
+		if waited := time.Since(began); waited < delay || waited > newKeyPatience {
 			t.Errorf("the rotation took %s", waited)
 		}
 		m.requireOneKey("us-south")
@@ -281,6 +282,25 @@ func TestAWriteDuringARotationIsRefusedAndDoesNoHarm(t *testing.T) {
 		}
 		<-rotated
 		m.requireOneKey("us-south")
+	})
+}
+
+func TestAConfigThatIsGivenTheKeyDuringItsRotationKeepsIt(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.sim.SetKeyDelay(20 * time.Second)
+		said := make(chan string)
+		go func() {
+			_, text := m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
+			said <- text
+		}()
+		time.Sleep(time.Second)
+		m.writeConfig("eu-de", nil)
+		if text := <-said; !strings.Contains(text, `"eu-de" holds the same API key`) {
+			t.Errorf("the rotation answered %s", text)
+		}
+		m.requireOneKey("us-south")
+		m.requireOneKey("eu-de")
+		m.requireNoWAL()
 	})
 }
 

@@ -273,7 +273,7 @@ func (b *backend) rotateDue(s logical.Storage) {
 		}
 		go func() {
 			defer func() { <-b.schedule.slots }()
-			for ; due; name, due = b.schedule.popDue(time.Now()) {
+			for ; due && b.loaded.Err() == nil; name, due = b.schedule.popDue(time.Now()) {
 				b.rotateBySchedule(s, name)
 			}
 		}()
@@ -290,7 +290,7 @@ func (b *backend) rotateBySchedule(s logical.Storage, name string) {
 	}()
 	defer b.logPanic("rotating by schedule")
 	// The error is logged, and kept for status/<name>, where it happens.
-	failed = b.rotateIfDue(context.Background(), s, name) != nil
+	failed = b.rotateIfDue(b.loaded, s, name) != nil
 }
 
 // rotateIfDue looks again before it rotates: a write whose storage call failed may

@@ -576,6 +576,23 @@ func TestAnAnnouncementFromTheFutureDoesNotKeepWritesOutForEver(t *testing.T) {
 	})
 }
 
+func TestAnUnloadEndsTheCleanUpThatAnInitializationBegan(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "delete", Kind: apicsim.KindHang})
+		m.rotate("us-south")
+		m.restart()
+		m.initializeBackend()
+		synctest.Wait()
+		calls := m.storage.calls.Load()
+		m.sim.ClearKeyFaults()
+		m.backend.Cleanup(context.Background())
+		synctest.Wait()
+		if m.storage.calls.Load() != calls {
+			t.Error("an unloaded mount still cleans up")
+		}
+	})
+}
+
 // lateStorage keeps writes of configs in a log for later, and fails them, as a
 // leader does that is being deposed.
 type lateStorage struct {

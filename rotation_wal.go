@@ -150,7 +150,7 @@ func (b *backend) initialize(_ context.Context, req *logical.InitializationReque
 // settleAll settles what can be settled now. The next tick sees to the rest.
 func (b *backend) settleAll(s logical.Storage) {
 	defer b.logPanic("settling interrupted rotations")
-	ctx, cancel := context.WithTimeout(context.Background(), rotationTimeout)
+	ctx, cancel := context.WithTimeout(b.loaded, rotationTimeout)
 	defer cancel()
 	pending, err := pendingWAL(ctx, s, "")
 	if err != nil {

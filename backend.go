@@ -35,6 +35,9 @@ type backend struct {
 	entries  entries
 	changes  keyChanges
 	schedule *schedule
+	// loaded ends when the mount is unloaded, and unload ends it.
+	loaded context.Context
+	unload context.CancelFunc
 	// unsettled says that a write-ahead entry was left for the next tick.
 	unsettled  atomic.Bool
 	transports upstream.Transports
@@ -69,6 +72,7 @@ func FactoryWithBuild(build BuildInfo) logical.Factory {
 
 func newBackend(build BuildInfo) *backend {
 	b := &backend{schedule: newSchedule(), build: build, metrics: newMetrics(build)}
+	b.loaded, b.unload = context.WithCancel(context.Background())
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
@@ -145,10 +149,12 @@ func (b *backend) reportPanic(p any, doing string) {
 func (b *backend) invalidate(_ context.Context, key string) {
 	if name, ok := strings.CutPrefix(key, configStoragePrefix); ok {
 		b.entries.drop(name)
+		b.schedule.refill()
 	}
 }
 
 func (b *backend) clean(context.Context) {
+	b.unload()
 	b.changes.close()
 	b.entries.dropAll()
 }

@@ -99,6 +99,11 @@ func (c *config) follows(present *config) bool {
 	return c.Revision == present.Revision+1 && c.CreatedAt.Equal(present.CreatedAt)
 }
 
+// replacesKeyOf says whether c takes the key of stored, which may be nil, out of use.
+func (c *config) replacesKeyOf(stored *config) bool {
+	return stored != nil && stored.APIKey != c.APIKey
+}
+
 func (c *config) tokenURL() string {
 	if c.TokenURL != "" {
 		return c.TokenURL

@@ -38,7 +38,7 @@ func (b *backend) stopRotation(ctx context.Context, name string) (*keyChange, er
 // deleted, and returns what its deleter should know. It makes no call out if
 // there is nothing of the kind. It fails while IAM cannot be asked: with the
 // config would go the right to delete the key.
-func (b *backend) dropOwnKey(ctx context.Context, s logical.Storage, name string) (warning string, err error) {
+func (b *backend) dropOwnKey(ctx context.Context, s logical.Storage, name string, mine *keyChange) (warning string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
 	defer cancel()
 	stored, err := loadConfig(ctx, s, name)
@@ -49,7 +49,7 @@ func (b *backend) dropOwnKey(ctx context.Context, s logical.Storage, name string
 	if err != nil || stored == nil {
 		return "", err
 	}
-	err = b.settleConfig(ctx, s, name)
+	err = b.settleConfig(ctx, s, name, mine)
 	if err == nil && stored.APIKeyID == "" {
 		return "To end the key's use elsewhere, delete it at IBM too.", nil
 	}
@@ -93,16 +93,20 @@ func (o *ownKey) close() {
 	}
 }
 
+// settleBeforeNewKey settles what an interrupted rotation left behind, because the
+// key that comes may not have the right to. It may even be the one whose deletion is
+// left, so that it is tried after this.
+func (b *backend) settleBeforeNewKey(ctx context.Context, s logical.Storage, name string) error {
+	err := b.settleConfig(ctx, s, name, nil)
+	if err == nil || isRefused(err) {
+		return nil
+	}
+	return fmt.Errorf("an interrupted rotation has to be cleaned up before the key is replaced: %w", err)
+}
+
 // announceDisuse writes ahead that the stored key is going out of use, if rotation
-// made it. What an interrupted rotation left behind is settled first, because the
-// key that comes may not have the right to.
+// made it.
 func (b *backend) announceDisuse(ctx context.Context, s logical.Storage, name string, stored *config) (*ownKey, error) {
-	if change := b.changes.of(name); change != nil {
-		return nil, change.conflict(name)
-	}
-	if err := b.settleConfig(ctx, s, name); err != nil && !isRefused(err) {
-		return nil, fmt.Errorf("an interrupted rotation has to be cleaned up before the key is replaced: %w", err)
-	}
 	if stored.APIKeyID == "" {
 		return nil, nil
 	}

@@ -184,7 +184,7 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, d *fra
 		return answerError("delete config", err)
 	}
 	defer b.changes.end(name, change)
-	warning, err := b.dropOwnKey(ctx, req.Storage, name)
+	warning, err := b.dropOwnKey(ctx, req.Storage, name, change)
 	if err != nil {
 		return answerError("delete config", err)
 	}
@@ -252,6 +252,11 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	if err != nil {
 		return nil, err
 	}
+	if candidate.replacesKeyOf(stored) {
+		if err := b.settleBeforeNewKey(ctx, req.Storage, name); err != nil {
+			return nil, err
+		}
+	}
 	kept := b.keptToken(name, stored, d)
 	fresh, err := b.newEntry(name, candidate, kept)
 	if err != nil {
@@ -270,7 +275,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	b.sendEvent(ctx, eventConfigWrite, name)
 	if left != nil {
 		resp := &logical.Response{}
-		resp.AddWarning(fmt.Sprintf("The config was written, but the key that rotation had made before could not be deleted at IAM yet: %s. It is tried again about once a minute.", left))
+		resp.AddWarning(fmt.Sprintf("The config was written, but the key %s, which rotation had made before, could not be deleted at IAM yet: %s. %s", stored.APIKeyID, left, whatFollows(left)))
 		return resp, nil
 	}
 	if ignoresFields(req, d) {
@@ -283,7 +288,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 // made, and which nobody else has, the key is deleted at IAM too; left says why
 // that has to wait.
 func (b *backend) replaceConfig(ctx context.Context, s logical.Storage, name string, stored *config, fresh *entry, kept *tokensource.Lease) (left, err error) {
-	if stored == nil || stored.APIKey == fresh.config.APIKey {
+	if !fresh.config.replacesKeyOf(stored) {
 		return nil, b.commitEntry(ctx, s, name, fresh, kept, nil)
 	}
 	own, err := b.announceDisuse(ctx, s, name, stored)
@@ -295,6 +300,14 @@ func (b *backend) replaceConfig(ctx context.Context, s logical.Storage, name str
 		return nil, err // The announcement will be found to be of the key that is stored.
 	}
 	return own.delete(ctx, fresh.config), nil
+}
+
+// whatFollows says what becomes of a key that could not be deleted.
+func whatFollows(left error) string {
+	if isRefused(left) {
+		return "It is tried again for a day; better delete it there yourself."
+	}
+	return "It is tried again about once a minute."
 }
 
 // prepareConfig applies the request to a copy of the stored config, or to the

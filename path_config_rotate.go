@@ -71,7 +71,7 @@ func (b *backend) configRotate(ctx context.Context, req *logical.Request, d *fra
 	}
 	resp := &logical.Response{Data: rotationData(done.config)}
 	if done.left != nil {
-		resp.AddWarning(fmt.Sprintf("The new key is in use, but the old one could not be deleted yet: %s. It is tried again about once a minute.", done.left))
+		resp.AddWarning(fmt.Sprintf("The new key is in use, but the old one could not be deleted yet: %s. %s", done.left, whatFollows(done.left)))
 	}
 	return resp, nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/iam"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
@@ -27,8 +28,12 @@ const (
 	cleanupTimeout  = 30 * time.Second
 
 	// newKeyPatience is how long a new key may be refused: IBM Cloud makes it known
-	// to its parts one after the other.
-	newKeyPatience = time.Minute
+	// to its parts one after the other. The source asks after 5, 15, 35 and 75 s.
+	newKeyPatience = 80 * time.Second
+
+	// creationTimeout bounds the creation of a key, from its announcement on, so that
+	// it is known when none can turn up any more; see creationSettles.
+	creationTimeout = time.Minute
 )
 
 // rotated is the outcome of a rotation.
@@ -51,6 +56,8 @@ type rotation struct {
 	announced *keyWAL
 	withdraw  func(context.Context)
 	session   *iam.Session
+	// inDoubt says that a write of the successor failed and may yet take effect.
+	inDoubt bool
 	// scheduled says that the config has a rotation_period.
 	scheduled bool
 }
@@ -112,7 +119,7 @@ func (r *rotation) run(ctx context.Context) (*rotated, error) {
 		return nil, err
 	}
 	var unsettled *unsettledError
-	if err := r.settleConfig(ctx, r.storage, r.name); err != nil && !errors.As(err, &unsettled) {
+	if err := r.settleConfig(ctx, r.storage, r.name, r.change); err != nil && !errors.As(err, &unsettled) {
 		return nil, fmt.Errorf("an earlier rotation has to be cleaned up first: %w", err)
 	}
 	session, done, err := r.loginToIAM(ctx, stored)
@@ -144,10 +151,16 @@ func (r *rotation) rotatable(ctx context.Context) (*config, error) {
 	if err := r.fillSchedule(ctx, r.storage); err != nil {
 		return nil, err
 	}
-	if other := r.schedule.otherHolder(r.name); other != "" {
-		return nil, userErrorf("config %q holds the same API key, which rotation would delete; give each config a key of its own, then rotate %q", other, r.name)
+	return stored, r.refuseIfShared()
+}
+
+// refuseIfShared fails if another config holds the key that is to be deleted.
+func (r *rotation) refuseIfShared() error {
+	other := r.schedule.otherHolder(r.name)
+	if other == "" {
+		return nil
 	}
-	return stored, nil
+	return userErrorf("config %q holds the same API key, which rotation would delete; give each config a key of its own, then rotate %q", other, r.name)
 }
 
 // create makes the stored key's successor at IAM and returns the config that
@@ -168,7 +181,9 @@ func (r *rotation) create(ctx context.Context, stored *config) (*config, error) 
 	if err := r.announce(ctx, w); err != nil {
 		return nil, err
 	}
-	key, value, err := r.session.Create(ctx, iam.NewKey{
+	creating, cancel := context.WithDeadline(ctx, w.Since.Add(creationTimeout))
+	defer cancel()
+	key, value, err := r.session.Create(creating, iam.NewKey{
 		Name: w.KeyName, Description: "Made by Vault for the config " + r.name + ", in place of " + present.ID + ".",
 		IAMID: w.IAMID, AccountID: w.AccountID,
 	})
@@ -217,9 +232,15 @@ func (r *rotation) adopt(ctx context.Context, successor *config) error {
 	if err != nil {
 		return err
 	}
-	if err = buyPatiently(ctx, fresh.source); err == nil {
-		err = r.commitEntry(ctx, r.storage, r.name, fresh, nil, r.change)
+	err = buyPatiently(ctx, fresh.source)
+	if err == nil {
+		err = r.refuseIfShared() // Again, for that took its time.
 	}
+	if err != nil {
+		fresh.close()
+		return err
+	}
+	err = r.commitEntry(ctx, r.storage, r.name, fresh, nil, r.change)
 	if err == nil {
 		return nil
 	}
@@ -231,17 +252,24 @@ func (r *rotation) adopt(ctx context.Context, successor *config) error {
 }
 
 // isStored says whether a write that failed had its effect all the same. A reader
-// then loads the config from storage.
+// then loads the config from storage. If it had none, what is stored is written
+// again: once that succeeds, the write before it, which a leader that was deposed
+// may have left in the log, comes too late.
 func (r *rotation) isStored(ctx context.Context, successor *config) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
 	defer r.entries.locks.lock(r.name)()
+	r.inDoubt = true
 	stored, err := loadConfig(ctx, r.storage, r.name)
-	if err != nil || stored == nil || stored.APIKeyID != successor.APIKeyID {
+	if err != nil || stored == nil {
 		return false
 	}
-	r.schedule.written(r.name, stored)
-	return true
+	if stored.APIKeyID == successor.APIKeyID {
+		r.schedule.written(r.name, stored)
+		return true
+	}
+	r.inDoubt = storeConfig(ctx, r.storage, r.name, stored) != nil
+	return false
 }
 
 // buyPatiently buys the first token of a new key, which may be refused for a time.
@@ -284,6 +312,9 @@ func (r *rotation) undo(ctx context.Context, why error) error {
 	if err == nil && stored == nil {
 		err = noSuchConfig(r.name)
 	}
+	if r.inDoubt {
+		err = errors.New("the key may yet turn out to be stored")
+	}
 	if err == nil && !r.certainlyAbsent(why) {
 		err = settle(ctx, r.session, stored, r.announced)
 	}
@@ -318,6 +349,9 @@ func (r *rotation) finish(ctx context.Context, successor *config) error {
 // loginToIAM opens a session with a config's key. The caller gives its connections
 // back with done.
 func (b *backend) loginToIAM(ctx context.Context, c *config) (session *iam.Session, done func(), err error) {
+	if c.TokenService == tokenservice.Platform {
+		return nil, nil, userErrorf("keys of the platform token service have no rights at IBM Cloud IAM")
+	}
 	transport, release, err := b.transports.Acquire(c.CACert)
 	if err != nil {
 		return nil, nil, fieldError("ca_cert", err.Error())

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,7 +22,7 @@ import (
 // modelSteps and modelSeeds are how long and how many the random lives are. A
 // failure names its seed, which gives the same life again.
 const (
-	modelSteps = 25
+	modelSteps = 40
 	modelSeeds = 60
 )
 
@@ -49,9 +50,10 @@ func (c *cutter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // life is a config's random life.
 type life struct {
 	*mount
-	random *rand.Rand
-	cutter *cutter
-	// did is what happened, and told are the warnings that it gave.
+	random  *rand.Rand
+	cutter  *cutter
+	brought []string
+	// did is what happened, and told are the warnings of keys that are left for good.
 	did, told []string
 	// unfinished says that a deletion failed.
 	unfinished bool
@@ -88,12 +90,15 @@ func newLife(t *testing.T, seed uint64) *life {
 func (l *life) lead() {
 	l.Helper()
 	happenings := []func(){
-		l.writeBroughtKey, l.writeSomethingElse, l.rotateUndisturbed, l.rotateUndisturbed, l.deleteConfig,
+		l.writeBroughtKey, l.writeKeyBack, l.writeSomethingElse, l.rotateUndisturbed, l.rotateUndisturbed, l.deleteConfig,
 		l.beKilledDuring, l.beKilledDuring, l.sufferIAM, l.sufferIAM, l.sufferStorage, l.sufferStorage, l.letTimePass,
 	}
 	l.writeBroughtKey()
-	for range modelSteps {
+	for step := range modelSteps {
 		happenings[l.random.IntN(len(happenings))]()
+		if step < modelSteps-1 && l.random.IntN(3) > 0 {
+			continue // The next one comes before this one is cleaned up.
+		}
 		l.finishDeletion()
 		l.requirePromise()
 		if l.Failed() {
@@ -116,12 +121,14 @@ func (l *life) requirePromise() {
 			l.Logf("what happened: %s", strings.Join(l.did, "; "))
 		}
 	}()
+	for _, key := range l.ownLiveKeys() {
+		if strings.Contains(strings.Join(l.told, " "), key.ID) {
+			l.sim.RevokeKeyID(key.ID) // Whoever was told to delete it does.
+		}
+	}
 	if l.storedKeyID("us-south") == "" {
 		for _, key := range l.ownLiveKeys() {
-			if !strings.Contains(strings.Join(l.told, " "), key.ID) {
-				l.Fatalf("there is no config, and IAM holds the key %s that rotation made, which nobody was told", key.Name)
-			}
-			l.sim.RevokeKeyID(key.ID)
+			l.Fatalf("there is no config, and IAM holds the key %s that rotation made, which nobody was told", key.Name)
 		}
 		return
 	}
@@ -142,14 +149,20 @@ func (l *life) try(op logical.Operation, path string, data map[string]any) (fail
 		return true
 	}
 	if resp != nil {
-		l.told = append(l.told, resp.Warnings...)
+		l.told = append(l.told, slices.DeleteFunc(resp.Warnings, func(warning string) bool { return !strings.Contains(warning, "delete it; its id is") })...)
 	}
 	l.note("%s %s", op, path)
 	return false
 }
 
 func (l *life) writeBroughtKey() {
-	l.try(logical.UpdateOperation, "config/us-south", l.configData(map[string]any{"api_key": l.newKey()}))
+	l.brought = append(l.brought, l.newKey())
+	l.writeKeyBack()
+}
+
+// writeKeyBack writes the key that somebody brought last, which may be gone.
+func (l *life) writeKeyBack() {
+	l.try(logical.UpdateOperation, "config/us-south", l.configData(map[string]any{"api_key": l.brought[len(l.brought)-1]}))
 }
 
 func (l *life) writeSomethingElse() {

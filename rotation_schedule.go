@@ -173,6 +173,13 @@ func (s *schedule) otherHolder(name string) string {
 	return ""
 }
 
+// refill has all configs read again, because another node wrote one.
+func (s *schedule) refill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.filled = false
+}
+
 // popDue takes the first config whose rotation is due.
 func (s *schedule) popDue(now time.Time) (name string, due bool) {
 	s.mu.Lock()
@@ -188,7 +195,7 @@ func (s *schedule) popDue(now time.Time) (name string, due bool) {
 	return first.Key, true
 }
 
-// fill reads all configs once. A write that happens meanwhile is not lost: each
+// fillSchedule reads all configs once. A write that happens meanwhile is not lost: each
 // config is read, and followed, under its lock.
 func (b *backend) fillSchedule(ctx context.Context, s logical.Storage) error {
 	b.schedule.mu.Lock()
@@ -266,14 +273,24 @@ func (b *backend) rotateDue(s logical.Storage) {
 		}
 		go func() {
 			defer func() { <-b.schedule.slots }()
-			for ; due; name, due = b.schedule.popDue(time.Now()) {
-				// The outcome is logged, and kept for status/<name>, where it happens.
-				if err := b.rotateIfDue(context.Background(), s, name); err != nil {
-					b.schedule.again(name)
-				}
+			for ; due && b.loaded.Err() == nil; name, due = b.schedule.popDue(time.Now()) {
+				b.rotateBySchedule(s, name)
 			}
 		}()
 	}
+}
+
+// rotateBySchedule has name tried again if it fails, be it by a panic.
+func (b *backend) rotateBySchedule(s logical.Storage, name string) {
+	failed := true
+	defer func() {
+		if failed {
+			b.schedule.again(name)
+		}
+	}()
+	defer b.logPanic("rotating by schedule")
+	// The error is logged, and kept for status/<name>, where it happens.
+	failed = b.rotateIfDue(b.loaded, s, name) != nil
 }
 
 // rotateIfDue looks again before it rotates: a write whose storage call failed may

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -198,6 +199,52 @@ func TestNodesThatMayNotWriteRotateNothing(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAConfigThatAnotherNodeWroteIsRotatedByTheOneThatTakesOver(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.tick()
+		written, err := loadConfig(context.Background(), m.storage, "us-south")
+		if err != nil {
+			t.Fatal(err)
+		}
+		written.RotationPeriod, written.NextRotation = time.Hour, time.Now().Add(time.Hour)
+		if err := storeConfig(context.Background(), m.storage, "us-south", written); err != nil {
+			t.Fatal(err)
+		}
+		m.backend.InvalidateKey(context.Background(), "config/us-south")
+		m.ticks(65 * time.Minute)
+		if got := m.sim.Counts().KeysCreated; got != 1 {
+			t.Fatalf("%d keys were created", got)
+		}
+	})
+}
+
+// panickingStorage panics once, when a config is read.
+type panickingStorage struct {
+	logical.Storage
+	armed atomic.Bool
+}
+
+func (s *panickingStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	if strings.HasPrefix(key, configStoragePrefix) && s.armed.CompareAndSwap(true, false) {
+		panic(testKey)
+	}
+	return s.Storage.Get(ctx, key)
+}
+
+func TestAPanicEndsNeitherTheProcessNorTheSchedule(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "1h"})
+		m.ticks(30 * time.Minute)
+		panicking := &panickingStorage{Storage: m.storage.Storage}
+		panicking.armed.Store(true)
+		m.storage.Storage = panicking
+		m.ticks(35 * time.Minute)
+		if got := m.sim.Counts().KeysCreated; got != 1 || panicking.armed.Load() {
+			t.Fatalf("%d keys were created", got)
+		}
+	})
 }
 
 func TestAConfigThatCannotBeDecodedDoesNotStopTheSchedule(t *testing.T) {

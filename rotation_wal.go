@@ -26,7 +26,7 @@ const (
 
 	// creationSettles is how long after its announcement a key may still turn up at
 	// IAM of which nothing is known: a request takes its time, and so do IAM's lists.
-	creationSettles = 90 * time.Second
+	creationSettles = creationTimeout + 90*time.Second
 
 	// refusedForGood is how long a clean-up that IAM refuses is tried again.
 	refusedForGood = 24 * time.Hour
@@ -150,7 +150,7 @@ func (b *backend) initialize(_ context.Context, req *logical.InitializationReque
 // settleAll settles what can be settled now. The next tick sees to the rest.
 func (b *backend) settleAll(s logical.Storage) {
 	defer b.logPanic("settling interrupted rotations")
-	ctx, cancel := context.WithTimeout(context.Background(), rotationTimeout)
+	ctx, cancel := context.WithTimeout(b.loaded, rotationTimeout)
 	defer cancel()
 	pending, err := pendingWAL(ctx, s, "")
 	if err != nil {
@@ -170,18 +170,29 @@ func (b *backend) settleAll(s logical.Storage) {
 }
 
 // settleConfig settles all entries of one config, whose key is about to change.
-// It makes no call out if there are none.
-func (b *backend) settleConfig(ctx context.Context, s logical.Storage, name string) error {
+// It makes no call out if there are none. While a change of the key is under way,
+// it alone, which is then mine, may settle: the entries may be its own.
+func (b *backend) settleConfig(ctx context.Context, s logical.Storage, name string, mine *keyChange) error {
 	pending, err := pendingWAL(ctx, s, name)
 	if err != nil {
 		return err
 	}
+	// Asked after the entries were listed, so that none is of a change that began since.
+	if change := b.changes.of(name); change != mine {
+		return change.conflict(name)
+	}
+	var waiting error
 	for _, w := range pending {
-		if err := b.settleStored(ctx, s, w); err != nil {
+		err := b.settleStored(ctx, s, w)
+		var unsettled *unsettledError
+		switch {
+		case errors.As(err, &unsettled):
+			waiting = err // The others need not wait for it.
+		case err != nil:
 			return err
 		}
 	}
-	return nil
+	return waiting
 }
 
 func (b *backend) settleStored(ctx context.Context, s logical.Storage, w storedWAL) error {
@@ -250,13 +261,19 @@ func (w *keyWAL) find(ctx context.Context, session *iam.Session) ([]string, erro
 	for _, key := range keys {
 		ids = append(ids, key.ID)
 	}
-	if age := time.Since(w.Since); len(ids) == 0 && age < creationSettles {
+	// An announcement from the future is of a clock that was set back since.
+	if age := time.Since(w.Since).Abs(); len(ids) == 0 && age < creationSettles {
 		return nil, &unsettledError{wait: creationSettles - age}
 	}
 	return ids, nil
 }
 
+// isRefused says that a clean-up will not succeed with the key that is stored,
+// however often it is tried.
 func isRefused(err error) bool {
-	var failed *upstream.Error
-	return errors.As(err, &failed) && failed.Outcome == upstream.Refused
+	var (
+		failed *upstream.Error
+		user   *userError
+	)
+	return errors.As(err, &user) || errors.As(err, &failed) && failed.Outcome == upstream.Refused
 }

@@ -610,6 +610,7 @@ func TestAnUnloadEndsTheCleanUpThatAnInitializationBegan(t *testing.T) {
 		synctest.Wait()
 		calls := m.storage.calls.Load()
 		m.backend.Cleanup(context.Background())
+		synctest.Wait()
 		m.sim.ClearKeyFaults()
 		synctest.Wait()
 		if m.storage.calls.Load() != calls {

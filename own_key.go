@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -49,21 +50,24 @@ func (b *backend) dropOwnKey(ctx context.Context, s logical.Storage, name string
 	if err != nil || stored == nil {
 		return "", err
 	}
+	told := []string{"To end the key's use elsewhere, delete it at IBM too."}
 	err = b.settleConfig(ctx, s, name, mine)
-	if err == nil && stored.APIKeyID == "" {
-		return "To end the key's use elsewhere, delete it at IBM too.", nil
+	if isRefused(err) {
+		told = append(told, fmt.Sprintf("What an interrupted rotation left could not be deleted at IBM: %s. If it is still there, delete it.", err))
+		err = nil
 	}
-	if err == nil {
+	if err == nil && stored.APIKeyID != "" {
+		told[0] = fmt.Sprintf("The key %s, which rotation had made, was deleted at IBM.", stored.APIKeyID)
 		err = b.deleteStoredKey(ctx, stored)
 	}
-	switch {
-	case err == nil:
-		return fmt.Sprintf("The key %s, which rotation had made, was deleted at IBM.", stored.APIKeyID), nil
-	case isRefused(err):
-		return fmt.Sprintf("A key that rotation had made could not be deleted at IBM: %s. If it is still there, delete it; its id is %s, or its name begins with vault-apic-%s.", err, stored.APIKeyID, name), nil
-	default:
+	if isRefused(err) {
+		told[0] = fmt.Sprintf("The key %s, which rotation had made, could not be deleted at IBM: %s. If it is still there, delete it.", stored.APIKeyID, err)
+		err = nil
+	}
+	if err != nil {
 		return "", fmt.Errorf("the key that rotation made has to be deleted at IAM first, and nothing was deleted; try again: %w", err)
 	}
+	return strings.Join(told, " "), nil
 }
 
 func (b *backend) deleteStoredKey(ctx context.Context, stored *config) error {

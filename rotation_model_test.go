@@ -149,7 +149,7 @@ func (l *life) try(op logical.Operation, path string, data map[string]any) (fail
 		return true
 	}
 	if resp != nil {
-		l.told = append(l.told, slices.DeleteFunc(resp.Warnings, func(warning string) bool { return !strings.Contains(warning, "delete it; its id is") })...)
+		l.told = append(l.told, slices.DeleteFunc(resp.Warnings, func(warning string) bool { return !strings.Contains(warning, "If it is still there, delete it") })...)
 	}
 	l.note("%s %s", op, path)
 	return false

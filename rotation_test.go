@@ -397,6 +397,23 @@ func TestADeletionOfAConfigWhoseKeyIAMRefusesTellsWhatToDelete(t *testing.T) {
 	})
 }
 
+func TestAKeyThatRotationMadeIsDeletedWithItsConfigThoughTheOneBeforeIsLocked(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "delete", Kind: apicsim.KindStatus, Status: 503})
+		m.rotate("us-south")
+		m.sim.ClearKeyFaults()
+		m.sim.LockKey(testKey)
+		resp := m.must(logical.DeleteOperation, "config/us-south", nil)
+		live := m.liveKeys()
+		if len(live) != 1 || live[0].CreatedByAPI {
+			t.Fatalf("IAM holds %d keys", len(live))
+		}
+		if len(resp.Warnings) == 0 || !strings.Contains(resp.Warnings[0], "key "+live[0].ID+":") {
+			t.Errorf("warnings are %q", resp.Warnings)
+		}
+	})
+}
+
 func TestAKeyThatRotationMadeIsDeletedWhenAnotherOneIsWritten(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.rotate("us-south")

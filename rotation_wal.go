@@ -242,7 +242,7 @@ func settle(ctx context.Context, session *iam.Session, stored *config, w *keyWAL
 			continue
 		}
 		if err := session.Delete(ctx, id); err != nil {
-			return err
+			return fmt.Errorf("key %s: %w", id, err)
 		}
 	}
 	return nil

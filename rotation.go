@@ -28,8 +28,9 @@ const (
 	cleanupTimeout  = 30 * time.Second
 
 	// newKeyPatience is how long a new key may be refused: IBM Cloud makes it known
-	// to its parts one after the other.
-	newKeyPatience = time.Minute
+	// to its parts one after the other. With what comes before and after, it is less
+	// than the 60 s after which Vault's own client gives up and hears of nothing.
+	newKeyPatience = 45 * time.Second
 )
 
 // rotated is the outcome of a rotation.
@@ -221,7 +222,9 @@ func (r *rotation) adopt(ctx context.Context, successor *config) error {
 	if err != nil {
 		return err
 	}
-	if err = buyPatiently(ctx, fresh.source); err == nil {
+	if err = buyPatiently(ctx, fresh.source); err != nil {
+		err = newKeyError(err)
+	} else {
 		err = r.commitEntry(ctx, r.storage, r.name, fresh, nil, r.change)
 	}
 	if err == nil {
@@ -274,6 +277,18 @@ func buyPatiently(ctx context.Context, source *tokensource.Source) error {
 			return last
 		}
 	}
+}
+
+// newKeyError says that it is the new key that bought no token. What a service's
+// refusal advises is for the key that is stored, which is well.
+func newKeyError(err error) error {
+	var failed *upstream.Error
+	if errors.As(err, &failed) && failed.Outcome == upstream.Refused {
+		unadvised := *failed
+		unadvised.Advice = ""
+		err = &unadvised
+	}
+	return fmt.Errorf("the new key bought no token within %s and is withdrawn; rotate again later: %w", newKeyPatience, err)
 }
 
 // undo leaves exactly the key that is stored, as far as that can be done now, and

@@ -5,12 +5,15 @@ package apic
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 func (b *backend) pathConfigRotate() *framework.Path {
@@ -64,10 +67,17 @@ func (b *backend) configRotate(ctx context.Context, req *logical.Request, d *fra
 	if err == nil && found == nil {
 		err = noSuchConfig(name)
 	}
+	if err == nil {
+		err = found.config.checkRotatable(name)
+	}
 	if err != nil {
 		return answerError("rotate config", err)
 	}
 	done, err := b.rotate(ctx, req.Storage, name)
+	var service *upstream.Error
+	if errors.As(err, &service) { // Services are called before anything is stored.
+		err = fmt.Errorf("config %q keeps its API key: %w", name, err)
+	}
 	if err != nil {
 		return answerError("rotate config", err)
 	}

@@ -143,8 +143,8 @@ func (r *rotation) rotatable(ctx context.Context) (*config, error) {
 		return nil, noSuchConfig(r.name)
 	}
 	r.scheduled = stored.RotationPeriod > 0
-	if stored.TokenService == tokenservice.Platform {
-		return nil, userErrorf("config %q is of the platform token service, whose keys cannot be rotated through an API; create a key in API Connect and write the config again with it", r.name)
+	if err := stored.checkRotatable(r.name); err != nil {
+		return nil, err
 	}
 	if err := r.fillSchedule(ctx, r.storage); err != nil {
 		return nil, err
@@ -153,6 +153,15 @@ func (r *rotation) rotatable(ctx context.Context) (*config, error) {
 		return nil, userErrorf("config %q holds the same API key, which rotation would delete; give each config a key of its own, then rotate %q", other, r.name)
 	}
 	return stored, nil
+}
+
+// checkRotatable says why the config's kind of key cannot be rotated, if so. Asking
+// for it all the same is no rotation that failed.
+func (c *config) checkRotatable(name string) error {
+	if c.TokenService != tokenservice.Platform {
+		return nil
+	}
+	return userErrorf("config %q is of the platform token service, whose keys cannot be rotated through an API; create a key in API Connect and write the config again with it", name)
 }
 
 // create makes the stored key's successor at IAM and returns the config that

@@ -163,7 +163,7 @@ func TestARotationIsRefusedBeforeAnythingIsCreated(t *testing.T) {
 			func(m *mount) { m.sim.RevokeKey(testKey) }, http.StatusBadRequest, "BXNIM0415E",
 		},
 		"while IAM fails": {
-			func(m *mount) { m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 500}) }, http.StatusBadGateway, "HTTP 500",
+			func(m *mount) { m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 500}) }, http.StatusBadGateway, `config "us-south" keeps its API key: the iam token service`,
 		},
 	}
 	for name, test := range tests {
@@ -192,6 +192,13 @@ func TestAPlatformConfigCannotBeRotatedAndSaysWhy(t *testing.T) {
 	status, text := m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
 	if status != http.StatusBadRequest || !strings.Contains(text, "cannot be rotated through an API") {
 		t.Fatalf("answered %d %s", status, text)
+	}
+	if failures := m.must(logical.ReadOperation, "status/us-south", nil).Data["consecutive_rotation_failures"]; failures != nil {
+		t.Errorf("status tells of %v failed rotations", failures)
+	}
+	exposed := string(m.must(logical.ReadOperation, "metrics", nil).Data[logical.HTTPRawBody].([]byte))
+	if !strings.Contains(exposed, `vault_apic_rotations_total{outcome="failure"} 0`) {
+		t.Error("metrics tell of a rotation that failed, for which an alert is")
 	}
 	status, text = m.failure(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "24h"})
 	if status != http.StatusBadRequest || !strings.Contains(text, "rotation_period is taken by token_service login and iam alone") {

@@ -138,7 +138,7 @@ func TestACertificateThatExpiredIsNamedWithItsDate(t *testing.T) {
 
 func TestAConfigOfASnapshotFromBeforeARotationSaysThatItsKeyMayBeOld(t *testing.T) {
 	for service, says := range map[string]string{
-		"login": "was not rotated after the snapshot that was restored",
+		"login": "a restored snapshot may hold one that was rotated since",
 		"iam":   "perhaps by a rotation that is newer than a restored snapshot",
 	} {
 		t.Run(service, func(t *testing.T) {

@@ -60,7 +60,7 @@ func (b *backend) dropOwnKey(ctx context.Context, s logical.Storage, name string
 	case err == nil:
 		return fmt.Sprintf("The key %s, which rotation had made, was deleted at IBM.", stored.APIKeyID), nil
 	case isRefused(err):
-		return fmt.Sprintf("A key that rotation had made could not be deleted at IBM: %s. If it is still there, delete it; its id is %s, or its name begins with vault-apic-%s.", err, stored.APIKeyID, name), nil
+		return fmt.Sprintf("A key that rotation had made could not be deleted at IBM: %s. If it is still there, delete it; its id is %s, or its name begins with vault-apic-%s.", unadvised(err), stored.APIKeyID, name), nil
 	default:
 		return "", fmt.Errorf("the key that rotation made has to be deleted at IAM first, and nothing was deleted; try again: %w", err)
 	}

@@ -288,16 +288,22 @@ func buyPatiently(ctx context.Context, source *tokensource.Source) error {
 	}
 }
 
-// newKeyError says that it is the new key that bought no token. What a service's
-// refusal advises is for the key that is stored, which is well.
+// newKeyError says that it is the new key that bought no token. The stored key is
+// well.
 func newKeyError(err error) error {
+	return fmt.Errorf("the new key bought no token within %s and is withdrawn; rotate again later: %w", newKeyPatience, unadvised(err))
+}
+
+// unadvised is a service's refusal without its advice, which is for a key that a
+// config holds.
+func unadvised(err error) error {
 	var failed *upstream.Error
-	if errors.As(err, &failed) && failed.Outcome == upstream.Refused {
-		unadvised := *failed
-		unadvised.Advice = ""
-		err = &unadvised
+	if !errors.As(err, &failed) || failed.Outcome != upstream.Refused {
+		return err
 	}
-	return fmt.Errorf("the new key bought no token within %s and is withdrawn; rotate again later: %w", newKeyPatience, err)
+	bare := *failed
+	bare.Advice = ""
+	return &bare
 }
 
 // undo leaves exactly the key that is stored, as far as that can be done now, and

@@ -258,7 +258,7 @@ func rotationSettings() []setting {
 			onlyFor: ibmCloud,
 			schema: &framework.FieldSchema{
 				Type:        framework.TypeDurationSecond,
-				Description: "Time after which the API key itself is replaced by a new one, at least 1h; up to a tenth of it earlier, so that configs do not rotate together. 0 is never. login and iam only.",
+				Description: "Time after which the API key itself is replaced by a new one, 1h to 8784h; up to a tenth of it earlier, so that configs do not rotate together. 0 is never. login and iam only.",
 			},
 			set: func(c *config, value any) error {
 				period := time.Duration(value.(int)) * time.Second

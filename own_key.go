@@ -61,7 +61,7 @@ func (b *backend) dropOwnKey(ctx context.Context, s logical.Storage, name string
 		err = b.deleteStoredKey(ctx, stored)
 	}
 	if isRefused(err) {
-		told[0] = fmt.Sprintf("The key %s, which rotation had made, could not be deleted at IBM: %s. If it is still there, delete it.", stored.APIKeyID, err)
+		told[0] = fmt.Sprintf("The key %s, which rotation had made, could not be deleted at IBM: %s. If it is still there, delete it.", stored.APIKeyID, unadvised(err))
 		err = nil
 	}
 	if err != nil {

@@ -5,6 +5,7 @@ package apic
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -13,7 +14,13 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
+
+// rotationAnswer is how long a caller is kept waiting for a rotation, which may go
+// on after that. It is less than the 60 s after which Vault's own client gives up
+// and hears of nothing.
+const rotationAnswer = 50 * time.Second
 
 func (b *backend) pathConfigRotate() *framework.Path {
 	return &framework.Path{
@@ -65,7 +72,13 @@ func (b *backend) configRotate(ctx context.Context, req *logical.Request, d *fra
 	if err := b.checkRotatable(ctx, req.Storage, name); err != nil {
 		return answerError("rotate config", err)
 	}
-	done, err := b.rotate(ctx, req.Storage, name)
+	waiting, cancel := context.WithTimeout(ctx, rotationAnswer)
+	defer cancel()
+	done, err := b.rotate(waiting, req.Storage, name)
+	var service *upstream.Error
+	if errors.As(err, &service) { // Services are called before anything is stored.
+		err = fmt.Errorf("config %q keeps its API key: %w", name, err)
+	}
 	if err != nil {
 		return answerError("rotate config", err)
 	}

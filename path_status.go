@@ -120,6 +120,6 @@ Says whether a config's key works, from memory and without a call out:
 
 token_id, expires_at and ttl are those of the shared token and absent while there
 is none: one that nobody reads is left to lapse. After a failure, last_error says
-what went wrong and what to do about it. The answer is that of the node that
-gives it, and holds no secret.
+what went wrong and what to do about it, and last_rotation_error the same of a
+rotation. The answer is that of the node that gives it, and holds no secret.
 `

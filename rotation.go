@@ -72,7 +72,7 @@ func (b *backend) rotate(ctx context.Context, s logical.Storage, name string) (*
 	select {
 	case <-change.done:
 	case <-ctx.Done():
-		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the request ended before the rotation of config %q, which goes on; read the config to see its outcome", name))
+		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the rotation of config %q takes long and goes on; read its status to see how it ends", name))
 	}
 	if change.rotated == nil && change.err == nil {
 		return nil, change.conflict(name)
@@ -235,6 +235,8 @@ func (r *rotation) adopt(ctx context.Context, successor *config) error {
 	err = buyPatiently(ctx, fresh.source)
 	if err == nil {
 		err = r.refuseIfShared() // Again, for that took its time.
+	} else {
+		err = newKeyError(err)
 	}
 	if err != nil {
 		fresh.close()
@@ -298,6 +300,24 @@ func buyPatiently(ctx context.Context, source *tokensource.Source) error {
 			return last
 		}
 	}
+}
+
+// newKeyError says that it is the new key that bought no token. The stored key is
+// well.
+func newKeyError(err error) error {
+	return fmt.Errorf("the new key bought no token within %s and is withdrawn; rotate again later: %w", newKeyPatience, unadvised(err))
+}
+
+// unadvised is a service's refusal without its advice, which is for a key that a
+// config holds.
+func unadvised(err error) error {
+	var failed *upstream.Error
+	if !errors.As(err, &failed) || failed.Outcome != upstream.Refused {
+		return err
+	}
+	bare := *failed
+	bare.Advice = ""
+	return &bare
 }
 
 // undo leaves exactly the key that is stored, as far as that can be done now, and

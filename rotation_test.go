@@ -163,7 +163,7 @@ func TestARotationIsRefusedBeforeAnythingIsCreated(t *testing.T) {
 			func(m *mount) { m.sim.RevokeKey(testKey) }, http.StatusBadRequest, "BXNIM0415E",
 		},
 		"while IAM fails": {
-			func(m *mount) { m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 500}) }, http.StatusBadGateway, "HTTP 500",
+			func(m *mount) { m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 500}) }, http.StatusBadGateway, `config "us-south" keeps its API key: the iam token service`,
 		},
 	}
 	for name, test := range tests {
@@ -193,6 +193,13 @@ func TestAPlatformConfigCannotBeRotatedAndSaysWhy(t *testing.T) {
 	if status != http.StatusBadRequest || !strings.Contains(text, "cannot be rotated through an API") {
 		t.Fatalf("answered %d %s", status, text)
 	}
+	if failures := m.must(logical.ReadOperation, "status/us-south", nil).Data["consecutive_rotation_failures"]; failures != nil {
+		t.Errorf("status tells of %v failed rotations", failures)
+	}
+	exposed := string(m.must(logical.ReadOperation, "metrics", nil).Data[logical.HTTPRawBody].([]byte))
+	if !strings.Contains(exposed, `vault_apic_rotations_total{outcome="failure"} 0`) {
+		t.Error("metrics tell of a rotation that failed, for which an alert is")
+	}
 	status, text = m.failure(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "24h"})
 	if status != http.StatusBadRequest || !strings.Contains(text, "rotation_period is taken by the login and iam token services alone") {
 		t.Fatalf("answered %d %s", status, text)
@@ -201,23 +208,38 @@ func TestAPlatformConfigCannotBeRotatedAndSaysWhy(t *testing.T) {
 
 func TestANewKeyThatIsRefusedForAMinuteIsWaitedFor(t *testing.T) {
 	rotationTest(t, func(m *mount) {
-		const delay = time.Minute
-		m.sim.SetKeyDelay(delay)
-		began := time.Now()
-		m.rotate("us-south")
-		if waited := time.Since(began); waited < delay || waited > newKeyPatience {
-			t.Errorf("the rotation took %s", waited)
+		m.sim.SetKeyDelay(time.Minute)
+		m.requireLongRotation()
+		if own := m.ownLiveKeys(); len(own) != 1 || own[0].KeyID != m.storedKeyID("us-south") {
+			t.Error("the new key is not stored")
 		}
 		m.requireOneKey("us-south")
+		m.requireNoWAL()
 	})
+}
+
+// requireLongRotation asks for a rotation that its caller does not see the end of,
+// and waits for that.
+func (m *mount) requireLongRotation() {
+	m.Helper()
+	began := time.Now()
+	status, text := m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
+	if status != http.StatusServiceUnavailable || !strings.Contains(text, "goes on") {
+		m.Errorf("answered %d %s", status, text)
+	}
+	if waited := time.Since(began); waited >= 55*time.Second {
+		m.Errorf("the answer took %s, and Vault's client gives up after 60 s", waited)
+	}
+	time.Sleep(newKeyPatience)
 }
 
 func TestANewKeyThatIsRefusedForTooLongIsDeletedAndTheOldOneStays(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.sim.SetKeyDelay(2 * newKeyPatience)
-		status, text := m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
-		if status != http.StatusBadRequest || !strings.Contains(text, "does not know") && !strings.Contains(text, "refused") {
-			t.Errorf("answered %d %s", status, text)
+		m.requireLongRotation()
+		why, _ := m.must(logical.ReadOperation, "status/us-south", nil).Data["last_rotation_error"].(string)
+		if !strings.Contains(why, "the new key bought no token") || strings.Contains(why, "write the config again") {
+			t.Errorf("status says %q", why)
 		}
 		m.sim.SetKeyDelay(0)
 		m.requireOneKey("us-south")
@@ -391,7 +413,7 @@ func TestADeletionOfAConfigWhoseKeyIAMRefusesTellsWhatToDelete(t *testing.T) {
 		}
 		m.sim.DisableKey(stored.APIKey)
 		resp := m.must(logical.DeleteOperation, "config/us-south", nil)
-		if len(resp.Warnings) == 0 || !strings.Contains(resp.Warnings[0], id) {
+		if len(resp.Warnings) == 0 || !strings.Contains(resp.Warnings[0], id) || strings.Contains(resp.Warnings[0], "write the config again") {
 			t.Fatalf("warnings are %q", resp.Warnings)
 		}
 	})

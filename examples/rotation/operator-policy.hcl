@@ -9,3 +9,8 @@ path "apic/config/us-south" {
 path "apic/config/us-south/rotate" {
   capabilities = ["update"]
 }
+
+# It says whether the key works, and why a rotation failed.
+path "apic/status/us-south" {
+  capabilities = ["read"]
+}

@@ -120,6 +120,9 @@ func TestTheExampleAdoptsAKeyAndTheDownloadedOneIsDeleted(t *testing.T) {
 	if _, err := os.Stat(s.path("apikey.json")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the file is left: %v", err)
 	}
+	if status, err := operator.Logical().Read("apic/status/us-south"); err != nil || status == nil {
+		t.Errorf("the operator cannot see how it went: %v", err)
+	}
 	s.readToken("us-south")
 }
 

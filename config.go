@@ -216,6 +216,16 @@ func (c *config) noteKey(stored *config, now time.Time) {
 	}
 }
 
+// rotationDue is when the key is to be rotated next, as of now, or zero if it is not
+// by schedule. What lies further ahead than a period was set by a clock that has been
+// set back since, and is due.
+func (c *config) rotationDue(now time.Time) time.Time {
+	if c.NextRotation.After(now.Add(c.RotationPeriod)) {
+		return now
+	}
+	return c.NextRotation
+}
+
 // validate checks what depends on more than one field; the setters of the
 // fields have checked the rest.
 func (c *config) validate(name string) error {

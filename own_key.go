@@ -35,11 +35,11 @@ func (b *backend) stopRotation(ctx context.Context, name string) (*keyChange, er
 	}
 }
 
-// dropOwnKey deletes at IAM what rotation made for a config that is about to be
+// dropOwnKeys deletes at IAM what rotation made for a config that is about to be
 // deleted, and returns what its deleter should know. It makes no call out if
-// there is nothing of the kind. It fails while IAM cannot be asked: with the
-// config would go the right to delete the key.
-func (b *backend) dropOwnKey(ctx context.Context, s logical.Storage, name string, mine *keyChange) (warning string, err error) {
+// there is nothing of the kind. While IAM cannot be asked it fails, unless force
+// is set: with the config goes the right to delete the key.
+func (b *backend) dropOwnKeys(ctx context.Context, s logical.Storage, name string, mine *keyChange, force bool) (warning string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
 	defer cancel()
 	stored, err := loadConfig(ctx, s, name)
@@ -51,23 +51,27 @@ func (b *backend) dropOwnKey(ctx context.Context, s logical.Storage, name string
 		return "", err
 	}
 	told := []string{"To end the key's use elsewhere, delete it at IBM too."}
-	err = b.settleConfig(ctx, s, name, mine)
-	if isRefused(err) {
-		told = append(told, fmt.Sprintf("What an interrupted rotation left could not be deleted at IBM: %s. If it is still there, delete it.", err))
-		err = nil
+	if err := b.settleConfig(ctx, s, name, mine); err != nil {
+		if !force && !isRefused(err) {
+			return "", dropError(err)
+		}
+		told = append(told, fmt.Sprintf("What an interrupted rotation left could not be deleted at IBM: %s. If it is still there, delete it; its name begins with vault-apic-%s-.", err, name))
 	}
-	if err == nil && stored.APIKeyID != "" {
-		told[0] = fmt.Sprintf("The key %s, which rotation had made, was deleted at IBM.", stored.APIKeyID)
-		err = b.deleteStoredKey(ctx, stored)
+	if stored.APIKeyID == "" {
+		return strings.Join(told, " "), nil
 	}
-	if isRefused(err) {
+	told[0] = fmt.Sprintf("The key %s, which rotation had made, was deleted at IBM.", stored.APIKeyID)
+	if err := b.deleteStoredKey(ctx, stored); err != nil {
+		if !force && !isRefused(err) {
+			return "", dropError(err)
+		}
 		told[0] = fmt.Sprintf("The key %s, which rotation had made, could not be deleted at IBM: %s. If it is still there, delete it.", stored.APIKeyID, unadvised(err))
-		err = nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("the key that rotation made has to be deleted at IAM first, and nothing was deleted; try again: %w", err)
 	}
 	return strings.Join(told, " "), nil
+}
+
+func dropError(err error) error {
+	return fmt.Errorf("the key that rotation made has to be deleted at IAM first, and nothing was deleted; try again, or leave the key to yourself with force=true: %w", err)
 }
 
 func (b *backend) deleteStoredKey(ctx context.Context, stored *config) error {

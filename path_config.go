@@ -106,6 +106,12 @@ func configFields() map[string]*framework.FieldSchema {
 			Description: "Buy a token before storing the config, and store nothing if that fails. Not stored. Defaults to true for a write that carries a key; other writes keep the shared token.",
 		},
 	}
+	fields["force"] = &framework.FieldSchema{
+		Type:        framework.TypeBool,
+		Description: "Of a deletion: delete the config even if the key that rotation made for it cannot be deleted at IAM. A warning names the key.",
+		Default:     false,
+		Query:       true,
+	}
 	for _, s := range configSettings() {
 		fields[s.name] = s.schema
 	}
@@ -184,7 +190,7 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, d *fra
 		return answerError("delete config", err)
 	}
 	defer b.changes.end(name, change)
-	warning, err := b.dropOwnKey(ctx, req.Storage, name, change)
+	warning, err := b.dropOwnKeys(ctx, req.Storage, name, change, d.Get("force").(bool))
 	if err != nil {
 		return answerError("delete config", err)
 	}

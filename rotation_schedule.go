@@ -93,8 +93,8 @@ func (s *schedule) follow(name string, c *config) {
 	}
 	s.holders[digest][name] = true
 	s.keys[name] = digest
-	if !c.NextRotation.IsZero() {
-		s.push(name, c.NextRotation)
+	if due := c.rotationDue(time.Now()); !due.IsZero() {
+		s.push(name, due)
 	}
 }
 
@@ -300,7 +300,8 @@ func (b *backend) rotateIfDue(ctx context.Context, s logical.Storage, name strin
 	if err != nil {
 		return err
 	}
-	if stored == nil || stored.NextRotation.IsZero() || time.Now().Before(stored.NextRotation) {
+	now := time.Now()
+	if stored == nil || stored.NextRotation.IsZero() || now.Before(stored.rotationDue(now)) {
 		return b.followStored(ctx, s, name)
 	}
 	_, err = b.rotate(ctx, s, name)

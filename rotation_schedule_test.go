@@ -67,6 +67,25 @@ func TestTheScheduleGoesOnAfterARestart(t *testing.T) {
 	})
 }
 
+func TestARotationThatAClockWhichWasAheadPutOffIsDue(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "24h"})
+		stored, err := loadConfig(context.Background(), m.storage, "us-south")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored.NextRotation = time.Now().Add(1000 * 24 * time.Hour)
+		if err := storeConfig(context.Background(), m.storage, "us-south", stored); err != nil {
+			t.Fatal(err)
+		}
+		m.restart()
+		m.ticks(2 * time.Minute)
+		if got := m.sim.Counts().KeysCreated; got != 1 {
+			t.Fatalf("%d keys were created", got)
+		}
+	})
+}
+
 func TestARotationThatIsOffIsNeverDone(t *testing.T) {
 	for name, turnOff := range map[string]map[string]any{
 		"set to 0":      {"rotation_period": 0},

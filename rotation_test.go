@@ -392,7 +392,7 @@ func TestADeletionFailsWhileIAMCannotBeAskedToDeleteTheKey(t *testing.T) {
 		m.rotate("us-south")
 		m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
 		status, text := m.failure(logical.DeleteOperation, "config/us-south", nil)
-		if status != http.StatusBadGateway || !strings.Contains(text, "nothing was deleted") {
+		if status != http.StatusBadGateway || !strings.Contains(text, "nothing was deleted") || !strings.Contains(text, "force=true") {
 			t.Fatalf("answered %d %s", status, text)
 		}
 		m.sim.ClearFault()
@@ -402,6 +402,40 @@ func TestADeletionFailsWhileIAMCannotBeAskedToDeleteTheKey(t *testing.T) {
 			t.Fatal("the key is left at IAM")
 		}
 	})
+}
+
+func TestAForcedDeletionNeedsNoIAMAndTellsWhatToDelete(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		id := m.rotate("us-south").Data["api_key_id"].(string)
+		m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
+		resp := m.must(logical.DeleteOperation, "config/us-south", map[string]any{"force": "true"})
+		if len(resp.Warnings) == 0 || !strings.Contains(resp.Warnings[0], id+", which rotation had made, could not be deleted") {
+			t.Fatalf("warnings are %q", resp.Warnings)
+		}
+		if m.storedKeyID("us-south") != "" {
+			t.Fatal("the config is still there")
+		}
+	})
+}
+
+func TestAWriteAheadEntryThatIsBrokenStandsInNobodysWay(t *testing.T) {
+	for name, broken := range map[string]string{
+		"not JSON": "{", "without a key": `{"type":"api_key","data":{"config":"us-south"}}`, "of another shape": `{"type":"api_key","data":[]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			rotationTest(t, func(m *mount) {
+				if err := m.storage.Put(context.Background(), &logical.StorageEntry{Key: "wal/broken", Value: []byte(broken)}); err != nil {
+					t.Fatal(err)
+				}
+				m.rotate("us-south")
+				m.writeConfig("us-south", map[string]any{"api_key": m.newKey()})
+				m.must(logical.DeleteOperation, "config/us-south", nil)
+				if !strings.Contains(m.log.String(), "[ERROR] a write-ahead entry is passed over") {
+					t.Error("the log does not tell")
+				}
+			})
+		})
+	}
 }
 
 func TestADeletionOfAConfigWhoseKeyIAMRefusesTellsWhatToDelete(t *testing.T) {

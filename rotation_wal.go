@@ -69,42 +69,51 @@ type storedWAL struct {
 }
 
 // pendingWAL returns the write-ahead entries of one config, or of all if name is
-// empty.
-func pendingWAL(ctx context.Context, s logical.Storage, name string) ([]storedWAL, error) {
+// empty. One that cannot be read as such must not stand in the way of the others.
+func (b *backend) pendingWAL(ctx context.Context, s logical.Storage, name string) ([]storedWAL, error) {
 	ids, err := framework.ListWAL(ctx, s)
 	if err != nil {
 		return nil, storageError("listing write-ahead entries", err)
 	}
 	var pending []storedWAL
 	for _, id := range ids {
-		entry, err := framework.GetWAL(ctx, s, id)
+		// framework.GetWAL does not tell an entry that is broken from storage that is.
+		stored, err := s.Get(ctx, framework.WALPrefix+id)
 		if err != nil {
 			return nil, storageError("reading a write-ahead entry", err)
 		}
-		if entry == nil || entry.Kind != keyWALKind {
+		if stored == nil {
 			continue
 		}
-		w, err := decodeKeyWAL(entry.Data)
+		w, err := parseKeyWAL(stored.Value)
 		if err != nil {
-			return nil, err
+			b.Logger().Error("a write-ahead entry is passed over; look for keys at IAM whose names begin with vault-apic-", "entry", id, "reason", err)
+			continue
 		}
-		if name == "" || w.Config == name {
+		if w != nil && (name == "" || w.Config == name) {
 			pending = append(pending, storedWAL{keyWAL: *w, id: id})
 		}
 	}
 	return pending, nil
 }
 
-func decodeKeyWAL(data any) (*keyWAL, error) {
-	raw, err := json.Marshal(data)
-	if err != nil {
-		return nil, errors.New("write-ahead entry cannot be decoded")
+// parseKeyWAL reads what framework.PutWAL stored. It is nil for an entry of another
+// kind.
+func parseKeyWAL(stored []byte) (*keyWAL, error) {
+	var entry struct {
+		Kind string  `json:"type"`
+		Data *keyWAL `json:"data"`
 	}
-	var w keyWAL
-	if err := json.Unmarshal(raw, &w); err != nil {
-		return nil, errors.New("write-ahead entry cannot be decoded")
+	if err := json.Unmarshal(stored, &entry); err != nil {
+		return nil, errors.New("it cannot be decoded")
 	}
-	return &w, nil
+	if entry.Kind != keyWALKind {
+		return nil, nil
+	}
+	if entry.Data == nil || entry.Data.Config == "" || entry.Data.key() == "" {
+		return nil, errors.New("it names no key")
+	}
+	return entry.Data, nil
 }
 
 // putWAL announces a key. The returned function takes the announcement back; if
@@ -124,12 +133,16 @@ func putWAL(ctx context.Context, s logical.Storage, w *keyWAL) (clear func(conte
 
 // walRollback settles what a crash, or IAM's absence, left behind.
 func (b *backend) walRollback(ctx context.Context, req *logical.Request, kind string, data any) error {
-	if kind != keyWALKind {
-		return fmt.Errorf("unknown write-ahead entry")
+	stored, err := json.Marshal(framework.WALEntry{Kind: kind, Data: data})
+	if err != nil {
+		return errors.New("a write-ahead entry cannot be encoded")
 	}
-	w, err := decodeKeyWAL(data)
+	w, err := parseKeyWAL(stored)
 	if err != nil {
 		return err
+	}
+	if w == nil {
+		return errors.New("a write-ahead entry is of an unknown kind")
 	}
 	if change := b.changes.of(w.Config); change != nil {
 		return change.conflict(w.Config)
@@ -152,7 +165,7 @@ func (b *backend) settleAll(s logical.Storage) {
 	defer b.logPanic("settling interrupted rotations")
 	ctx, cancel := context.WithTimeout(b.loaded, rotationTimeout)
 	defer cancel()
-	pending, err := pendingWAL(ctx, s, "")
+	pending, err := b.pendingWAL(ctx, s, "")
 	if err != nil {
 		b.unsettled.Store(true)
 		b.Logger().Warn("interrupted rotations are left for later", "reason", err)
@@ -173,7 +186,7 @@ func (b *backend) settleAll(s logical.Storage) {
 // It makes no call out if there are none. While a change of the key is under way,
 // it alone, which is then mine, may settle: the entries may be its own.
 func (b *backend) settleConfig(ctx context.Context, s logical.Storage, name string, mine *keyChange) error {
-	pending, err := pendingWAL(ctx, s, name)
+	pending, err := b.pendingWAL(ctx, s, name)
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,15 @@ func newCaller(o Options) (*caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &caller{Caller: c, urlFields: cmp.Or(o.URLField, "region and token_url")}, nil
+	return &caller{Caller: c, urlFields: cmp.Or(o.URLField, urlFieldsOf(o.Kind))}, nil
+}
+
+// urlFieldsOf are the config's fields that make a service's URL.
+func urlFieldsOf(kind Kind) string {
+	if kind == IAM {
+		return "iam_url and token_url"
+	}
+	return "region and token_url"
 }
 
 // post is the request of every token service.

@@ -388,3 +388,17 @@ func TestAPlatformExchangeThatWasNeverSentIsRepeated(t *testing.T) {
 		t.Fatalf("%d attempts", got)
 	}
 }
+
+func TestAWrongAddressNamesTheFieldsThatMakeIt(t *testing.T) {
+	for kind, fields := range map[tokenservice.Kind]string{
+		tokenservice.Login: "check region and token_url", tokenservice.IAM: "check iam_url and token_url", tokenservice.Platform: "check region and token_url",
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			x := newExchangeOf(t, kind, time.Second, 0)
+			x.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: http.StatusNotFound})
+			if _, err := x.service.Exchange(t.Context()); err == nil || !strings.HasSuffix(err.Error(), fields) {
+				t.Errorf("error is %v", err)
+			}
+		})
+	}
+}

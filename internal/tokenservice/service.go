@@ -43,7 +43,7 @@ type Options struct {
 	Kind     Kind
 	TokenURL string
 	// URLField is the config's field to check if TokenURL is wrong; empty stands for
-	// region and token_url.
+	// those that make the kind's own.
 	URLField string
 	APIKey   upstream.Secret
 	// ClientID and ClientSecret are sent to the platform service alone.

@@ -180,6 +180,12 @@ func (s *schedule) refill() {
 	s.filled = false
 }
 
+func (s *schedule) isFilled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.filled
+}
+
 // popDue takes the first config whose rotation is due.
 func (s *schedule) popDue(now time.Time) (name string, due bool) {
 	s.mu.Lock()
@@ -198,10 +204,7 @@ func (s *schedule) popDue(now time.Time) (name string, due bool) {
 // fillSchedule reads all configs once. A write that happens meanwhile is not lost: each
 // config is read, and followed, under its lock.
 func (b *backend) fillSchedule(ctx context.Context, s logical.Storage) error {
-	b.schedule.mu.Lock()
-	filled := b.schedule.filled
-	b.schedule.mu.Unlock()
-	if filled {
+	if b.schedule.isFilled() {
 		return nil
 	}
 	names, err := s.List(ctx, configStoragePrefix)
@@ -243,18 +246,31 @@ func (b *backend) loadForSchedule(ctx context.Context, s logical.Storage, name s
 }
 
 // periodic is called about once a minute. It starts what is due and returns.
-func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
+func (b *backend) periodic(_ context.Context, req *logical.Request) error {
 	if !b.WriteSafeReplicationState() {
 		return nil
-	}
-	if err := b.fillSchedule(ctx, req.Storage); err != nil {
-		return err
 	}
 	if b.unsettled.Swap(false) {
 		go b.settleAll(req.Storage)
 	}
-	b.rotateDue(req.Storage)
+	if b.schedule.isFilled() {
+		b.rotateDue(req.Storage)
+		return nil
+	}
+	// In the background, because a reload of the mount waits for the end of a tick.
+	go b.fillAndRotate(req.Storage)
 	return nil
+}
+
+func (b *backend) fillAndRotate(s logical.Storage) {
+	defer b.logPanic("filling the schedule of rotations")
+	if err := b.fillSchedule(b.loaded, s); err != nil {
+		if b.loaded.Err() == nil {
+			b.Logger().Warn("the schedule of rotations is filled at the next tick", "reason", err)
+		}
+		return
+	}
+	b.rotateDue(s)
 }
 
 // rotateDue starts as many rotations as may run together. Each goroutine goes on

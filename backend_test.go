@@ -220,7 +220,7 @@ type failingStorage struct {
 
 	refuseWrites atomic.Bool
 	// failLate makes the call that is to fail do so after it took effect.
-	failLate bool
+	failLate atomic.Bool
 	// severed makes every call fail, for good, and severAt does so from that call on.
 	severed atomic.Bool
 	severAt atomic.Int64
@@ -247,7 +247,7 @@ func (s *failingStorage) around(call func() error) error {
 	if n != s.failAt.Load() {
 		return call()
 	}
-	if s.failLate {
+	if s.failLate.Load() {
 		_ = call()
 	}
 	return errStorage

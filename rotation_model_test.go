@@ -23,7 +23,7 @@ import (
 // failure names its seed, which gives the same life again.
 const (
 	modelSteps = 40
-	modelSeeds = 60
+	modelSeeds = 25
 )
 
 // cutter is a network that kills the mount in the middle of a call.
@@ -239,8 +239,8 @@ func (l *life) sufferIAM() {
 
 func (l *life) sufferStorage() {
 	n := 1 + l.random.Int64N(14)
-	l.storage.failLate = l.random.IntN(2) == 0
-	l.note("fault of storage call %d, late %v", n, l.storage.failLate)
+	l.storage.failLate.Store(l.random.IntN(2) == 0)
+	l.note("fault of storage call %d, late %v", n, l.storage.failLate.Load())
 	l.storage.failNth(n)
 	l.disturbed()
 	l.storage.failNth(-1)

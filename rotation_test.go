@@ -617,7 +617,7 @@ func TestWhateverStorageCallFailsARotationLeavesOneKey(t *testing.T) {
 			t.Run(fmt.Sprintf("call %d, late %v", n, late), func(t *testing.T) {
 				rotationTest(t, func(m *mount) {
 					m.must(logical.UpdateOperation, "token/us-south", nil)
-					m.storage.failLate = late
+					m.storage.failLate.Store(late)
 					m.storage.failNth(n)
 					resp, err := m.do(logical.UpdateOperation, "config/us-south/rotate", nil)
 					passed = m.storage.calls.Load() < m.storage.failAt.Load()

@@ -114,12 +114,15 @@ func addressSettings() []setting {
 				if len(bundle) > maxCACertLength {
 					return errors.New("is too long for a CA bundle")
 				}
-				if bundle != "" {
-					if _, err := upstream.ParseCACert(bundle); err != nil {
-						return err
-					}
+				if bundle == "" {
+					c.CACert = ""
+					return nil
 				}
-				c.CACert = bundle
+				normal, err := upstream.ParseCACert(bundle)
+				if err != nil {
+					return err
+				}
+				c.CACert = normal
 				return nil
 			},
 			get: func(c *config) any { return c.CACert },

@@ -30,6 +30,11 @@ type BuildInfo struct {
 	Commit, Date string
 }
 
+// userAgent is how requests name the plugin.
+func userAgent(build BuildInfo) string {
+	return "vault-plugin-secrets-apic/" + cmp.Or(build.Version, unknownBuild)
+}
+
 func (b *backend) pathInfo() *framework.Path {
 	return &framework.Path{
 		Pattern:      "info",

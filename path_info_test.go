@@ -5,10 +5,15 @@ package apic
 
 import (
 	"context"
+	"net/http"
 	"runtime"
+	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
 func TestTheInfoIsThatOfTheRunningBuild(t *testing.T) {
@@ -41,4 +46,32 @@ func TestWhatABuildWasNotToldIsUnknownAndNotEmpty(t *testing.T) {
 			t.Errorf("%s is %v", field, data[field])
 		}
 	}
+}
+
+func TestUserAgent_namesTheBuildInEveryRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var (
+			mu     sync.Mutex
+			agents = map[string]int{}
+		)
+		m := newPipedMount(t, sim, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			agents[r.Header.Get("User-Agent")]++
+			mu.Unlock()
+			sim.ServeHTTP(w, r)
+		}))
+		m.defaults = map[string]any{"iam_url": m.url}
+		m.writeConfig("us-south", nil)
+		m.rotate("us-south")
+		mu.Lock()
+		defer mu.Unlock()
+		counts := sim.Counts()
+		if want := counts.Exchanges + counts.KeyCalls; len(agents) != 1 || agents["vault-plugin-secrets-apic/"+developmentVersion] != want || counts.KeyCalls == 0 {
+			t.Errorf("of %d requests these are the agents: %v", want, agents)
+		}
+	})
 }

@@ -32,8 +32,8 @@ type ground struct {
 	server  *apicsim.Server
 	client  *iam.Client
 	session *iam.Session
-	// transport is the client's.
-	transport *http.Transport
+	// hangUp closes the client's idle connections.
+	hangUp func()
 	// iamID and accountID are testKey's.
 	iamID, accountID string
 }
@@ -56,12 +56,12 @@ func newGround(t *testing.T, retries int) *ground {
 	if _, err := slow.Login(t.Context(), testKey); err != nil {
 		t.Fatal(err)
 	}
-	g.client, g.transport = newClient(t, server.URL(), time.Second, retries)
+	g.client, g.hangUp = newClient(t, server.URL(), time.Second, retries)
 	g.session = g.login(t, testKey)
 	return g
 }
 
-func newClient(t *testing.T, url string, timeout time.Duration, retries int) (*iam.Client, *http.Transport) {
+func newClient(t *testing.T, url string, timeout time.Duration, retries int) (client *iam.Client, hangUp func()) {
 	t.Helper()
 	var transports upstream.Transports
 	transport, release, err := transports.Acquire("")
@@ -69,11 +69,11 @@ func newClient(t *testing.T, url string, timeout time.Duration, retries int) (*i
 		t.Fatal(err)
 	}
 	t.Cleanup(release)
-	client, err := iam.New(iam.Options{URL: url, Transport: transport, RequestTimeout: timeout, MaxRetries: retries})
+	client, err = iam.New(iam.Options{URL: url, Transport: transport, RequestTimeout: timeout, MaxRetries: retries})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return client, transport.(*http.Transport)
+	return client, (&http.Client{Transport: transport}).CloseIdleConnections
 }
 
 func (g *ground) login(t *testing.T, key upstream.Secret) *iam.Session {
@@ -320,7 +320,7 @@ func TestOnlyACreationIsNotRepeatedIfItsOutcomeIsUnknown(t *testing.T) {
 func TestACreationThatNeverReachedIAMIsKnownToHaveHadNoEffect(t *testing.T) {
 	g := newGround(t, 1)
 	// A kept connection that turns out to be dead leaves open what was sent on it.
-	g.transport.CloseIdleConnections()
+	g.hangUp()
 	if err := g.server.Refuse(); err != nil {
 		t.Fatal(err)
 	}

@@ -55,7 +55,8 @@ func shouldRetry(ctx context.Context, resp *http.Response, err error) (bool, err
 // the same again.
 func isPassing(err error) bool {
 	var cert *tls.CertificateVerificationError
-	return !errors.Is(err, errAnswerTooLarge) && !isCorruptGzip(err) && !errors.As(err, &cert) && !errors.Is(err, http.ErrSchemeMismatch)
+	return !errors.Is(err, errAnswerTooLarge) && !errors.Is(err, errNotLoopback) && !isCorruptGzip(err) &&
+		!errors.As(err, &cert) && !errors.Is(err, http.ErrSchemeMismatch)
 }
 
 // retryWait doubles from lowest to highest and takes a random part of the upper

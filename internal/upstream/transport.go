@@ -4,122 +4,115 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	cleanhttp "github.com/hashicorp/go-cleanhttp"
 )
 
-// maxIdleConnections is how many connections to one host are kept for the next
-// exchange.
-const maxIdleConnections = 32
+const (
+	// product is the User-Agent of a build that was not told its version.
+	product = "vault-plugin-secrets-apic"
 
-// Transports hands out one HTTP transport for each distinct CA bundle, so that
-// configs which trust the same authorities share connections. A transport lives
-// as long as somebody holds it. The zero value is ready to use.
+	// maxIdleConnections is how many connections to one host a config keeps for its
+	// next exchange. The default is one for each processor, which readers of dedicated
+	// tokens would exceed, each time at the price of a handshake.
+	maxIdleConnections = 32
+
+	// idleTimeout is how long they are kept. Connections are not shared among
+	// configs, so that a long one would add up: ten thousand configs may all do their
+	// first exchange within a minute.
+	idleTimeout = 15 * time.Second
+)
+
+// Transports makes HTTP transports. The zero value is ready to use; its fields are
+// set before the first Acquire.
 type Transports struct {
-	// DialContext connects in the place of a net.Dialer, if it is set before the
-	// first Acquire.
+	// UserAgent is what all requests say they come from, such as
+	// vault-plugin-secrets-apic/v1.2.3.
+	UserAgent string
+	// DialContext connects in the place of a net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
-
-	mu   sync.Mutex
-	byCA map[[sha256.Size]byte]*sharedTransport
 }
 
-type sharedTransport struct {
-	*http.Transport
-	holders int
-}
-
-// Acquire returns the transport that trusts caPEM, or the system's roots if
-// caPEM is empty, and the function that gives it back; call that once. The
-// error says what is wrong with caPEM.
+// Acquire returns a new transport that trusts caPEM, or the system's roots if
+// caPEM is empty, and the function that closes its connections. The error says what
+// is wrong with caPEM.
+//
+// No two holders share a connection: on one of HTTP/1, an answer that a service
+// sends too late, or twice, is taken for the next request's, which must not be that
+// of another config.
 func (t *Transports) Acquire(caPEM string) (http.RoundTripper, func(), error) {
-	id := sha256.Sum256([]byte(caPEM))
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	shared, ok := t.byCA[id]
-	if !ok {
-		transport, err := newTransport(caPEM)
+	var roots *x509.CertPool
+	if caPEM != "" {
+		certs, err := parseCACert(caPEM)
 		if err != nil {
 			return nil, nil, err
 		}
-		if t.DialContext != nil {
-			transport.DialContext = t.DialContext
-		}
-		if t.byCA == nil {
-			t.byCA = make(map[[sha256.Size]byte]*sharedTransport)
-		}
-		shared = &sharedTransport{Transport: transport}
-		t.byCA[id] = shared
+		roots = newPool(certs)
 	}
-	shared.holders++
-	return shared.Transport, sync.OnceFunc(func() { t.release(id) }), nil
+	made := &transport{
+		secure: newSecureTransport(roots), plain: newPlainTransport(),
+		userAgent: cmp.Or(t.UserAgent, product),
+	}
+	// A proxy is asked for a connection by a request of its own.
+	made.secure.ProxyConnectHeader = http.Header{"User-Agent": {made.userAgent}}
+	if t.DialContext != nil {
+		made.secure.DialContext, made.plain.DialContext = t.DialContext, t.DialContext
+	}
+	return made, sync.OnceFunc(made.CloseIdleConnections), nil
 }
 
-func (t *Transports) release(id [sha256.Size]byte) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	shared := t.byCA[id]
-	shared.holders--
-	if shared.holders > 0 {
-		return
-	}
-	delete(t.byCA, id)
-	shared.CloseIdleConnections()
+// transport sends a request over TLS, or in plaintext to this host alone.
+type transport struct {
+	secure, plain *http.Transport
+	userAgent     string
 }
 
-// newTransport starts from the pooled transport: proxy from the environment,
-// bounded dialling and handshakes, HTTP/2 where the service offers it.
-func newTransport(caPEM string) (*http.Transport, error) {
-	transport := cleanhttp.DefaultPooledTransport()
-	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	transport.MaxResponseHeaderBytes = maxAnswerBytes
-	// The pool's default is one connection per processor, which readers that buy
-	// tokens of their own would exceed, each time at the price of a handshake.
-	transport.MaxIdleConnsPerHost = maxIdleConnections
-	if caPEM == "" {
-		return transport, nil
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	identified := r.Clone(r.Context()) // The original is not a transport's to change.
+	identified.Header.Set("User-Agent", t.userAgent)
+	if r.URL.Scheme == "http" {
+		return t.plain.RoundTrip(identified)
 	}
-	roots, err := ParseCACert(caPEM)
-	if err != nil {
-		return nil, err
-	}
-	transport.TLSClientConfig.RootCAs = roots
-	return transport, nil
+	return t.secure.RoundTrip(identified)
 }
 
-// ParseCACert reads a PEM bundle of one or more certificates and nothing else.
-// Its errors never quote the bundle, which may be a private key pasted by mistake.
-func ParseCACert(bundle string) (*x509.CertPool, error) {
-	pool := x509.NewCertPool()
-	rest := []byte(bundle)
-	count := 0
-	for {
-		var block *pem.Block
-		block, rest = pem.Decode(rest)
-		if block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			return nil, errors.New("holds a PEM block that is no certificate")
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, errors.New("holds a certificate that does not parse")
-		}
-		pool.AddCert(cert)
-		count++
-	}
-	if count == 0 {
-		return nil, errors.New("holds no PEM certificate")
-	}
-	return pool, nil
+// CloseIdleConnections closes what no request uses, and the rest after use.
+func (t *transport) CloseIdleConnections() {
+	t.secure.CloseIdleConnections()
+	t.plain.CloseIdleConnections()
+}
+
+// newSecureTransport starts from the pooled transport: proxy from the environment,
+// bounded dialling and handshakes, HTTP/2 where the service offers it. No roots are
+// the system's.
+func newSecureTransport(roots *x509.CertPool) *http.Transport {
+	secure := cleanhttp.DefaultPooledTransport()
+	secure.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+	limit(secure)
+	return secure
+}
+
+// newPlainTransport reaches loopback addresses only, and so no proxy.
+func newPlainTransport() *http.Transport {
+	plain := cleanhttp.DefaultPooledTransport()
+	plain.Proxy = nil
+	plain.ForceAttemptHTTP2 = false // Without TLS it would be prepared for in vain.
+	dialer := &net.Dialer{Timeout: 30 * time.Second, Control: loopbackOnly}
+	plain.DialContext = dialer.DialContext
+	limit(plain)
+	return plain
+}
+
+func limit(t *http.Transport) {
+	t.MaxResponseHeaderBytes = maxAnswerBytes
+	t.MaxIdleConnsPerHost = maxIdleConnections
+	t.IdleConnTimeout = idleTimeout
 }

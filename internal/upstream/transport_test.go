@@ -6,61 +6,59 @@ package upstream
 import (
 	"crypto/tls"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"testing"
 )
 
-func TestConfigsThatTrustTheSameShareATransportWhileOneHoldsIt(t *testing.T) {
-	var transports Transports
-	first, releaseFirst, err := transports.Acquire("")
+func acquire(t *testing.T, transports *Transports, caPEM string) *transport {
+	t.Helper()
+	made, release, err := transports.Acquire(caPEM)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, releaseSecond, err := transports.Acquire("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if first != second {
-		t.Error("two configs with the system's roots have two transports")
-	}
-	releaseFirst()
-	releaseFirst() // A second release must not take the other holder's share.
-	third, releaseThird, err := transports.Acquire("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if third != second {
-		t.Error("the transport was given up while somebody held it")
-	}
-	releaseSecond()
-	releaseThird()
-	if len(transports.byCA) != 0 {
-		t.Errorf("%d transports are left", len(transports.byCA))
-	}
+	t.Cleanup(release)
+	return made.(*transport)
 }
 
-func TestATransportVerifiesCertificatesAndSpeaksModernTLS(t *testing.T) {
-	var transports Transports
-	got, release, err := transports.Acquire("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer release()
-	config := got.(*http.Transport).TLSClientConfig
+func TestTransport_verifiesCertificates(t *testing.T) {
+	config := acquire(t, &Transports{}, "").secure.TLSClientConfig
 	if config.MinVersion < tls.VersionTLS12 || config.InsecureSkipVerify {
 		t.Fatalf("TLS settings are version %x, unverified %t", config.MinVersion, config.InsecureSkipVerify)
 	}
 }
 
-func TestABundleThatIsNoCertificateIsRefused(t *testing.T) {
-	for name, bundle := range map[string]string{
-		"text":                    "trust me",
-		"a private key":           "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
-		"a broken certificate":    "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-		"a certificate cut short": "-----BEGIN CERTIFICATE-----\nAAAA\n",
+func TestTransport_namesItselfInEveryRequest(t *testing.T) {
+	agents := make(chan string, 2)
+	answer := func(w http.ResponseWriter, r *http.Request) {
+		agents <- r.Method + " " + r.Header.Get("User-Agent")
+		if r.Method == http.MethodConnect {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+	}
+	service := httptest.NewServer(http.HandlerFunc(answer))
+	t.Cleanup(service.Close)
+	address, err := url.Parse(service.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for agent, transports := range map[string]*Transports{
+		"vault-plugin-secrets-apic/v1.2.3": {UserAgent: "vault-plugin-secrets-apic/v1.2.3"},
+		"vault-plugin-secrets-apic":        {},
 	} {
-		t.Run(name, func(t *testing.T) {
-			if _, err := ParseCACert(bundle); err == nil {
-				t.Fatal("the bundle was accepted")
+		t.Run(agent, func(t *testing.T) {
+			made := acquire(t, transports, "")
+			made.secure.Proxy = http.ProxyURL(address)
+			c := newCallerOver(t, made, service.URL, 0)
+			if _, err := put(t.Context(), c, service.URL, false); err != nil {
+				t.Fatal(err)
+			}
+			_, err = put(t.Context(), c, "https://elsewhere.example", false)
+			failure(t, err)
+			for _, want := range []string{"PUT " + agent, "CONNECT " + agent} {
+				if got := <-agents; got != want {
+					t.Errorf("a request is %q, want %q", got, want)
+				}
 			}
 		})
 	}

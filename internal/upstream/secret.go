@@ -4,6 +4,8 @@
 package upstream
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"regexp"
@@ -31,7 +33,69 @@ func Handle(text string, secrets ...Secret) string {
 	return text
 }
 
-// HoldsAny says whether a text of a service's gives one of the secrets away.
+// tellingRun is how many characters of a secret in a row give it away. A shorter
+// secret is sought whole.
+const tellingRun = 8
+
+// HoldsAny says whether a text of a service's gives one of the secrets away: as it
+// is or in part, escaped as in URLs, or in hex or base64.
 func HoldsAny(text string, secrets ...Secret) bool {
-	return slices.ContainsFunc(secrets, func(s Secret) bool { return s != "" && strings.Contains(text, string(s)) })
+	return slices.ContainsFunc(secrets, func(s Secret) bool { return s != "" && gives(text, string(s)) })
+}
+
+func gives(text, secret string) bool {
+	return shareRun(text, secret, min(tellingRun, len(secret))) ||
+		shareRun(unescape(text), secret, min(tellingRun, len(secret))) ||
+		shareRun(strings.ToLower(text), hex.EncodeToString([]byte(secret)), hex.EncodedLen(tellingRun)) ||
+		givesInBase64(text, secret)
+}
+
+// givesInBase64 seeks the secret as it looks within the base64 of a longer text,
+// which depends on where in a group of three bytes it begins. Of any eight bytes, at
+// least two groups are whole: tellingRun characters.
+func givesInBase64(text, secret string) bool {
+	inAlphabet := strings.NewReplacer("-", "+", "_", "/").Replace(text)
+	for skipped := range min(3, len(secret)) {
+		groups := secret[skipped:]
+		groups = groups[:len(groups)/3*3]
+		if shareRun(inAlphabet, base64.StdEncoding.EncodeToString([]byte(groups)), tellingRun) {
+			return true
+		}
+	}
+	return false
+}
+
+// shareRun says whether two texts have n bytes in a row in common. It takes time in
+// proportion to their lengths, for an answer may be long, and a bearer too.
+func shareRun(a, b string, n int) bool {
+	if len(a) < n || len(b) < n {
+		return false
+	}
+	runs := make(map[string]struct{}, len(a))
+	for start := range len(a) - n + 1 {
+		runs[a[start:start+n]] = struct{}{}
+	}
+	for start := range len(b) - n + 1 {
+		if _, found := runs[b[start:start+n]]; found {
+			return true
+		}
+	}
+	return false
+}
+
+// unescape undoes a URL's escapes and leaves what is none. That a form writes a
+// space as a plus does not matter: no key has one.
+func unescape(text string) string {
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		if text[i] == '%' && i+2 < len(text) {
+			if octet, err := hex.DecodeString(text[i+1 : i+3]); err == nil {
+				b.Write(octet)
+				i += 2
+				continue
+			}
+		}
+		b.WriteByte(text[i])
+	}
+	return b.String()
 }

@@ -24,20 +24,55 @@ func FuzzTheLoginAnswerParser(f *testing.F) {
 	})
 }
 
+func TestNewToken_takesCompactSerializationOnly(t *testing.T) {
+	const header, claims, signature = "eyJhbGciOiJFUzM4NCJ9", "eyJqdGkiOiJpZCJ9", "AAAA"
+	for name, c := range map[string]struct {
+		raw string
+		ok  bool
+	}{
+		"three parts":                     {header + "." + claims + "." + signature, true},
+		"a line feed behind":              {header + "." + claims + "." + signature + "\n", false},
+		"a line feed before":              {"\n" + header + "." + claims + "." + signature, false},
+		"a line end in the header":        {header[:4] + "\r\n" + header[4:] + "." + claims + "." + signature, false},
+		"a line feed in the claims":       {header + "." + claims[:4] + "\n" + claims[4:] + "." + signature, false},
+		"a carriage return in the claims": {header + "." + claims[:4] + "\r" + claims[4:] + "." + signature, false},
+		"a line feed in the signature":    {header + "." + claims + ".AA\nAA", false},
+		"another header line":             {header + "." + claims + "." + signature + "\r\nX-Admin: AAAA", false},
+		"a space":                         {header + " ." + claims + "." + signature, false},
+		"padding":                         {header + "." + claims + ".AAA=", false},
+		"the alphabet of plain base64":    {header + "." + claims + ".AA+/", false},
+		"a NUL":                           {header + "." + claims + "." + signature + "\x00", false},
+		"two parts":                       {header + "." + claims, false},
+		"no signature":                    {header + "." + claims + ".", false},
+		"five parts":                      {header + "." + claims + "." + signature + "." + signature + "." + signature, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			token, reason := newToken(c.raw, time.Now().Add(time.Hour), 0)
+			if (token != nil) != c.ok {
+				t.Fatalf("accepted is %t: %s", token != nil, reason)
+			}
+		})
+	}
+}
+
 func FuzzTheTokenReader(f *testing.F) {
 	for _, seed := range []string{
 		"", "a.b.c", "eyJhbGciOiJub25lIn0.e30.", "eyJhbGciOiJFUzM4NCJ9.eyJleHAiOjFlMzAwfQ.AA",
-		"eyJhbGciOiJFUzM4NCJ9.eyJleHAiOjQxMDI0NDQ4MDB9.AA", "eyJhbGciOiJFUzM4NCJ9.eyJleHAiOi0xfQ.AA", "eyJhbGciOiJFUzM4NCJ9.bnVsbA.AA",
+		"eyJhbGciOiJFUzM4NCJ9.eyJleHAiOjQxMDI0NDQ4MDB9.AA", "eyJhbGciOiJFUzM4NCJ9\r\n.eyJleHAiOjQxMDI0NDQ4MDB9.AA", "eyJhbGciOiJFUzM4NCJ9.eyJleHAiOi0xfQ.AA", "eyJhbGciOiJFUzM4NCJ9.bnVsbA.AA",
 	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
-		token, reason := newToken(raw, time.Time{}, 0, "a-key-of-some-length")
+		// What the token does not say, the answer does, so that its form alone decides.
+		token, reason := newToken(raw, time.Now().Add(time.Hour), 0, "a-key-of-some-length")
 		if (token == nil) == (reason == "") {
 			t.Fatal("neither or both of a token and a reason")
 		}
 		if token != nil && (token.ID == "" || len(token.ID) > maxTokenIDBytes) {
 			t.Fatalf("the token's id has %d bytes", len(token.ID))
+		}
+		if token != nil && strings.Trim(raw, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
+			t.Fatal("the token holds something that is not to be in one")
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -179,6 +180,32 @@ func TestARotationIsRefusedBeforeAnythingIsCreated(t *testing.T) {
 					t.Error("a key was created")
 				}
 				m.requireNoWAL()
+			})
+		})
+	}
+}
+
+func TestRotation_failureNamesTheRequestInTheLog(t *testing.T) {
+	named := regexp.MustCompile(`IBM's support finds the request as [0-9a-f-]{36}`)
+	for name, inject := range map[string]func(*mount){
+		"of the login": func(m *mount) { m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 500, Body: "{}"}) },
+		"of a call": func(m *mount) {
+			m.sim.InjectKeyFault(apicsim.KeyFault{Call: apicsim.CallCreate, Kind: apicsim.KindStatus, Status: 403, Body: "{}"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rotationTest(t, func(m *mount) {
+				inject(m)
+				_, text := m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
+				if !named.MatchString(text) {
+					t.Errorf("the answer does not name the request: %s", text)
+				}
+				for line := range strings.Lines(m.log.String()) {
+					if strings.Contains(line, "rotating the api key failed") && named.MatchString(line) {
+						return
+					}
+				}
+				t.Error("no line of the log names the request")
 			})
 		})
 	}

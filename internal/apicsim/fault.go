@@ -22,7 +22,7 @@ import (
 type FaultKind string
 
 // The faults. Bodies that stand for an error echo the key, as a careless service
-// might. A token that a fault signs is not among the issued ones.
+// might, and so does IAM's Transaction-Id beside them. A token that a fault signs is not among the issued ones.
 const (
 	// KindStatus answers with Fault.Status and, if set, Fault.RetryAfter.
 	KindStatus FaultKind = "status"
@@ -216,6 +216,9 @@ func (s *Sim) misbehave(f *activeFault, e endpoint, key string, rightly func(htt
 	case KindStatus:
 		if f.RetryAfter != "" {
 			w.Header().Set("Retry-After", f.RetryAfter)
+		}
+		if f.Body == "" {
+			echoTransactionID(w, key)
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(cmp.Or(f.Status, http.StatusServiceUnavailable))

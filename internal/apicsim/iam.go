@@ -35,6 +35,25 @@ func (s *Sim) iam() endpoint {
 	}
 }
 
+// transactionID is the header in which IAM's answers name the request for IBM's
+// support.
+const transactionID = "Transaction-Id"
+
+// named gives each answer of IAM's its name.
+func named(handler http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(transactionID, newID())
+		handler(w, r)
+	}
+}
+
+// echoTransactionID names an answer after a secret, if it has a name.
+func echoTransactionID(w http.ResponseWriter, secret string) {
+	if w.Header().Get(transactionID) != "" {
+		w.Header().Set(transactionID, secret)
+	}
+}
+
 func iamError(code, text string) map[string]any {
 	return map[string]any{
 		"errorCode":    code,

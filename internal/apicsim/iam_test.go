@@ -50,6 +50,27 @@ func TestIAMNamesItsRefusalsByCodeAndRequest(t *testing.T) {
 	}
 }
 
+func TestIAM_namesEveryAnswer(t *testing.T) {
+	s := newTokenSim(t)
+	seen := map[string]bool{}
+	for _, answer := range []http.Header{
+		buyOf(s, "iam", testKey, nil).Header(),
+		buyOf(s, "iam", "unknown", nil).Header(),
+		callKeys(s, "", http.MethodGet, "/v1/apikeys", "").Header(),
+		callKeys(s, bearerOf(t, s, testKey), http.MethodGet, "/v1/apikeys/details", "").Header(),
+	} {
+		seen[answer.Get(transactionID)] = true
+	}
+	if len(seen) != 4 || seen[""] {
+		t.Errorf("the answers are named %v", seen)
+	}
+	for _, service := range []string{"login", "platform"} {
+		if id := buyOf(s, service, testKey, nil).Header().Get(transactionID); id != "" {
+			t.Errorf("the %s service names an answer", service)
+		}
+	}
+}
+
 func TestIAMsTokensSayWhoseTheyAreAndNoOthersDo(t *testing.T) {
 	s := newTokenSim(t)
 	s.AddLimitedKey("other-key", KeyOptions{IAMID: "iam-ServiceId-1", AccountID: "account-1"})

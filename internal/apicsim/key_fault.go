@@ -152,8 +152,9 @@ func (s *Sim) actOnKeys(f *activeKeyFault, rightly func(http.ResponseWriter), w 
 	if !slices.Contains(keyFaultKinds(), acting.Kind) {
 		acting.Kind = "unknown to the key API"
 	}
-	if acting.Kind == KindStatus {
-		acting.Body = cmp.Or(acting.Body, fmt.Sprintf(`{"trace":%[1]q,"status_code":%[1]q,"errors":[{"code":%[1]q,"message_code":%[1]q,"message":%[1]q}]}`, echo))
+	if acting.Kind == KindStatus && acting.Body == "" {
+		echoTransactionID(w, echo)
+		acting.Body = fmt.Sprintf(`{"trace":%[1]q,"status_code":%[1]q,"errors":[{"code":%[1]q,"message_code":%[1]q,"message":%[1]q}]}`, echo)
 	}
 	s.act(&acting, endpoint{name: "keys", field: "id"}, echo, rightly, w, r)
 }

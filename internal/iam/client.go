@@ -42,7 +42,8 @@ type Client struct {
 func New(o Options) (*Client, error) {
 	caller, err := upstream.NewCaller(upstream.Options{
 		Service: "IAM API key service", URL: o.URL, URLField: urlField,
-		Transport: o.Transport, RequestTimeout: o.RequestTimeout, MaxRetries: o.MaxRetries,
+		RequestIDHeader: tokenservice.TransactionIDHeader,
+		Transport:       o.Transport, RequestTimeout: o.RequestTimeout, MaxRetries: o.MaxRetries,
 	})
 	if err != nil {
 		return nil, err

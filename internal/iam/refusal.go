@@ -32,10 +32,7 @@ func refusalOf(wanted action, secrets ...upstream.Secret) func(*upstream.Answer)
 	return func(a *upstream.Answer) upstream.Refusal {
 		code, trace := parseError(a.Body, secrets...)
 		because := explain(wanted, a.Status, code)
-		because.Code = code
-		if trace != "" {
-			because.Advice += "; IBM's support finds the request as " + trace
-		}
+		because.Code, because.RequestID = code, trace
 		return because
 	}
 }

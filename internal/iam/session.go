@@ -156,5 +156,6 @@ func (s *Session) request(method, path string) upstream.Request {
 }
 
 func (s *Session) send(ctx context.Context, r upstream.Request, wanted action) (*upstream.Answer, error) {
-	return s.client.caller.Send(ctx, r, refusalOf(wanted, s.bearer, s.key))
+	r.Secrets = []upstream.Secret{s.bearer, s.key}
+	return s.client.caller.Send(ctx, r, refusalOf(wanted, r.Secrets...))
 }

@@ -438,6 +438,36 @@ func TestIAMsOwnRefusalsAreTurnedIntoWhatToDo(t *testing.T) {
 	}
 }
 
+func TestSession_errorsNameTheRequest(t *testing.T) {
+	g := newGround(t, 0)
+	for call, run := range g.calls() {
+		for _, fault := range []apicsim.KeyFault{
+			{Call: call, Kind: apicsim.KindStatus, Status: 403, Body: "{}"},
+			{Call: call, Kind: apicsim.KindStatus, Status: 500, Body: "{}"},
+		} {
+			g.sim.InjectKeyFault(fault)
+			if err := run(t.Context()); failure(t, err).RequestID == "" || !strings.Contains(err.Error(), "; IBM's support finds the request as ") {
+				t.Errorf("%s: the error is %s", call, err)
+			}
+			fault.Body = "" // Then it names the request after the key or the bearer.
+			g.sim.InjectKeyFault(fault)
+			if err := run(t.Context()); failure(t, err).RequestID != "" {
+				t.Errorf("%s: the request is named after a secret", call)
+			}
+		}
+	}
+}
+
+// TestSession_newKeyIsNoRequestID is about the one secret that no request held.
+func TestSession_newKeyIsNoRequestID(t *testing.T) {
+	const value = "0Kq3-canary-fresh-Zz9"
+	s := &script{answers: func(int, *http.Request) (int, string) { return http.StatusCreated, keyJSON("m", "i", "a", value) }, transactionID: value}
+	_, _, err := newScriptedSession(t, s).Create(t.Context(), iam.NewKey{Name: "n", IAMID: "i", AccountID: "a"})
+	if failed := failure(t, err); failed.RequestID != "" || strings.Contains(err.Error(), value) {
+		t.Error("the error tells the new key")
+	}
+}
+
 func TestADeletionWantsAnIDThatCanBeOne(t *testing.T) {
 	g := newGround(t, 0)
 	for _, id := range []string{"", ".", "..", "../details", "a b", "a\nb", "?x", testKey, strings.Repeat("x", 129)} {
@@ -480,6 +510,8 @@ func TestASessionIsNotPrintedWithItsSecrets(t *testing.T) {
 type script struct {
 	answers func(n int, r *http.Request) (status int, body string)
 	asked   []string
+	// transactionID is what the answers call the requests.
+	transactionID string
 }
 
 // newScriptedSession logs in at a real simulation and calls a scripted key API.
@@ -498,6 +530,7 @@ func newScriptedSession(t *testing.T, s *script) *iam.Session {
 			t.Errorf("%s carries other credentials", r.RequestURI)
 		}
 		status, text := s.answers(len(s.asked), r)
+		w.Header().Set("Transaction-Id", s.transactionID)
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, text)
 	})

@@ -24,12 +24,25 @@ type caller struct {
 func newCaller(o Options) (*caller, error) {
 	c, err := upstream.NewCaller(upstream.Options{
 		Service: string(o.Kind) + " token service", URL: o.TokenURL, URLField: cmp.Or(o.URLField, "token_url"),
-		Transport: o.Transport, RequestTimeout: o.RequestTimeout, MaxRetries: o.MaxRetries,
+		RequestIDHeader: requestIDHeader(o.Kind),
+		Transport:       o.Transport, RequestTimeout: o.RequestTimeout, MaxRetries: o.MaxRetries,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &caller{Caller: c, urlFields: cmp.Or(o.URLField, urlFieldsOf(o.Kind))}, nil
+}
+
+// TransactionIDHeader is where IAM's answers name the request for IBM's support. IBM
+// Cloud's own clients print it too; see IBM-Cloud/bluemix-go, pull request 284.
+const TransactionIDHeader = "Transaction-Id"
+
+// requestIDHeader is empty for the services that are not known to have one.
+func requestIDHeader(kind Kind) string {
+	if kind == IAM {
+		return TransactionIDHeader
+	}
+	return ""
 }
 
 // urlFieldsOf are the config's fields that make a service's URL.
@@ -41,9 +54,9 @@ func urlFieldsOf(kind Kind) string {
 }
 
 // post is the request of every token service.
-func post(url, contentType string, body []byte) upstream.Request {
+func post(url, contentType string, body []byte, secrets ...upstream.Secret) upstream.Request {
 	return upstream.Request{
-		Method: http.MethodPost, URL: url, Body: body,
+		Method: http.MethodPost, URL: url, Body: body, Secrets: secrets,
 		Header: http.Header{"Content-Type": {contentType}},
 	}
 }

@@ -309,6 +309,26 @@ func TestAnIAMRefusalIsTurnedIntoWhatToDo(t *testing.T) {
 	}
 }
 
+func TestExchange_namesTheRequestForIBMsSupport(t *testing.T) {
+	for service, named := range map[tokenservice.Kind]bool{tokenservice.Login: false, tokenservice.IAM: true, tokenservice.Platform: false} {
+		t.Run(string(service), func(t *testing.T) {
+			x := newExchangeOf(t, service, 5*time.Second, 0)
+			for _, fault := range []apicsim.Fault{statusWith(400, "{}"), statusWith(500, "{}"), kind(apicsim.KindNotJSON), kind(apicsim.KindExpired)} {
+				x.sim.Inject(fault)
+				_, err := x.service.Exchange(t.Context())
+				if got := failure(t, err).RequestID != ""; got != named {
+					t.Errorf("that the request is named is %t: %s", got, err)
+				}
+			}
+			x.sim.Inject(status(500)) // It names the request after the key.
+			_, err := x.service.Exchange(t.Context())
+			if failure(t, err).RequestID != "" {
+				t.Error("the request is named after the key")
+			}
+		})
+	}
+}
+
 func requireRefusal(t *testing.T, err error, says ...string) {
 	t.Helper()
 	if failure(t, err).Outcome != upstream.Refused {

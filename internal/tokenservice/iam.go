@@ -36,7 +36,7 @@ func newIAM(o Options) (*iam, error) {
 
 // Exchange buys one token.
 func (i *iam) Exchange(ctx context.Context) (*Token, error) {
-	a, err := i.caller.Send(ctx, post(i.url, formContentType, i.form), i.refusal)
+	a, err := i.caller.Send(ctx, post(i.url, formContentType, i.form, i.key), i.refusal)
 	if err != nil {
 		return nil, err
 	}
@@ -55,9 +55,10 @@ func (i *iam) refusal(a *upstream.Answer) upstream.Refusal {
 	}
 	code, requestID := parseIAMError(a.Body, i.key)
 	because := upstream.Refusal{
-		Reason: "refused the API key",
-		Code:   code,
-		Advice: "look the code up in IBM Cloud's documentation, then write the config again with api_key",
+		Reason:    "refused the API key",
+		Code:      code,
+		Advice:    "look the code up in IBM Cloud's documentation, then write the config again with api_key",
+		RequestID: requestID,
 	}
 	switch code {
 	case "":
@@ -68,9 +69,6 @@ func (i *iam) refusal(a *upstream.Answer) upstream.Refusal {
 	case iamKeyDisabled:
 		because.Reason = "says that the API key is disabled"
 		because.Advice = "enable it in IBM Cloud, or write the config again with another api_key"
-	}
-	if requestID != "" {
-		because.Advice += "; IBM's support finds the request as " + requestID
 	}
 	return because
 }

@@ -37,7 +37,7 @@ func newLogin(o Options) (*login, error) {
 
 // Exchange buys one token.
 func (l *login) Exchange(ctx context.Context) (*Token, error) {
-	a, err := l.caller.Send(ctx, post(l.url, formContentType, nil), l.refusal)
+	a, err := l.caller.Send(ctx, post(l.url, formContentType, nil, l.key), l.refusal)
 	if err != nil {
 		return nil, err
 	}

@@ -44,7 +44,7 @@ func newPlatform(o Options) (*platform, error) {
 
 // Exchange buys one token.
 func (p *platform) Exchange(ctx context.Context) (*Token, error) {
-	request := post(p.url, "application/json", p.body)
+	request := post(p.url, "application/json", p.body, p.secrets...)
 	request.Once = true
 	a, err := p.caller.Send(ctx, request, p.refusal)
 	if err != nil {

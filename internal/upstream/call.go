@@ -24,6 +24,8 @@ type call struct {
 	// outcomeUnknown says that an attempt may have had its effect though the
 	// service did not say so.
 	outcomeUnknown bool
+	// requestID is what the answer calls the request, if that is fit to print.
+	requestID string
 }
 
 type callKey struct{}

@@ -7,6 +7,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,9 @@ type Options struct {
 	URL string
 	// URLField is the config's field that sets URL.
 	URLField string
+	// RequestIDHeader is where the service's answers name the request for its
+	// support, or empty.
+	RequestIDHeader string
 	// Transport carries the requests; see Transports.
 	Transport http.RoundTripper
 	// RequestTimeout bounds one attempt, from dialling to the answer's last byte.
@@ -39,6 +43,7 @@ type Caller struct {
 	service  string
 	host     string
 	urlField string
+	idHeader string
 	client   *retryablehttp.Client
 }
 
@@ -50,6 +55,9 @@ type Request struct {
 	Header http.Header
 	// Body may be nil.
 	Body []byte
+	// Secrets are those that the request holds. An answer that names the request after
+	// one of them does not name it.
+	Secrets []Secret
 	// Once forbids another attempt as soon as the service may have acted on one. A
 	// request that was never sent, or answered with 429, may still be repeated.
 	Once bool
@@ -62,6 +70,8 @@ type Refusal struct {
 	// Code is the service's own code for it, if it has one that is fit to print.
 	Code   string
 	Advice string
+	// RequestID names the request for the service's support, if the answer's body does.
+	RequestID string
 }
 
 // NewCaller makes no call out. It fails if the URL does not parse.
@@ -83,7 +93,7 @@ func NewCaller(o Options) (*Caller, error) {
 		Timeout:       o.RequestTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return &Caller{service: o.Service, host: u.Host, urlField: o.URLField, client: client}, nil
+	return &Caller{service: o.Service, host: u.Host, urlField: o.URLField, idHeader: o.RequestIDHeader, client: client}, nil
 }
 
 // Send returns the service's 2xx answer, or a *Error that tells the failures
@@ -107,6 +117,7 @@ func (c *Caller) Send(ctx context.Context, r Request, refused func(*Answer) Refu
 		return nil, c.fail(sent, Error{Reason: transportReason(err)})
 	}
 	defer resp.Body.Close()
+	sent.requestID = Handle(resp.Header.Get(c.idHeader), r.Secrets...)
 	content, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return nil, c.fail(sent, Error{Reason: transportReason(err)})
@@ -147,7 +158,7 @@ func (c *Caller) judge(asked *url.URL, a *Answer, refused func(*Answer) Refusal)
 	}
 	return c.fail(a.sent, Error{
 		Outcome: Refused, Status: a.Status, Code: because.Code,
-		Reason: because.Reason + " (" + status + ")", Advice: because.Advice,
+		Reason: because.Reason + " (" + status + ")", Advice: because.Advice, RequestID: because.RequestID,
 	})
 }
 
@@ -155,6 +166,8 @@ func (c *Caller) judge(asked *url.URL, a *Answer, refused func(*Answer) Refusal)
 // sentence "the service ...".
 func (c *Caller) Nonsense(a *Answer, reason string) error {
 	a.sent.outcomeUnknown = true
+	// What the answer brings may be secret too: a token, or a key that was just made.
+	a.sent.requestID = Handle(a.sent.requestID, Secret(a.Body))
 	return c.fail(a.sent, Error{Status: a.Status, Reason: reason})
 }
 
@@ -166,7 +179,7 @@ func (c *Caller) Unasked(reason string) error {
 func (c *Caller) fail(sent *call, e Error) error {
 	e.Service, e.Host = c.service, c.host
 	e.Attempts, e.Elapsed = sent.attempts, time.Since(sent.started)
-	e.OutcomeUnknown = sent.outcomeUnknown
+	e.OutcomeUnknown, e.RequestID = sent.outcomeUnknown, cmp.Or(e.RequestID, sent.requestID)
 	return &e
 }
 

@@ -212,6 +212,56 @@ func TestARefusalIsToldInTheServicesTerms(t *testing.T) {
 	}
 }
 
+// named answers every request with a body, and a name for the request in X-Request.
+func named(id string, code int, body string) reply {
+	return func(_ int, w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Request", id)
+		w.WriteHeader(code)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+func TestSend_errorsNameTheRequest(t *testing.T) {
+	const fresh = "a-fresh-key-0123456789"
+	for _, c := range []struct {
+		name   string
+		header string
+		inBody string
+		answer reply
+		want   string
+	}{
+		{"in a refusal", "X-Request", "", named("id-1", 400, "{}"), "id-1"},
+		{"in a refusal whose body names it too", "X-Request", "id-2", named("id-1", 400, "{}"), "id-2"},
+		{"in a failure", "X-Request", "", named("id-1", 500, "{}"), "id-1"},
+		{"in a call for patience", "X-Request", "", named("id-1", 429, "{}"), "id-1"},
+		{"in a redirect", "X-Request", "", named("id-1", 307, ""), "id-1"},
+		{"in an answer of no use", "X-Request", "", named("id-1", 200, "{}"), "id-1"},
+		{"not if it is a secret", "X-Request", "", named(string(testSecret), 500, "{}"), ""},
+		{"not if it holds some of a secret", "X-Request", "", named("id-"+string(testSecret[2:10]), 400, "{}"), ""},
+		{"not if it is what the answer brings", "X-Request", "", named(fresh, 201, `{"apikey":"`+fresh+`"}`), ""},
+		{"not if it is no name", "X-Request", "", named("two words", 500, "{}"), ""},
+		{"not if there is none", "X-Other", "", named("id-1", 500, "{}"), ""},
+		{"not if the service has no such header", "", "", named("id-1", 500, "{}"), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			url, _ := newService(t, c.answer)
+			caller := newCaller(t, url, 0)
+			caller.idHeader = c.header
+			a, err := caller.Send(t.Context(), Request{Method: http.MethodPost, URL: url, Secrets: []Secret{testSecret}}, func(*Answer) Refusal {
+				return Refusal{Reason: "refused the request", RequestID: c.inBody}
+			})
+			if err == nil {
+				err = caller.Nonsense(a, "answered nonsense")
+			}
+			failed := failure(t, err)
+			sentence := "; IBM's support finds the request as " + c.want
+			if failed.RequestID != c.want || strings.HasSuffix(err.Error(), sentence) != (c.want != "") || strings.Contains(err.Error(), fresh) {
+				t.Errorf("the request is named %q: %s", failed.RequestID, err)
+			}
+		})
+	}
+}
+
 func TestAnAnswerOfNoUseMayStillStandForAnEffect(t *testing.T) {
 	url, _ := newService(t, status(200))
 	c := newCaller(t, url, 2)

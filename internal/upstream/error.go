@@ -38,6 +38,9 @@ type Error struct {
 	// Code is the service's own code for a refusal, empty if it gave none that is
 	// fit to print.
 	Code string
+	// RequestID is how the service's support finds the request, empty if the answer
+	// does not say in a form that is fit to print.
+	RequestID string
 	// OutcomeUnknown says that a request may have had its effect, though no answer
 	// says so: it was sent and there was no answer, a 5xx, or one of no use.
 	OutcomeUnknown bool
@@ -49,8 +52,8 @@ type Error struct {
 	RetryAfter time.Duration
 }
 
-// Error names the service and host, what failed, how often it was tried, and
-// what to do.
+// Error names the service and host, what failed, how often it was tried, what to
+// do, and the request.
 func (e *Error) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "the %s at %s %s", e.Service, e.Host, e.Reason)
@@ -59,6 +62,9 @@ func (e *Error) Error() string {
 	}
 	if e.Advice != "" {
 		b.WriteString("; " + e.Advice)
+	}
+	if e.RequestID != "" {
+		b.WriteString("; IBM's support finds the request as " + e.RequestID)
 	}
 	return b.String()
 }

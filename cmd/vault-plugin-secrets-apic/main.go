@@ -6,6 +6,8 @@
 package main
 
 import (
+	"io"
+	"log"
 	"os"
 
 	"github.com/hashicorp/go-hclog"
@@ -23,12 +25,24 @@ var (
 )
 
 func main() {
+	silenceStandardLogger()
 	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: os.Stderr, JSONFormat: true})
 	if err := serve(logger, os.Args[1:]); err != nil {
 		logger.Error("plugin shutting down", "error", err, "version", version, "commit", commit, "date", date)
 		os.Exit(1)
 	}
 }
+
+// silenceStandardLogger keeps the standard logger's output, which go-plugin hands to
+// Vault's log, from anybody. net/http quotes there what a service sends beyond its
+// answer, which may be a token or a key, and takes no other logger. With
+// GODEBUG=http2debug=2, net/http and the HTTP/2 beneath gRPC print whole frames there:
+// requests with their keys, and what Vault and the plugin send each other.
+//
+// What else in the binary writes to standard error tells of connections and not of
+// what goes over them: gRPC's logger (GRPC_GO_LOG_SEVERITY_LEVEL) and GODEBUG=netdns.
+// go-retryablehttp's would print URLs, and has none; see upstream.NewCaller.
+func silenceStandardLogger() { log.SetOutput(io.Discard) }
 
 func serve(logger hclog.Logger, args []string) error {
 	meta := &api.PluginAPIClientMeta{}

@@ -10,6 +10,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
+	"log"
 	"net/http"
 	"net/url"
 	"os"
@@ -28,6 +30,7 @@ import (
 const hookVariable = "STEP_HOOK"
 
 func main() {
+	log.SetOutput(io.Discard) // As the plugin does, for what net/http quotes there.
 	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: os.Stderr, JSONFormat: true})
 	meta := &api.PluginAPIClientMeta{}
 	if err := meta.FlagSet().Parse(os.Args[1:]); err != nil {

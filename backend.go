@@ -71,7 +71,10 @@ func FactoryWithBuild(build BuildInfo) logical.Factory {
 }
 
 func newBackend(build BuildInfo) *backend {
-	b := &backend{schedule: newSchedule(), build: build, metrics: newMetrics(build), transports: upstream.Transports{UserAgent: userAgent(build)}}
+	b := &backend{
+		schedule: newSchedule(), build: build, metrics: newMetrics(build),
+		transports: upstream.Transports{UserAgent: userAgent(build)},
+	}
 	b.loaded, b.unload = context.WithCancel(context.Background())
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),

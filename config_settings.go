@@ -106,7 +106,7 @@ func addressSettings() []setting {
 			name: "ca_cert",
 			schema: &framework.FieldSchema{
 				Type:         framework.TypeString,
-				Description:  "PEM bundle of the certificate authorities to trust instead of the system's.",
+				Description:  "PEM bundle of the certificate authorities to trust instead of the system's: certificates, and nothing beside them.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificates", EditType: "file"},
 			},
 			set: func(c *config, value any) error {

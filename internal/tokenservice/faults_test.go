@@ -158,6 +158,8 @@ func brokenTokens() []hostility {
 	const endless = "does not say when it expires"
 	return []hostility{
 		{what: "sells the key back as the token", fault: kind(apicsim.KindNotJWT), reason: "not a JWT"},
+		{what: "sells a token with line ends in it", fault: answering(`{"FIELD":"TOKEN\r\nX-Header: AAAA"}`), reason: "not a JWT"},
+		{what: "sells a token with a line end behind", fault: answering(`{"FIELD":"TOKEN\n"}`), reason: "not a JWT"},
 		{what: "sells a token whose claims are no object", fault: selling(`[]`), reason: "not a JWT"},
 		{what: "sells a token without exp", fault: kind(apicsim.KindNoExp), reason: endless},
 		{what: "sells a token whose exp is null", fault: selling(`{"exp":null}`), reason: endless},
@@ -171,6 +173,7 @@ func brokenTokens() []hostility {
 		{what: "sells a token of 200 KiB", fault: kind(apicsim.KindHugeToken), reason: "more than 64 KiB"},
 		{what: "sells a token without jti", fault: kind(apicsim.KindNoJTI)},
 		{what: "sells a token with the key for its jti", fault: kind(apicsim.KindJTIEcho)},
+		{what: "sells a token with part of the key in its jti", fault: selling(fmt.Sprintf(`{"jti":%q,"exp":%d}`, testKey[3:12], time.Now().Add(time.Hour).Unix()))},
 		{what: "sells a token whose jti is not printable", fault: selling(fmt.Sprintf(`{"jti":"line\nfeed","exp":%d}`, time.Now().Add(time.Hour).Unix()))},
 	}
 }
@@ -281,6 +284,9 @@ func requireRightToken(t *testing.T, token *tokenservice.Token, err error) {
 		t.Fatalf("the token lives for %s", left)
 	}
 	requireSilent(t, token.ID)
+	if strings.Contains(token.ID, testKey[3:12]) {
+		t.Fatal("the token's id gives part of the key away")
+	}
 }
 
 // TestOfTwoTokensInOneAnswerTheLastIsJudgedAndSold holds what encoding/json does

@@ -4,9 +4,14 @@
 package tokenservice
 
 import (
+	"encoding/base64"
+	"encoding/hex"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 func FuzzTheLoginAnswerParser(f *testing.F) {
@@ -52,6 +57,24 @@ func TestNewToken_takesCompactSerializationOnly(t *testing.T) {
 				t.Fatalf("accepted is %t: %s", token != nil, reason)
 			}
 		})
+	}
+}
+
+func TestTokenID_givesNoPartOfASecret(t *testing.T) {
+	const key, clientSecret = "0Kq3+canary/key=Zz9", "0Kq3+canary/client=Zz9"
+	for jti, kept := range map[string]bool{
+		"2f1f7c1e-6c5e-4a5e-9d0e-0d3f0a0c7b7e": true,
+		key:                                    false,
+		"id-" + clientSecret:                   false,
+		key[:8]:                                false,
+		url.QueryEscape(key):                   false,
+		hex.EncodeToString([]byte(key)):        false,
+		base64.RawURLEncoding.EncodeToString([]byte("id " + key)): false,
+	} {
+		id := tokenID(jti, "a.b.c", []upstream.Secret{key, clientSecret})
+		if (id == jti) != kept || !kept && !strings.HasPrefix(id, "sha256:") {
+			t.Errorf("that a jti of %d characters is kept is %t", len(jti), id == jti)
+		}
 	}
 }
 

@@ -22,7 +22,8 @@ import (
 type FaultKind string
 
 // The faults. Bodies that stand for an error echo the key, as a careless service
-// might, and so does IAM's Transaction-Id beside them. A token that a fault signs is not among the issued ones.
+// might, and so does IAM's Transaction-Id beside them. A token that a fault signs is
+// not among the issued ones.
 const (
 	// KindStatus answers with Fault.Status and, if set, Fault.RetryAfter.
 	KindStatus FaultKind = "status"

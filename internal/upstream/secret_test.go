@@ -86,7 +86,7 @@ func FuzzHoldsAny(f *testing.F) {
 	f.Add("\xff", "12345678", "\x00")
 	f.Add("%", "%25%25%25%25", "%4")
 	f.Fuzz(func(t *testing.T, before, secret, after string) {
-		if len(secret) < tellingRun || strings.ContainsAny(secret, "% ") {
+		if len(secret) < tellingRun || strings.Contains(secret, " ") {
 			return
 		}
 		whole := before + secret + after

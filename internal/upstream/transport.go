@@ -10,7 +10,6 @@ import (
 	"crypto/x509"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	cleanhttp "github.com/hashicorp/go-cleanhttp"
@@ -66,7 +65,7 @@ func (t *Transports) Acquire(caPEM string) (http.RoundTripper, func(), error) {
 	if t.DialContext != nil {
 		made.secure.DialContext, made.plain.DialContext = t.DialContext, t.DialContext
 	}
-	return made, sync.OnceFunc(made.CloseIdleConnections), nil
+	return made, made.CloseIdleConnections, nil
 }
 
 // transport sends a request over TLS, or in plaintext to this host alone.

@@ -33,6 +33,7 @@ var _ logical.Factory = Factory
 type backend struct {
 	*framework.Backend
 	entries  entries
+	limits   *exchangeLimits
 	changes  keyChanges
 	schedule *schedule
 	// loaded ends when the mount is unloaded, and unload ends it.
@@ -71,7 +72,7 @@ func FactoryWithBuild(build BuildInfo) logical.Factory {
 }
 
 func newBackend(build BuildInfo) *backend {
-	b := &backend{schedule: newSchedule(), build: build, metrics: newMetrics(build)}
+	b := &backend{limits: newExchangeLimits(), schedule: newSchedule(), build: build, metrics: newMetrics(build)}
 	b.loaded, b.unload = context.WithCancel(context.Background())
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
@@ -157,6 +158,7 @@ func (b *backend) clean(context.Context) {
 	b.unload()
 	b.changes.close()
 	b.entries.dropAll()
+	b.limits.end()
 }
 
 const backendHelp = `

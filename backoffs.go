@@ -15,12 +15,12 @@ import (
 const (
 	// failureMemory is how long after a back-off's end the failures in a row still
 	// count though no config in memory has the key. It is ten times the longest
-	// back-off after a refusal: whoever deletes a config to begin anew waits longer
-	// for that than for the next attempt.
+	// back-off after a refusal: to delete a config in order to begin anew takes longer
+	// than to wait for the next attempt.
 	failureMemory = 10 * time.Minute
 
 	// maxIdleBackoffs bounds the memory of keys that no config in memory has, which
-	// whoever may write a config can make up. Displacing one takes as many failed
+	// anyone who may write a config can make up. To displace one takes as many failed
 	// exchanges, so that nothing is gained by it.
 	maxIdleBackoffs = 1000
 )
@@ -28,8 +28,8 @@ const (
 // backoffID is a key together with where it is sent.
 type backoffID [sha256.Size]byte
 
-// newBackoffID leaves out what a config's writer may change without knowing the key,
-// such as the client credentials: with another identity comes another attempt.
+// newBackoffID leaves out what a config's writer may change without the key, such as
+// the client credentials: with another id comes another attempt.
 func newBackoffID(c *config) backoffID {
 	digest := sha256.New()
 	for _, part := range []string{string(c.TokenService), c.tokenURL(), c.CACert, c.APIKey} {
@@ -59,7 +59,7 @@ func (b *backoffs) acquire(c *config) (backoff *tokensource.Backoff, release fun
 	id := newBackoffID(c)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.dropForgotten()
+	b.dropExpired()
 	found, ok := b.held[id]
 	if !ok {
 		found = &heldBackoff{Backoff: b.idle[id]}
@@ -92,12 +92,12 @@ func (b *backoffs) release(id backoffID) {
 		b.idle = make(map[backoffID]*tokensource.Backoff)
 	}
 	b.idle[id] = given.Backoff
-	b.dropForgotten()
+	b.dropExpired()
 }
 
-// dropForgotten drops what is idle and no longer counts, and what ended first if
-// there is too much. The caller holds the lock.
-func (b *backoffs) dropForgotten() {
+// dropExpired drops what is idle and no longer counts, and one more, whose back-off
+// ended first, if there are too many. The caller holds the lock.
+func (b *backoffs) dropExpired() {
 	var first backoffID
 	var earliest time.Time
 	for id, backoff := range b.idle {

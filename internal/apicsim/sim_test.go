@@ -77,7 +77,7 @@ func TestCounts_TellTheExchangesInFlightAndTheMostThatWere(t *testing.T) {
 		s.Inject(Fault{Latency: time.Second})
 		for range 3 {
 			go buy(s, nil)
-			time.Sleep(time.Second / 2)
+			time.Sleep(600 * time.Millisecond) // Two overlap at a time.
 		}
 		if got := s.Counts(); got.InFlight != 1 || got.MostInFlight != 2 {
 			t.Errorf("counts are %+v", got)

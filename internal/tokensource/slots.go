@@ -14,7 +14,7 @@ const (
 
 	// slotTimeout bounds the wait for a slot. Together with an answer's way back it
 	// is well below Vault's own 90 s request limit and its client's 60 s, so that
-	// whoever waits in vain gets to know why.
+	// a caller who waits in vain gets to know why.
 	slotTimeout = 30 * time.Second
 )
 

@@ -33,6 +33,7 @@ var _ logical.Factory = Factory
 type backend struct {
 	*framework.Backend
 	entries  entries
+	limits   *exchangeLimits
 	changes  keyChanges
 	schedule *schedule
 	// loaded ends when the mount is unloaded, and unload ends it.
@@ -72,7 +73,7 @@ func FactoryWithBuild(build BuildInfo) logical.Factory {
 
 func newBackend(build BuildInfo) *backend {
 	b := &backend{
-		schedule: newSchedule(), build: build, metrics: newMetrics(build),
+		limits: newExchangeLimits(), schedule: newSchedule(), build: build, metrics: newMetrics(build),
 		transports: upstream.Transports{UserAgent: userAgent(build)},
 	}
 	b.loaded, b.unload = context.WithCancel(context.Background())
@@ -160,6 +161,7 @@ func (b *backend) clean(context.Context) {
 	b.unload()
 	b.changes.close()
 	b.entries.dropAll()
+	b.limits.end()
 }
 
 const backendHelp = `

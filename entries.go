@@ -20,15 +20,16 @@ import (
 // replaces the whole of it, so that what began under the old config cannot end
 // up under the new one.
 type entry struct {
-	config           *config
-	source           *tokensource.Source
-	watch            *exchangeWatch
-	releaseTransport func()
+	config *config
+	source *tokensource.Source
+	watch  *exchangeWatch
 }
 
+// close lets an exchange in flight finish, which then is no news any more of the
+// config that is stored.
 func (e *entry) close() {
+	e.watch.active.Store(false)
 	e.source.Close()
-	e.releaseTransport()
 }
 
 // entries are the configs in memory. Readers find theirs without a lock; whoever
@@ -143,12 +144,13 @@ func (b *backend) newEntry(name string, c *config, current *tokensource.Lease) (
 		return nil, err
 	}
 	watch := &exchangeWatch{backend: b, name: name}
-	source := tokensource.New(tokensource.Options{
+	options := tokensource.Options{
 		Exchange:      watch.over(b.counted(c.TokenService, service.Exchange)),
 		RefreshBefore: c.RefreshBefore,
 		Current:       current,
-	})
-	return &entry{config: c, source: source, watch: watch, releaseTransport: release}, nil
+	}
+	b.limits.applyTo(&options, name, c, release)
+	return &entry{config: c, source: tokensource.New(options), watch: watch}, nil
 }
 
 // nameLocks are one lock for each name in use. The zero value is ready to use.

@@ -59,6 +59,7 @@ func answerError(operation string, err error) (*logical.Response, error) {
 		user    *userError
 		short   *tokensource.TooShortError
 		backoff *tokensource.BackoffError
+		busy    *tokensource.BusyError
 		service *upstream.Error
 		coded   logical.HTTPCodedError
 		pending *unsettledError
@@ -74,6 +75,10 @@ func answerError(operation string, err error) (*logical.Response, error) {
 		return logical.ErrorResponse("%s", err.Error()), nil
 	case errors.As(err, &backoff):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, err.Error())
+	case errors.As(err, &busy):
+		return nil, logical.CodedError(http.StatusServiceUnavailable, operation+": "+err.Error())
+	case errors.Is(err, tokensource.ErrClosed), errors.Is(err, errUnloaded):
+		return nil, logical.CodedError(http.StatusServiceUnavailable, operation+": "+errUnloaded.Error()+"; try again")
 	case errors.As(err, &service):
 		return nil, logical.CodedError(http.StatusBadGateway, err.Error())
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

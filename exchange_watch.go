@@ -18,8 +18,9 @@ import (
 type exchangeWatch struct {
 	*backend
 	name string
-	// active is set once the config is the stored one. What fails before that is
-	// the answer to the write that brought it.
+	// active is set while the config is the stored one. What fails before that is the
+	// answer to the write that brought it, and what fails after that is of a key or a
+	// destination that may be out of use.
 	active  atomic.Bool
 	failing atomic.Bool
 	skewed  atomic.Bool
@@ -44,7 +45,7 @@ func (w *exchangeWatch) note(ctx context.Context, err error) {
 		return
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return // Somebody gave up, which says nothing about the service.
+		return // The mount is being unloaded, which says nothing about the service.
 	}
 	if w.failing.CompareAndSwap(false, true) {
 		w.Logger().Warn("exchanges fail; the token in hand is served until shortly before its end", "config", w.name, "reason", err)

@@ -110,7 +110,7 @@ func TestExchangesAreCountedByServiceAndOutcome(t *testing.T) {
 	m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 401})
 	m.failure(logical.UpdateOperation, "token/us-south", nil)
 	m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
-	m.failure(logical.CreateOperation, "config/eu-gb", m.configData(nil))
+	m.failure(logical.CreateOperation, "config/eu-gb", m.configData(map[string]any{"api_key": "another-key"}))
 	for sample, want := range map[string]float64{
 		`vault_apic_exchanges_total{outcome="success",service="login"}`:       1,
 		`vault_apic_exchanges_total{outcome="refused",service="login"}`:       1,

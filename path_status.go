@@ -39,10 +39,10 @@ func statusResponseFields() map[string]*framework.FieldSchema {
 		"ttl":                  {Type: framework.TypeInt64, Description: "Seconds after which readers get a newer token."},
 		"clock_ahead":          {Type: framework.TypeInt64, Description: "Seconds by which this node's clock is ahead of the token service's, negative if it is behind. Absent while they agree."},
 		"last_success":         {Type: framework.TypeTime, Description: "When the key last bought a token. A write of the config that leaves the shared token in place leaves this in place too."},
-		"last_error":           {Type: framework.TypeString, Description: "Why the last exchange that failed did so. A later success leaves it in place; a write of the config forgets it, and so does a restart."},
+		"last_error":           {Type: framework.TypeString, Description: "Why the last exchange that failed did so, since the config was written or loaded. A later success leaves it in place."},
 		"last_error_time":      {Type: framework.TypeTime, Description: "When that exchange failed."},
-		"consecutive_failures": {Type: framework.TypeInt64, Description: "Failed exchanges since the last success, or since the config was written or loaded.", Required: true},
-		"retry_at":             {Type: framework.TypeTime, Description: "Until when the token service is left alone after the last failure."},
+		"consecutive_failures": {Type: framework.TypeInt64, Description: "Failed exchanges of the key since its last success, in this config and in others of the same key and destination. A write of the config leaves it in place.", Required: true},
+		"retry_at":             {Type: framework.TypeTime, Description: "Until when the engine backs off after the last of these. A write of the config leaves it in place."},
 		"api_key_age":          {Type: framework.TypeInt64, Description: "Seconds since the API key was set.", Required: true},
 		"next_rotation":        {Type: framework.TypeTime, Description: "When the API key is due to be rotated. A rotation that fails does not move it."},
 

@@ -96,22 +96,23 @@ func TestTheStatusSaysWhatFailedAndNeverASecret(t *testing.T) {
 	}
 }
 
-func TestAWriteForgetsTheFailureAndKeepsTheTokensHistory(t *testing.T) {
+func TestStatus_AfterAWriteKeepsTheBackoffAndTheTokensHistory(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
-	m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
+	m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503, RetryAfter: "600"})
 	m.failure(logical.UpdateOperation, "token/us-south", nil)
 	before := m.readStatus("us-south")
 	m.must(logical.UpdateOperation, "config/us-south", map[string]any{"max_retries": 1})
 	after := m.readStatus("us-south")
-	requireFields(t, after, "token_id", "expires_at", "ttl", "last_success", "api_key_age", "consecutive_failures")
-	for _, field := range []string{"token_id", "expires_at", "last_success"} {
+	requireFields(t, after, "token_id", "expires_at", "ttl", "last_success", "api_key_age", "consecutive_failures", "retry_at")
+	for _, field := range []string{"token_id", "expires_at", "last_success", "consecutive_failures", "retry_at"} {
 		if after[field] != before[field] {
 			t.Errorf("%s is %v, was %v", field, after[field], before[field])
 		}
 	}
-	if after["consecutive_failures"] != int64(0) {
-		t.Errorf("%v failures are left", after["consecutive_failures"])
+	m.must(logical.UpdateOperation, "config/us-south", m.configData(map[string]any{"api_key": "another-key", "verify": false}))
+	if another := m.readStatus("us-south"); another["consecutive_failures"] != int64(0) || another["retry_at"] != nil {
+		t.Errorf("of another key status tells %v failures, and to retry at %v", another["consecutive_failures"], another["retry_at"])
 	}
 }
 

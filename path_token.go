@@ -32,7 +32,7 @@ func (b *backend) pathToken() *framework.Path {
 			"name": nameField(),
 			"min_ttl": {
 				Type:        framework.TypeDurationSecond,
-				Description: "Least remaining life of the token. One that has less is replaced first.",
+				Description: "Least remaining life of the token. A shared one that has less is replaced first, at most ten times in its life: nine tenths of that are the most that can be asked for. A dedicated token may be asked to live as long as the service's do.",
 				Query:       true,
 			},
 		},
@@ -45,7 +45,7 @@ func (b *backend) pathToken() *framework.Path {
 			},
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:     b.tokenUpdate,
-				Summary:      "Buy a token that nobody else gets.",
+				Summary:      "Generate a dedicated token, which nobody else gets.",
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "generate", OperationSuffix: "token"},
 				Responses:    responses,
 			},
@@ -79,22 +79,22 @@ func (b *backend) tokenLease() *framework.Secret {
 }
 
 func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	return b.answerToken(ctx, req, d, "read token", func(e *entry, least time.Duration) (tokensource.Answer, error) {
+	return b.answerToken(ctx, req, d, "read token", func(e *entry, minTTL time.Duration) (tokensource.Answer, error) {
 		if e.config.Cache {
-			return e.source.Read(ctx, least)
+			return e.source.Read(ctx, minTTL)
 		}
-		return buyToken(ctx, e, least)
+		return dedicatedToken(ctx, e, minTTL)
 	})
 }
 
 func (b *backend) tokenUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	return b.answerToken(ctx, req, d, "generate token", func(e *entry, least time.Duration) (tokensource.Answer, error) {
-		return buyToken(ctx, e, least)
+	return b.answerToken(ctx, req, d, "generate token", func(e *entry, minTTL time.Duration) (tokensource.Answer, error) {
+		return dedicatedToken(ctx, e, minTTL)
 	})
 }
 
-func buyToken(ctx context.Context, e *entry, least time.Duration) (tokensource.Answer, error) {
-	lease, err := e.source.Buy(ctx, least)
+func dedicatedToken(ctx context.Context, e *entry, minTTL time.Duration) (tokensource.Answer, error) {
+	lease, err := e.source.Dedicated(ctx, minTTL)
 	return tokensource.Answer{Lease: lease}, err
 }
 
@@ -113,8 +113,8 @@ func (b *backend) answerToken(ctx context.Context, req *logical.Request, d *fram
 // token is waited for, it starts over with the new one, so that no answer carries a
 // token of a key that is no longer stored.
 func (b *backend) getToken(ctx context.Context, s logical.Storage, name string, d *framework.FieldData, get func(*entry, time.Duration) (tokensource.Answer, error)) (*entry, tokensource.Answer, error) {
-	least := time.Duration(d.Get("min_ttl").(int)) * time.Second
-	if least > maxMinTTL || least < 0 {
+	minTTL := time.Duration(d.Get("min_ttl").(int)) * time.Second
+	if minTTL > maxMinTTL || minTTL < 0 {
 		return nil, tokensource.Answer{}, fieldError("min_ttl", "takes a duration of at most a year")
 	}
 	for {
@@ -128,7 +128,7 @@ func (b *backend) getToken(ctx context.Context, s logical.Storage, name string, 
 		if e.config.Lease && b.isPerformanceStandby() {
 			return nil, tokensource.Answer{}, logical.ErrReadOnly // Leases are written, so Vault forwards the read.
 		}
-		answer, err := get(e, least)
+		answer, err := get(e, minTTL)
 		if errors.Is(err, tokensource.ErrClosed) && ctx.Err() == nil {
 			continue
 		}
@@ -193,7 +193,7 @@ Reads the token that all readers of a config share:
 
     $ vault read <mount>/token/us-south
 
-A write buys one that nobody else gets:
+A write generates a dedicated one, which nobody else gets:
 
     $ vault write -f <mount>/token/us-south
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/consts"
@@ -161,27 +162,51 @@ func TestATokenWithTooLittleLifeLeftIsReplacedFirst(t *testing.T) {
 	m.sim.SetTokenTTL(10 * time.Second)
 	m.writeConfig("us-south", nil)
 	first := m.readToken("us-south")["token_id"]
-	// A token of ten seconds, cut to whole ones, has less than nine left within two
-	// seconds and is not due before seven.
+	// A token of ten seconds, cut to whole ones, has less than eight left within two
+	// seconds, is not due before six, and can be promised to have eight left.
 	deadline := time.Now().Add(5 * time.Second)
 	for time.Now().Before(deadline) {
-		answer := m.must(logical.ReadOperation, "token/us-south", map[string]any{"min_ttl": "9s"}).Data
+		answer := m.must(logical.ReadOperation, "token/us-south", map[string]any{"min_ttl": "8s"}).Data
 		if answer["token_id"] != first {
 			return
 		}
 	}
-	t.Fatal("the token was not replaced when it had less than nine seconds left")
+	t.Fatal("the token was not replaced when it had less than eight seconds left")
 }
 
-func TestMoreLifeThanTheServiceGivesIsAClearError(t *testing.T) {
-	m := newMount(t)
-	m.writeConfig("us-south", nil)
-	for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation} {
-		status, text := m.failure(op, "token/us-south", map[string]any{"min_ttl": "5h"})
-		if status != 400 || !strings.HasPrefix(text, "min_ttl of 5h") {
-			t.Errorf("%s answered %d %s", op, status, text)
+func TestMinTTL_ThatCannotBePromisedSaysTheLongestThatCan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotationMount(t)
+		m.writeConfig("us-south", nil)
+		m.writeConfig("eu-de", map[string]any{"cache": false})
+		before := m.sim.Counts().Exchanges
+		for _, c := range []struct {
+			op             logical.Operation
+			config, minTTL string
+			longest        string
+		}{
+			{logical.ReadOperation, "us-south", "5h", "the longest is 54m0s"},
+			{logical.ReadOperation, "us-south", "54m1s", "the longest is 54m0s"},
+			{logical.ReadOperation, "us-south", "54m", ""},
+			{logical.UpdateOperation, "us-south", "5h", "the longest is 1h0m0s"},
+			{logical.UpdateOperation, "us-south", "60m", ""},
+			{logical.ReadOperation, "eu-de", "5h", "the longest is 1h0m0s"},
+			{logical.ReadOperation, "eu-de", "60m", ""},
+		} {
+			data := map[string]any{"min_ttl": c.minTTL}
+			if c.longest == "" {
+				m.must(c.op, "token/"+c.config, data)
+				continue
+			}
+			status, text := m.failure(c.op, "token/"+c.config, data)
+			if status != 400 || !strings.HasPrefix(text, "min_ttl of "+c.minTTL) || !strings.Contains(text, c.longest) {
+				t.Errorf("%s of %s with %s answered %d %s", c.op, c.config, c.minTTL, status, text)
+			}
 		}
-	}
+		if got := m.sim.Counts().Exchanges - before; got != 2 {
+			t.Errorf("%d exchanges for two dedicated tokens", got)
+		}
+	})
 }
 
 func TestAMinTTLThatIsNoDurationIsNotQuoted(t *testing.T) {
@@ -229,24 +254,6 @@ func TestTheServicesFailuresMapToTheDocumentedStatus(t *testing.T) {
 			requireNoKey(t, text)
 		})
 	}
-}
-
-func TestARememberedFailureIsAnsweredWithoutACallAndForgottenByAWrite(t *testing.T) {
-	m := newMount(t)
-	m.writeConfig("us-south", map[string]any{"verify": false})
-	m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503, RetryAfter: "60"})
-	m.failure(logical.ReadOperation, "token/us-south", nil)
-	exchanges := m.sim.Counts().Exchanges
-	status, text := m.failure(logical.ReadOperation, "token/us-south", nil)
-	if status != 503 || !strings.Contains(text, "next attempt is possible in") {
-		t.Fatalf("answered %d %s", status, text)
-	}
-	if m.sim.Counts().Exchanges != exchanges {
-		t.Fatal("the service was called")
-	}
-	m.sim.ClearFault()
-	m.must(logical.UpdateOperation, "config/us-south", map[string]any{"api_key": testKey, "verify": false})
-	m.readToken("us-south")
 }
 
 func TestALeaseIsNotRenewableAndEndsNoLaterThanItsToken(t *testing.T) {

@@ -31,7 +31,12 @@ type refusal struct {
 // act, and sells tokens.
 func (s *Sim) serve(e endpoint) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		s.count(func(c *Counts) { c.Exchanges++ })
+		s.count(func(c *Counts) {
+			c.Exchanges++
+			c.InFlight++
+			c.MostInFlight = max(c.MostInFlight, c.InFlight)
+		})
+		defer s.count(func(c *Counts) { c.InFlight-- })
 		w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
 		if r.Method != http.MethodPost {
 			answer(w, http.StatusMethodNotAllowed, message("only POST is allowed"))

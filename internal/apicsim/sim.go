@@ -35,6 +35,10 @@ type Options struct {
 type Counts struct {
 	// Exchanges are the requests to a token endpoint, those that a fault hit included.
 	Exchanges int `json:"exchanges"`
+	// InFlight are those that are not answered yet, and MostInFlight the most that
+	// there were at a time.
+	InFlight     int `json:"in_flight"`
+	MostInFlight int `json:"most_in_flight"`
 	// Issued and Refused are the exchanges that ended with a right token or with
 	// the refusal of a key. What a fault answers in their place is neither.
 	Issued  int `json:"issued"`

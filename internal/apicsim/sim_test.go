@@ -65,8 +65,26 @@ func TestATokenIsTakenUntilItExpires(t *testing.T) {
 		if status := askMe(s, "Bearer "+token); status != http.StatusUnauthorized {
 			t.Fatalf("after its end status is %d", status)
 		}
-		if got := s.Counts(); got != (Counts{Exchanges: 1, Issued: 1, MeAccepted: 1, MeRefused: 1}) {
+		if got := s.Counts(); got != (Counts{Exchanges: 1, MostInFlight: 1, Issued: 1, MeAccepted: 1, MeRefused: 1}) {
 			t.Fatalf("counts are %+v", got)
+		}
+	})
+}
+
+func TestCounts_TellTheExchangesInFlightAndTheMostThatWere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		s.Inject(Fault{Latency: time.Second})
+		for range 3 {
+			go buy(s, nil)
+			time.Sleep(600 * time.Millisecond) // Two overlap at a time.
+		}
+		if got := s.Counts(); got.InFlight != 1 || got.MostInFlight != 2 {
+			t.Errorf("counts are %+v", got)
+		}
+		time.Sleep(time.Second)
+		if got := s.Counts(); got.InFlight != 0 || got.MostInFlight != 2 || got.Exchanges != 3 {
+			t.Errorf("at the end counts are %+v", got)
 		}
 	})
 }

@@ -85,7 +85,7 @@ func newStateDescs() stateDescs {
 		tokenExpiry:      ofConfig("token_expiry_timestamp_seconds", "End of the shared token, in Unix seconds. Absent while there is none that lives."),
 		lastSuccess:      ofConfig("exchange_last_success_timestamp_seconds", "When an exchange last bought a token, in Unix seconds. Absent until one did."),
 		clockAhead:       ofConfig("clock_ahead_seconds", "How far the node's clock is ahead of the token service's, negative if it is behind; 0 while they agree."),
-		exchangeFailures: ofConfig("exchange_consecutive_failures", "Failed exchanges since the last success."),
+		exchangeFailures: ofConfig("exchange_consecutive_failures", "Failed exchanges of the config's key since its last success."),
 		keySet:           ofConfig("api_key_set_timestamp_seconds", "When the present API key came, by a write or a rotation, in Unix seconds."),
 		nextRotation:     ofConfig("api_key_next_rotation_timestamp_seconds", "When the API key is due to be rotated, in Unix seconds. Absent without a schedule. A failed rotation does not move it."),
 		rotationFailures: ofConfig("api_key_rotation_consecutive_failures", "Failed rotations since the last success."),

@@ -29,8 +29,8 @@ const (
 	// ExchangeUnavailable is a service that could not be reached, was slow, failed or
 	// answered nonsense.
 	ExchangeUnavailable ExchangeOutcome = "unavailable"
-	// ExchangeCancelled says nothing about the service: the caller gave up or the
-	// config was replaced meanwhile.
+	// ExchangeCancelled says nothing about the service: the mount was unloaded
+	// meanwhile.
 	ExchangeCancelled ExchangeOutcome = "cancelled"
 	// ExchangeError is a defect of the engine's own.
 	ExchangeError ExchangeOutcome = "error"

@@ -5,6 +5,7 @@ package tokensource
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
@@ -19,16 +20,35 @@ const (
 	maxRefusedBackoff       = time.Minute
 )
 
-// backoff remembers failures in a row. Its owner's lock guards it.
-type backoff struct {
+// Backoff remembers the failures in a row of exchanges. It belongs to a key and to
+// where that is sent, so that all sources of the same key and destination share
+// one, at the same time and one after the other. Its methods may be called from
+// many goroutines. The zero value remembers nothing and is ready to use.
+type Backoff struct {
+	mu       sync.Mutex
 	failures int
 	last     error
 	until    time.Time
 }
 
+// Until is when the service may be asked again after the last failure, which may
+// be past. It is zero if there was none since the last success.
+func (b *Backoff) Until() time.Time {
+	_, until := b.state()
+	return until
+}
+
+func (b *Backoff) state() (failures int, until time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failures, b.until
+}
+
 // check returns a *BackoffError while the last failure is remembered.
-func (b *backoff) check(now time.Time) error {
-	if b.last == nil || !now.Before(b.until) {
+func (b *Backoff) check() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.last == nil || !time.Now().Before(b.until) {
 		return nil
 	}
 	return &BackoffError{Last: b.last, RetryAt: b.until}
@@ -36,9 +56,11 @@ func (b *backoff) check(now time.Time) error {
 
 // record takes note of an exchange's outcome. Failures of exchanges that were
 // under way together count as one: none starts while a failure is remembered.
-func (b *backoff) record(err error) {
+func (b *Backoff) record(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if err == nil {
-		*b = backoff{}
+		b.failures, b.last, b.until = 0, nil, time.Time{}
 		return
 	}
 	now := time.Now()
@@ -49,7 +71,7 @@ func (b *backoff) record(err error) {
 	b.until = later(b.until, now.Add(b.length(err)))
 }
 
-func (b *backoff) length(err error) time.Duration {
+func (b *Backoff) length(err error) time.Duration {
 	first, longest := firstUnavailableBackoff, maxUnavailableBackoff
 	var failed *upstream.Error
 	known := errors.As(err, &failed)

@@ -61,8 +61,8 @@ func TestARememberedFailureCausesNoExchange(t *testing.T) {
 func requireRemembered(t *testing.T, s *Source, last error, retryAt time.Time) {
 	t.Helper()
 	_, ofRead := s.Read(t.Context(), 0)
-	_, ofBuy := s.Buy(t.Context(), 0)
-	for method, err := range map[string]error{"Read": ofRead, "Buy": ofBuy, "Replace": s.Replace(t.Context())} {
+	_, ofDedicated := s.Dedicated(t.Context(), 0)
+	for method, err := range map[string]error{"Read": ofRead, "Dedicated": ofDedicated, "Replace": s.Replace(t.Context())} {
 		var remembered *BackoffError
 		if !errors.As(err, &remembered) || !errors.Is(err, last) {
 			t.Fatalf("%s got past the memory of a failure: %v", method, err)
@@ -76,7 +76,7 @@ func requireRemembered(t *testing.T, s *Source, last error, retryAt time.Time) {
 func TestASuccessClearsTheMemoryOfFailures(t *testing.T) {
 	for name, call := range map[string]func(*testing.T, *Source) error{
 		"a read":        func(t *testing.T, s *Source) error { _, err := s.Read(t.Context(), 0); return err },
-		"a purchase":    func(t *testing.T, s *Source) error { _, err := s.Buy(t.Context(), 0); return err },
+		"a purchase":    func(t *testing.T, s *Source) error { _, err := s.Dedicated(t.Context(), 0); return err },
 		"a replacement": func(t *testing.T, s *Source) error { return s.Replace(t.Context()) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestASuccessClearsTheMemoryOfFailures(t *testing.T) {
 					t.Fatal(err)
 				}
 				svc.set(func(svc *service) { svc.err = errRefused })
-				if _, err := s.Buy(t.Context(), 0); !errors.Is(err, errRefused) {
+				if _, err := s.Dedicated(t.Context(), 0); !errors.Is(err, errRefused) {
 					t.Fatalf("error is %v", err)
 				}
 				requireRetryIn(t, s, firstRefusedBackoff)
@@ -104,7 +104,7 @@ func TestASuccessClearsTheMemoryOfFailures(t *testing.T) {
 
 func requireRetryIn(t *testing.T, s *Source, wait time.Duration) {
 	t.Helper()
-	_, err := s.Buy(t.Context(), 0)
+	_, err := s.Dedicated(t.Context(), 0)
 	var remembered *BackoffError
 	if !errors.As(err, &remembered) || time.Until(remembered.RetryAt) != wait {
 		t.Fatalf("error is %v, want one for another %s", err, wait)
@@ -118,7 +118,7 @@ func TestFailuresOfExchangesUnderWayTogetherCountAsOne(t *testing.T) {
 		for i := range 20 {
 			callers.Go(func() {
 				time.Sleep(time.Duration(i) * time.Millisecond)
-				if _, err := s.Buy(t.Context(), 0); !errors.Is(err, errRefused) {
+				if _, err := s.Dedicated(t.Context(), 0); !errors.Is(err, errRefused) {
 					t.Errorf("error is %v", err)
 				}
 			})
@@ -135,7 +135,7 @@ func TestTheLongestOfConcurrentWishesToBeLeftAloneIsGranted(t *testing.T) {
 		var callers sync.WaitGroup
 		for i, err := range []error{&upstream.Error{RetryAfter: 5 * time.Minute}, errDown} {
 			svc.set(func(svc *service) { svc.latency, svc.err = time.Duration(i+1)*time.Second, err })
-			callers.Go(func() { _, _ = s.Buy(t.Context(), 0) })
+			callers.Go(func() { _, _ = s.Dedicated(t.Context(), 0) })
 			synctest.Wait()
 		}
 		callers.Wait()
@@ -143,19 +143,88 @@ func TestTheLongestOfConcurrentWishesToBeLeftAloneIsGranted(t *testing.T) {
 	})
 }
 
-func TestACallerThatGivesUpAPurchaseSaysNothingAboutTheService(t *testing.T) {
+func TestDedicated_WhoseCallerLeavesSaysNothingBeforeTheAnswer(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
-		svc.latency = time.Minute
+		svc.latency, svc.err = time.Minute, errDown
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		started := time.Now()
-		if _, err := s.Buy(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := s.Dedicated(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("error is %v", err)
 		}
 		if took := time.Since(started); took != time.Second {
 			t.Fatalf("giving up took %s", took)
 		}
-		mustRead(t, s)
+		if got := s.Status(); got != (Status{}) {
+			t.Fatalf("status is %+v", got)
+		}
+		time.Sleep(svc.latency - time.Second)
+		synctest.Wait()
+		requireRetryIn(t, s, firstUnavailableBackoff)
+	})
+}
+
+// TestBackoff_OutlivesItsSources has each attempt made by a source of its own, as
+// writes of a config do.
+func TestBackoff_OutlivesItsSources(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := &service{life: time.Hour, err: errRefused}
+		backoff := &Backoff{}
+		attempt := func() error {
+			s := New(Options{Exchange: svc.exchange, Backoff: backoff})
+			defer s.Close()
+			return s.Replace(t.Context())
+		}
+		for i, wait := range []time.Duration{5, 10, 20, 40, 60, 60} {
+			if err := attempt(); err != error(errRefused) {
+				t.Fatalf("attempt %d: error is %v", i+1, err)
+			}
+			for range 20 {
+				if err := attempt(); !errors.As(err, new(*BackoffError)) {
+					t.Fatalf("another source got past the memory of failure %d: %v", i+1, err)
+				}
+			}
+			if got := time.Until(backoff.Until()); got != wait*time.Second || svc.count() != i+1 {
+				t.Fatalf("after failure %d the back-off is %s, after %d exchanges", i+1, got, svc.count())
+			}
+			time.Sleep(wait * time.Second)
+		}
+		svc.set(func(svc *service) { svc.err = nil })
+		if err := attempt(); err != nil || !backoff.Until().IsZero() {
+			t.Fatalf("after a success it lasts until %s (error %v)", backoff.Until(), err)
+		}
+	})
+}
+
+// TestBackoff_OfAnotherSourceIsKeptAndTold has a source with a token in use that
+// shares its key with another one, which fails.
+func TestBackoff_OfAnotherSourceIsKeptAndTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc, backoff := &service{life: time.Hour}, &Backoff{}
+		s := New(Options{Exchange: svc.exchange, Backoff: backoff})
+		defer s.Close()
+		other := New(Options{Exchange: svc.exchange, Backoff: backoff})
+		defer other.Close()
+		first := mustRead(t, s)
+		time.Sleep(time.Until(first.refreshAt) - time.Second)
+		svc.set(func(svc *service) { svc.err = &upstream.Error{RetryAfter: 10 * time.Second} })
+		if _, err := other.Dedicated(t.Context(), 0); err == nil {
+			t.Fatal("the exchange succeeded")
+		}
+		failedAt := time.Now()
+		if got := s.Status(); got.Failures != 1 || !got.RetryAt.Equal(failedAt.Add(10*time.Second)) || got.LastError != nil {
+			t.Errorf("status is %+v", got)
+		}
+		svc.set(func(svc *service) { svc.err = nil })
+		time.Sleep(10*time.Second - 1)
+		if got := svc.count(); got != 2 {
+			t.Fatalf("%d exchanges before the back-off's end", got)
+		}
+		time.Sleep(time.Nanosecond)
+		requireReadyToken(t, s, first.Lease)
+		if got := other.Status(); got.Failures != 0 {
+			t.Errorf("after this source's success the other one tells of %d failures", got.Failures)
+		}
 	})
 }
 
@@ -163,7 +232,7 @@ func TestAPurchaseOfAHangingServiceFailsAtLastAndIsRemembered(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Hour
 		started := time.Now()
-		if _, err := s.Buy(t.Context(), 0); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := s.Dedicated(t.Context(), 0); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("error is %v", err)
 		}
 		if took := time.Since(started); took != exchangeTimeout {
@@ -296,7 +365,7 @@ func TestNothingIsRetriedForATokenThatNobodyReads(t *testing.T) {
 		mustUnread(t, s)
 		time.Sleep(10 * time.Minute)
 		svc.set(func(svc *service) { svc.err = errDown })
-		if _, err := s.Read(t.Context(), 55*time.Minute); !errors.Is(err, errDown) {
+		if _, err := s.Read(t.Context(), 54*time.Minute); !errors.Is(err, errDown) {
 			t.Fatalf("error is %v", err)
 		}
 		time.Sleep(24 * time.Hour)
@@ -324,7 +393,7 @@ func TestTheBackgroundKeepsToTheBackOffOfAFailedPurchase(t *testing.T) {
 		first := mustRead(t, s)
 		time.Sleep(time.Until(first.refreshAt) - time.Second)
 		svc.set(func(svc *service) { svc.err = &upstream.Error{RetryAfter: 10 * time.Second} })
-		if _, err := s.Buy(t.Context(), 0); err == nil {
+		if _, err := s.Dedicated(t.Context(), 0); err == nil {
 			t.Fatal("the purchase succeeded")
 		}
 		svc.set(func(svc *service) { svc.err = nil })
@@ -342,7 +411,7 @@ func TestAFailureForADemandingReaderDoesNotHastenTheReplacementOfAFreshToken(t *
 		first := mustRead(t, s)
 		time.Sleep(10 * time.Minute)
 		svc.set(func(svc *service) { svc.err = errDown })
-		if _, err := s.Read(t.Context(), 55*time.Minute); !errors.Is(err, errDown) {
+		if _, err := s.Read(t.Context(), 54*time.Minute); !errors.Is(err, errDown) {
 			t.Fatalf("error is %v", err)
 		}
 		svc.set(func(svc *service) { svc.err = nil })

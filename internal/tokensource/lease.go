@@ -15,7 +15,8 @@ const maxLead = time.Minute
 
 // NewLease dates a token that was bought just now. refreshBefore is as in Options.
 func NewLease(token *tokenservice.Token, refreshBefore time.Duration) *Lease {
-	return (&Lease{Token: token, BoughtAt: time.Now()}).shared(refreshBefore)
+	now := time.Now()
+	return (&Lease{Token: token, BoughtAt: now, tokenLife: token.ExpiresAt.Sub(now)}).shared(refreshBefore)
 }
 
 // shared returns a copy that nobody has read yet, due as refreshBefore demands.
@@ -30,28 +31,55 @@ func (l *Lease) shared(refreshBefore time.Duration) *Lease {
 	due := l.ExpiresAt.Add(-min(refreshBefore, life/2))
 	lead := min(due.Sub(l.BoughtAt)/10, maxLead)
 	lead -= rand.N(lead/2 + 1)
-	return &Lease{Token: l.Token, BoughtAt: l.BoughtAt, DueAt: due, refreshAt: due.Add(-lead)}
+	return &Lease{Token: l.Token, BoughtAt: l.BoughtAt, DueAt: due, refreshAt: due.Add(-lead), tokenLife: l.tokenLife}
 }
 
 func (l *Lease) life() time.Duration { return l.ExpiresAt.Sub(l.BoughtAt) }
 
-// enough returns a *TooShortError if even a new token of this kind lives for less
-// than least.
-func (l *Lease) enough(least time.Duration) error {
-	if life := l.life(); life < least {
-		return &TooShortError{Life: life, Least: least}
+// follow takes note of the token that was shared before. A service may hand out the
+// same one again, or one that ends no later: that has lived for longer than this
+// lease.
+func (l *Lease) follow(previous *Lease) {
+	if previous != nil && (l.ID == previous.ID || !l.ExpiresAt.After(previous.ExpiresAt)) {
+		l.tokenLife = previous.tokenLife + l.ExpiresAt.Sub(previous.ExpiresAt)
+	}
+}
+
+// longestMinTTL is the most that readers of the shared token may ask for. A token
+// that is replaced as soon as it has less has used up a tenth of its life, so that
+// readers cause ten exchanges in a token's life at most.
+func (l *Lease) longestMinTTL() time.Duration { return l.tokenLife * 9 / 10 }
+
+// promise returns a *TooShortError if a reader asks for what it cannot be promised,
+// or for what would take another exchange less than a tenth of a life after this one,
+// from a service that hands out the same token again.
+func (l *Lease) promise(now time.Time, minTTL time.Duration) error {
+	if longest := l.longestMinTTL(); minTTL > longest {
+		return tooShort(minTTL, longest, "nine tenths of the life of the service's tokens")
+	}
+	if left := l.ExpiresAt.Sub(now); left < minTTL && now.Sub(l.BoughtAt) < l.tokenLife/10 {
+		return tooShort(minTTL, left, "what is left of the token that the service hands out at present")
+	}
+	return nil
+}
+
+// outlives returns a *TooShortError if even a new token of this kind lives for less
+// than minTTL.
+func (l *Lease) outlives(minTTL time.Duration) error {
+	if life := l.tokenLife; life < minTTL {
+		return tooShort(minTTL, life, "the life of the service's tokens")
 	}
 	return nil
 }
 
 // fresh says whether a reader may have the token without a second thought.
-func (l *Lease) fresh(now time.Time, least time.Duration) bool {
-	return now.Before(l.DueAt) && l.ExpiresAt.Sub(now) >= least
+func (l *Lease) fresh(now time.Time, minTTL time.Duration) bool {
+	return minTTL <= l.longestMinTTL() && now.Before(l.DueAt) && l.ExpiresAt.Sub(now) >= minTTL
 }
 
 // presentable says whether a reader may have the token if there is no newer one.
-func (l *Lease) presentable(now time.Time, least time.Duration) bool {
-	return now.Before(l.lastCall()) && l.ExpiresAt.Sub(now) >= least
+func (l *Lease) presentable(now time.Time, minTTL time.Duration) bool {
+	return now.Before(l.lastCall()) && l.ExpiresAt.Sub(now) >= minTTL
 }
 
 // lastCall is when the token is too close to its end to be handed out any more.

@@ -4,6 +4,7 @@
 package tokensource
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"strings"
@@ -199,27 +200,179 @@ func TestATokenWithTooLittleLifeIsReplacedFirst(t *testing.T) {
 	})
 }
 
-func TestMoreLifeThanTokensHaveIsAnErrorThatCostsOneExchangeAtMost(t *testing.T) {
+func TestMinTTL_ThatCannotBePromisedCostsOneExchangeAtMost(t *testing.T) {
+	for _, minTTL := range []time.Duration{54*time.Minute + 1, time.Hour, 2 * time.Hour} {
+		t.Run(minTTL.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *Source, svc *service) {
+				for range 10 {
+					_, err := s.Read(t.Context(), minTTL)
+					requireTooShort(t, err, minTTL, 54*time.Minute)
+					time.Sleep(time.Minute)
+				}
+				if got := svc.count(); got != 1 {
+					t.Fatalf("%d exchanges", got)
+				}
+				if a := mustRead(t, s); a.ID != "token-1" || svc.count() != 1 {
+					t.Fatal("the demanding reader's token is of no use to others")
+				}
+			})
+		})
+	}
+}
+
+func requireTooShort(t *testing.T, err error, minTTL, longest time.Duration) {
+	t.Helper()
+	var short *TooShortError
+	if !errors.As(err, &short) || short.MinTTL != minTTL || short.Longest != longest {
+		t.Fatalf("error is %v, want one that says %s", err, longest)
+	}
+	if text := err.Error(); !strings.Contains(text, minTTL.String()) || !strings.Contains(text, longest.String()) {
+		t.Fatalf("error is %q", text)
+	}
+}
+
+func TestMinTTL_OfADedicatedTokenMayBeItsWholeLife(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		_, err := s.Dedicated(t.Context(), time.Hour+1)
+		requireTooShort(t, err, time.Hour+1, time.Hour)
+		if _, err := s.Dedicated(t.Context(), time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		mustRead(t, s)
+		before := svc.count()
 		for range 10 {
-			_, err := s.Read(t.Context(), 2*time.Hour)
-			var short *TooShortError
-			if !errors.As(err, &short) || short.Life != time.Hour || short.Least != 2*time.Hour {
-				t.Fatalf("error is %v", err)
-			}
-			if text := err.Error(); !strings.Contains(text, "2h0m0s") || !strings.Contains(text, "1h0m0s") {
-				t.Fatalf("error is %q", text)
-			}
-			time.Sleep(time.Minute)
+			_, err := s.Dedicated(t.Context(), time.Hour+1)
+			requireTooShort(t, err, time.Hour+1, time.Hour)
 		}
-		if got := svc.count(); got != 1 {
+		if got := svc.count() - before; got != 0 {
+			t.Errorf("%d exchanges for what the shared token shows to be impossible", got)
+		}
+		if _, err := s.Dedicated(t.Context(), time.Hour); err != nil {
+			t.Errorf("the whole life is refused while there is a shared token: %v", err)
+		}
+	})
+}
+
+// TestMinTTL_CostsTenExchangesALifeAtMost has readers ask every second for what
+// makes the source exchange most often.
+func TestMinTTL_CostsTenExchangesALifeAtMost(t *testing.T) {
+	const life = time.Hour
+	random := rand.New(rand.NewPCG(5, 6))
+	same := func(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
+	worst := func() time.Duration { return life * 9 / 10 }
+	anything := func() time.Duration { return time.Duration(random.Int64N(int64(life))) }
+	// A token that is handed out again is due when a quarter of what was left of it is
+	// left, whether or not anybody asks for a min_ttl: that is six times in an hour.
+	const repeated = 10 + 6
+	for name, c := range map[string]struct {
+		readers []func() time.Duration
+		prepare func(*service)
+		most    int
+	}{
+		"a reader of the worst that is accepted": {[]func() time.Duration{worst}, func(*service) {}, 10},
+		"several of them":                        {[]func() time.Duration{worst, worst, same(life * 8 / 10), same(life / 2), same(0)}, func(*service) {}, 10},
+		"readers who ask for anything":           {[]func() time.Duration{anything, anything, anything}, func(*service) {}, 10},
+		"one who tries what is just refused":     {[]func() time.Duration{same(life*9/10 + 1), worst}, func(*service) {}, 10},
+		"a service that takes a while":           {[]func() time.Duration{worst, anything}, func(svc *service) { svc.latency = 900 * time.Millisecond }, 10},
+		"a service that cuts to seconds":         {[]func() time.Duration{worst, anything}, func(svc *service) { svc.wholeSeconds = true }, 10},
+		"a service that repeats its token":       {[]func() time.Duration{worst, anything}, func(svc *service) { svc.repeats = true }, repeated},
+		"a service that signs anew with one end": {[]func() time.Duration{worst, anything}, func(svc *service) { svc.keepsEnd = true }, repeated},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *Source, svc *service) {
+				c.prepare(svc)
+				var at []time.Time
+				svc.watch = func(context.Context) { at = append(at, time.Now()) }
+				for range 3 * int(life/time.Second) {
+					for _, minTTL := range c.readers {
+						readNoWorse(t, s, minTTL())
+					}
+					time.Sleep(time.Second)
+				}
+				synctest.Wait()
+				requireAtMost(t, at, c.most, life-time.Second)
+			})
+		})
+	}
+}
+
+// readNoWorse fails if a reader gets less than it asks for, or an error other than
+// that it asks for too much.
+func readNoWorse(t *testing.T, s *Source, minTTL time.Duration) {
+	t.Helper()
+	a, err := s.Read(t.Context(), minTTL)
+	var short *TooShortError
+	switch {
+	case err == nil && time.Until(a.ExpiresAt) < minTTL:
+		t.Fatalf("a token with %s left was handed out for %s", time.Until(a.ExpiresAt), minTTL)
+	case err != nil && !errors.As(err, &short):
+		t.Fatal(err)
+	case err != nil && short.Longest > minTTL:
+		t.Fatalf("%s was refused, and %s is said to be possible", minTTL, short.Longest)
+	}
+}
+
+// requireAtMost fails if more exchanges than most began in any stretch of time.
+func requireAtMost(t *testing.T, at []time.Time, most int, stretch time.Duration) {
+	t.Helper()
+	for i := most; i < len(at); i++ {
+		if took := at[i].Sub(at[i-most]); took < stretch {
+			t.Fatalf("exchanges %d to %d began within %s", i-most+1, i+1, took)
+		}
+	}
+}
+
+// TestMinTTL_WithLivesThatVaryIsSpacedByATenthOfThem holds, for a service whose
+// tokens live as they like, what ten exchanges a life mean.
+func TestMinTTL_WithLivesThatVaryIsSpacedByATenthOfThem(t *testing.T) {
+	for seed := range uint64(20) {
+		lives, wishes := rand.New(rand.NewPCG(seed, 7)), rand.New(rand.NewPCG(seed, 8))
+		bubble(t, func(t *testing.T, s *Source, svc *service) {
+			var last time.Time
+			var life time.Duration
+			svc.watch = func(context.Context) {
+				if since := time.Since(last); since < life/10 {
+					t.Errorf("seed %d: an exchange %s after the one for a token of %s", seed, since, life)
+				}
+				life = time.Minute + time.Duration(lives.Int64N(int64(time.Hour)))
+				last = time.Now()
+				svc.set(func(svc *service) { svc.life = life })
+			}
+			for range 4 * 3600 {
+				readNoWorse(t, s, time.Duration(wishes.Int64N(int64(time.Hour))))
+				time.Sleep(time.Second)
+			}
+		})
+	}
+}
+
+func TestMinTTL_IsAcceptedAgainOnceTheServicesTokensLiveLonger(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		svc.life = time.Minute
+		_, err := s.Read(t.Context(), 30*time.Minute)
+		requireTooShort(t, err, 30*time.Minute, 54*time.Second)
+		svc.set(func(svc *service) { svc.life = time.Hour })
+		time.Sleep(time.Until(s.Current().DueAt))
+		if _, err := s.Read(t.Context(), 30*time.Minute); err != nil {
+			t.Fatalf("once the short token is due: %v", err)
+		}
+	})
+}
+
+func TestMinTTL_OfAServiceThatRepeatsItsTokenIsWhatIsLeftOfThat(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		svc.repeats = true
+		mustRead(t, s)
+		time.Sleep(31 * time.Minute)
+		for range 10 {
+			_, err := s.Read(t.Context(), 30*time.Minute)
+			requireTooShort(t, err, 30*time.Minute, 29*time.Minute)
+		}
+		if a, err := s.Read(t.Context(), 29*time.Minute); err != nil || a.ID != "token-1" {
+			t.Fatalf("got %v, error %v", a, err)
+		}
+		if got := svc.count(); got != 2 {
 			t.Fatalf("%d exchanges", got)
-		}
-		if a := mustRead(t, s); a.ID != "token-1" || svc.count() != 1 {
-			t.Fatal("what was bought for the demanding reader is of no use to others")
-		}
-		if _, err := s.Buy(t.Context(), 2*time.Hour); !errors.As(err, new(*TooShortError)) {
-			t.Fatalf("error is %v", err)
 		}
 	})
 }

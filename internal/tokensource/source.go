@@ -9,14 +9,17 @@
 // old token is served, with a notice, until shortly before its end, and retries
 // back off.
 //
+// What callers can make it do is bounded: an exchange that failed is remembered by
+// a Backoff, which belongs to the key and outlives its sources, and Slots bound how
+// many exchanges are in flight.
+//
 // The package makes no call of its own: what it knows of a service is a function
-// that buys a token.
+// that exchanges the key for a token.
 package tokensource
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,23 +28,21 @@ import (
 )
 
 const (
-	// exchangeTimeout bounds a shared exchange, retries included. It ends before
-	// Vault's own 90 s request limit, so that waiting readers see why it failed.
+	// exchangeTimeout bounds an exchange, its retries and the wait for its slot
+	// included. It ends before Vault's own 90 s request limit, so that waiting readers
+	// see why it failed.
 	exchangeTimeout = 80 * time.Second
 
-	// patience is how long a reader waits for a newer token while it could be
+	// staleTimeout is how long a reader waits for a newer token while it could be
 	// handed the old one.
-	patience = 3 * time.Second
+	staleTimeout = 3 * time.Second
 
 	// expiryMargin is how long before its end an old token is no longer handed
 	// out; tokens that live less than ten times as long give up a tenth.
 	expiryMargin = 10 * time.Second
 )
 
-// ErrClosed is the answer of a source that was replaced or closed meanwhile.
-var ErrClosed = errors.New("token source is closed")
-
-// ExchangeFunc buys one token. It must end when its context does.
+// ExchangeFunc exchanges the key for one token. It must end when its context does.
 type ExchangeFunc func(context.Context) (*tokenservice.Token, error)
 
 // Options configure a Source.
@@ -53,6 +54,16 @@ type Options struct {
 	RefreshBefore time.Duration
 	// Current is a token that was already bought and is to be shared; it may be nil.
 	Current *Lease
+	// Backoff remembers the failures of the key that Exchange sends, and Slots bound
+	// the exchanges of the config. Without them the source has some of its own.
+	Backoff *Backoff
+	Slots   *Slots
+	// Lifetime ends the source and its exchanges in flight, which Close lets finish.
+	// Without it they end by themselves.
+	Lifetime context.Context
+	// Release, if set, is called once, when the source is closed and none of its
+	// exchanges is in flight any more. It must not call the source.
+	Release func()
 }
 
 // Lease is a token together with the times that govern its sharing.
@@ -64,6 +75,9 @@ type Lease struct {
 	DueAt time.Time
 
 	refreshAt time.Time
+	// tokenLife is how long the token lives, counted from when the service first handed
+	// it out: a service may hand out the same one again. See follow.
+	tokenLife time.Duration
 	wanted    atomic.Bool
 }
 
@@ -87,65 +101,47 @@ func (a Answer) TTL(now time.Time) int64 {
 	return a.Lease.TTL(now)
 }
 
-// BackoffError is the answer while a failure is remembered and no call is made.
-type BackoffError struct {
-	// Last is the failure that is remembered.
-	Last error
-	// RetryAt is when the service will be asked again.
-	RetryAt time.Time
-}
-
-// Error is the remembered failure and the time until the next attempt.
-func (e *BackoffError) Error() string {
-	wait := max(time.Until(e.RetryAt), 0)
-	return fmt.Sprintf("%s; the next attempt is possible in %d s", e.Last, seconds(wait))
-}
-
-// Unwrap returns the remembered failure.
-func (e *BackoffError) Unwrap() error { return e.Last }
-
-// TooShortError is the answer to a reader that asks for more life than the
-// service's tokens have.
-type TooShortError struct {
-	// Life is how long a token lives when it is new.
-	Life time.Duration
-	// Least is what the reader asked for.
-	Least time.Duration
-}
-
-func (e *TooShortError) Error() string {
-	return fmt.Sprintf("min_ttl of %s is more than the service's tokens live (%s)", e.Least, e.Life.Truncate(time.Second))
-}
-
 // Source is the current token of one config. Its methods may be called from many
 // goroutines. Close it to end what it does in the background.
 type Source struct {
 	exchange      ExchangeFunc
 	refreshBefore time.Duration
-	ctx           context.Context
-	cancel        context.CancelFunc
+	backoff       *Backoff
+	slots         *Slots
+	release       func()
+	// lifetime is that of the exchanges in flight. open ends with it or, sooner, when
+	// the source is closed.
+	lifetime, open context.Context
+	cancel         context.CancelFunc
 
 	// current is read without the lock by readers of a fresh token.
 	current atomic.Pointer[Lease]
 
-	mu       sync.Mutex
-	flight   *flight
-	backoff  backoff
+	mu sync.Mutex
+	// shared is the exchange whose token readers share, nil if none is in flight, and
+	// inFlight counts the dedicated ones too.
+	shared   *exchange
+	inFlight int
 	outcomes outcomes
 	timer    *time.Timer
 }
 
-// flight is one exchange that any number of readers wait for.
-type flight struct {
-	done  chan struct{}
-	lease *Lease
-	err   error
-}
-
-// New returns a source. It buys nothing before somebody reads.
+// New returns a source. It makes no exchange before somebody reads.
 func New(o Options) *Source {
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &Source{exchange: o.Exchange, refreshBefore: o.RefreshBefore, ctx: ctx, cancel: cancel}
+	s := &Source{
+		exchange: o.Exchange, refreshBefore: o.RefreshBefore, backoff: o.Backoff, slots: o.Slots,
+		lifetime: o.Lifetime, release: o.Release,
+	}
+	if s.backoff == nil {
+		s.backoff = &Backoff{}
+	}
+	if s.slots == nil {
+		s.slots = NewSlots()
+	}
+	if s.lifetime == nil {
+		s.lifetime = context.Background()
+	}
+	s.open, s.cancel = context.WithCancel(s.lifetime)
 	if o.Current != nil {
 		lease := o.Current.shared(o.RefreshBefore)
 		s.current.Store(lease)
@@ -157,7 +153,9 @@ func New(o Options) *Source {
 	return s
 }
 
-// Close ends the background work and fails the readers that wait with ErrClosed.
+// Close ends the background work and fails the callers that wait with ErrClosed.
+// Exchanges in flight go on: nobody gets their tokens, but the Backoff gets to know
+// how they ended.
 func (s *Source) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,6 +164,7 @@ func (s *Source) Close() {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
+	s.releaseIfDone()
 }
 
 // Current returns the shared token, or nil if there is none that still lives.
@@ -187,38 +186,38 @@ func (s *Source) Drop(id string) {
 	}
 }
 
-// Read returns the shared token, which lives for at least least longer. It waits
-// for the service only if there is no fresh one. Errors are those of the
-// exchange, *BackoffError, *TooShortError, ErrClosed or ctx's.
-func (s *Source) Read(ctx context.Context, least time.Duration) (Answer, error) {
+// Read returns the shared token, which lives for at least minTTL longer. It waits
+// for the service only if there is no fresh one. Errors are those of the exchange,
+// *BackoffError, *BusyError, *TooShortError, ErrClosed or ctx's.
+func (s *Source) Read(ctx context.Context, minTTL time.Duration) (Answer, error) {
 	now := time.Now()
-	if lease := s.current.Load(); lease != nil && lease.fresh(now, least) {
+	if lease := s.current.Load(); lease != nil && lease.fresh(now, minTTL) {
 		s.want(lease)
 		return Answer{Lease: lease}, nil
 	}
-	return s.readSlowly(ctx, least)
+	return s.readSlowly(ctx, minTTL)
 }
 
-func (s *Source) readSlowly(ctx context.Context, least time.Duration) (Answer, error) {
-	old, f, err := s.join(least)
+func (s *Source) readSlowly(ctx context.Context, minTTL time.Duration) (Answer, error) {
+	old, x, err := s.join(minTTL)
 	if err != nil {
 		return Answer{}, err
 	}
-	if f == nil {
+	if x == nil {
 		s.want(old)
 		return Answer{Lease: old}, nil
 	}
-	fallback := old != nil && old.presentable(time.Now(), least)
-	err = f.wait(ctx, s.ctx, fallback)
-	fallback = fallback && old.presentable(time.Now(), least)
-	if errors.Is(err, errPatience) && !fallback {
-		err = f.wait(ctx, s.ctx, false) // The old token came too close to its end.
+	fallback := old != nil && old.presentable(time.Now(), minTTL)
+	err = x.wait(ctx, s.open, fallback)
+	fallback = fallback && old.presentable(time.Now(), minTTL)
+	if errors.Is(err, errSlow) && !fallback {
+		err = x.wait(ctx, s.open, false) // The old token came too close to its end.
 	}
 	switch {
-	case s.ctx.Err() != nil:
+	case s.open.Err() != nil:
 		return Answer{}, ErrClosed
 	case err == nil:
-		return s.deliver(f.lease, least)
+		return s.deliver(x.lease, minTTL)
 	case fallback && ctx.Err() == nil:
 		return s.stale(old, err), nil
 	default:
@@ -227,35 +226,35 @@ func (s *Source) readSlowly(ctx context.Context, least time.Duration) (Answer, e
 }
 
 // join finds out, at one instant, what a reader has to do: take the lease that
-// is returned without a flight, or wait for the flight, with the lease to fall
-// back on. A failure that is remembered counts as a flight that has ended.
-func (s *Source) join(least time.Duration) (*Lease, *flight, error) {
+// is returned without an exchange, or wait for the exchange, with the lease to fall
+// back on. A failure that is remembered counts as an exchange that has ended.
+func (s *Source) join(minTTL time.Duration) (*Lease, *exchange, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ctx.Err() != nil {
+	if s.open.Err() != nil {
 		return nil, nil, ErrClosed
 	}
 	now := time.Now()
 	lease := s.current.Load()
-	if lease != nil && lease.fresh(now, least) {
+	if lease != nil && lease.fresh(now, minTTL) {
 		return lease, nil, nil
 	}
 	if lease != nil && now.Before(lease.DueAt) {
-		if err := lease.enough(least); err != nil {
+		if err := lease.promise(now, minTTL); err != nil {
 			return nil, nil, err
 		}
 	}
-	if s.flight == nil {
-		if err := s.backoff.check(now); err != nil {
-			return lease, endedFlight(err), nil
+	if s.shared == nil {
+		if err := s.backoff.check(); err != nil {
+			return lease, endedExchange(err), nil
 		}
-		s.takeOff()
+		s.startShared()
 	}
-	return lease, s.flight, nil
+	return lease, s.shared, nil
 }
 
-func (s *Source) deliver(lease *Lease, least time.Duration) (Answer, error) {
-	if err := lease.enough(least); err != nil {
+func (s *Source) deliver(lease *Lease, minTTL time.Duration) (Answer, error) {
+	if err := lease.promise(time.Now(), minTTL); err != nil {
 		return Answer{}, err
 	}
 	s.want(lease)
@@ -267,7 +266,7 @@ func (s *Source) deliver(lease *Lease, least time.Duration) (Answer, error) {
 // than the token may be handed out.
 func (s *Source) stale(old *Lease, why error) Answer {
 	a := Answer{Lease: old, Stale: true, Why: why, RetryAt: time.Now().Add(time.Second)}
-	if errors.Is(why, errPatience) {
+	if errors.Is(why, errSlow) {
 		a.Why = nil
 	}
 	s.mu.Lock()
@@ -275,99 +274,52 @@ func (s *Source) stale(old *Lease, why error) Answer {
 	if old.wanted.CompareAndSwap(false, true) {
 		s.retryWhileOldLives()
 	}
-	a.RetryAt = later(a.RetryAt, s.backoff.until)
+	a.RetryAt = later(a.RetryAt, s.backoff.Until())
 	if last := old.lastCall(); last.Before(a.RetryAt) {
 		a.RetryAt = last
 	}
 	return a
 }
 
-// Replace buys a token with ctx and shares it, whatever there was before.
+// share makes lease the current one. The caller holds the lock of a source that is
+// not closed.
+func (s *Source) share(lease *Lease) {
+	lease.follow(s.current.Load())
+	s.current.Store(lease)
+}
+
+// Replace makes an exchange and shares its token, whatever there was before, unless
+// ctx ends first. It respects the back-off and adds to it.
 func (s *Source) Replace(ctx context.Context) error {
-	lease, err := s.Buy(ctx, 0)
+	lease, err := s.exchangeFor(ctx)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ctx.Err() != nil {
+	if s.open.Err() != nil {
 		return ErrClosed
 	}
-	s.current.Store(lease)
+	s.share(lease)
 	return nil
 }
 
-// Buy returns a token that no other caller gets and that lives for at least
-// least. It respects the back-off and adds to it, and ends with ctx.
-func (s *Source) Buy(ctx context.Context, least time.Duration) (*Lease, error) {
-	lease, err := s.buyAlone(ctx)
+// Dedicated returns a token that no other caller gets and that lives for at least
+// minTTL. It respects the back-off and adds to it. Errors are those of Read.
+func (s *Source) Dedicated(ctx context.Context, minTTL time.Duration) (*Lease, error) {
+	if shared := s.current.Load(); shared != nil && time.Now().Before(shared.DueAt) {
+		if err := shared.outlives(minTTL); err != nil {
+			return nil, err // The token of another exchange would be no better.
+		}
+	}
+	lease, err := s.exchangeFor(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := lease.enough(least); err != nil {
+	if err := lease.outlives(minTTL); err != nil {
 		return nil, err
 	}
 	return lease, nil
-}
-
-func (s *Source) buyAlone(ctx context.Context) (*Lease, error) {
-	if err := s.mayBuy(); err != nil {
-		return nil, err
-	}
-	bounded, cancel := context.WithTimeout(ctx, exchangeTimeout)
-	defer cancel()
-	defer context.AfterFunc(s.ctx, cancel)()
-	lease, err := s.buy(bounded)
-	if s.ctx.Err() != nil {
-		return nil, ErrClosed
-	}
-	if ctx.Err() != nil {
-		return lease, err // The caller gave up, which says nothing about the service.
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.record(err)
-	return lease, err
-}
-
-func (s *Source) mayBuy() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ctx.Err() != nil {
-		return ErrClosed
-	}
-	return s.backoff.check(time.Now())
-}
-
-// takeOff starts an exchange in a goroutine of its own, so that it belongs to
-// no reader. The caller holds the lock.
-func (s *Source) takeOff() {
-	f := &flight{done: make(chan struct{})}
-	s.flight = f
-	go func() {
-		ctx, cancel := context.WithTimeout(s.ctx, exchangeTimeout)
-		defer cancel()
-		f.lease, f.err = s.buy(ctx)
-		s.land(f)
-	}()
-}
-
-// land publishes a flight's outcome and lets its readers go.
-func (s *Source) land(f *flight) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer close(f.done)
-	s.flight = nil
-	if s.ctx.Err() != nil {
-		f.lease, f.err = nil, ErrClosed
-		return
-	}
-	s.record(f.err)
-	if f.err == nil {
-		s.current.Store(f.lease)
-		return
-	}
-	s.retryWhileOldLives()
 }
 
 // retryWhileOldLives arms the timer for another attempt at the back-off's end, or
@@ -375,10 +327,11 @@ func (s *Source) land(f *flight) {
 // will still be alive then. The caller holds the lock.
 func (s *Source) retryWhileOldLives() {
 	old := s.current.Load()
-	if old == nil || !old.wanted.Load() || !old.presentable(s.backoff.until, 0) {
+	at := later(time.Now(), s.backoff.Until())
+	if old == nil || !old.wanted.Load() || !old.presentable(at, 0) {
 		return
 	}
-	s.arm(old, later(s.backoff.until, old.refreshAt))
+	s.arm(old, later(at, old.refreshAt))
 }
 
 // want marks a token as read, which arms its replacement once. A reader may come
@@ -404,33 +357,18 @@ func (s *Source) arm(lease *Lease, at time.Time) {
 }
 
 // refresh replaces lease in the background, unless somebody else has done so or
-// is about to. It waits for the end of the back-off from a purchase that failed.
+// is about to. It waits for the end of the back-off from an exchange that failed.
 func (s *Source) refresh(lease *Lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ctx.Err() != nil || s.flight != nil || s.current.Load() != lease {
+	if s.open.Err() != nil || s.shared != nil || s.current.Load() != lease {
 		return
 	}
-	if s.backoff.check(time.Now()) != nil {
+	if s.backoff.check() != nil {
 		s.retryWhileOldLives()
 		return
 	}
-	s.takeOff()
-}
-
-// buy runs the exchange and turns a panic in it into an error: a panic in a
-// goroutine would end the process, and with it every mount it serves.
-func (s *Source) buy(ctx context.Context) (lease *Lease, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			lease, err = nil, fmt.Errorf("exchange panicked (%T)", p)
-		}
-	}()
-	token, err := s.exchange(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return NewLease(token, s.refreshBefore), nil
+	s.startShared()
 }
 
 // seconds rounds up, so that whoever waits that long is never early.

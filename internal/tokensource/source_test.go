@@ -28,6 +28,9 @@ type service struct {
 	deaf bool
 	// wholeSeconds cuts the tokens' ends, as JWTs do.
 	wholeSeconds bool
+	// repeats hands out the last token again while it lives, and keepsEnd another one
+	// that ends with it.
+	repeats, keepsEnd bool
 
 	mu        sync.Mutex
 	life      time.Duration
@@ -35,6 +38,7 @@ type service struct {
 	err       error
 	exchanges int
 	sold      int
+	last      *tokenservice.Token
 }
 
 func (s *service) exchange(ctx context.Context) (*tokenservice.Token, error) {
@@ -57,12 +61,25 @@ func (s *service) exchange(ctx context.Context) (*tokenservice.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.set(func(s *service) { s.sold++ })
 	expiresAt := time.Now().Add(life)
 	if s.wholeSeconds {
 		expiresAt = expiresAt.Truncate(time.Second)
 	}
-	return &tokenservice.Token{Value: "jwt", Type: "Bearer", ID: fmt.Sprint("token-", n), ExpiresAt: expiresAt}, nil
+	return s.issue(&tokenservice.Token{Value: "jwt", Type: "Bearer", ID: fmt.Sprint("token-", n), ExpiresAt: expiresAt}), nil
+}
+
+func (s *service) issue(token *tokenservice.Token) *tokenservice.Token {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sold++
+	switch alive := s.last != nil && time.Now().Before(s.last.ExpiresAt); {
+	case alive && s.repeats:
+		return s.last
+	case alive && s.keepsEnd:
+		token.ExpiresAt = s.last.ExpiresAt
+	}
+	s.last = token
+	return token
 }
 
 func (s *service) set(change func(*service)) {
@@ -82,13 +99,15 @@ var (
 	errRefused = &upstream.Error{Outcome: upstream.Refused, Reason: "refused the API key"}
 )
 
-// bubble runs a test with a source of hour-long tokens and closes it, so that
-// synctest fails on whatever it leaves running.
+// bubble runs a test with a source of hour-long tokens and ends its lifetime, so that
+// synctest fails on whatever outlives that.
 func bubble(t *testing.T, test func(t *testing.T, s *Source, svc *service)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		lifetime, end := context.WithCancel(context.Background())
+		defer end()
 		svc := &service{life: time.Hour}
-		s := New(Options{Exchange: svc.exchange})
+		s := New(Options{Exchange: svc.exchange, Lifetime: lifetime})
 		defer s.Close()
 		test(t, s, svc)
 	})
@@ -103,9 +122,9 @@ func mustRead(t *testing.T, s *Source) Answer {
 	return a
 }
 
-func mustBuy(t *testing.T, s *Source) *Lease {
+func mustGetDedicated(t *testing.T, s *Source) *Lease {
 	t.Helper()
-	lease, err := s.Buy(t.Context(), 0)
+	lease, err := s.Dedicated(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +225,7 @@ func TestAPurchaseIsNobodyElses(t *testing.T) {
 		shared := mustRead(t, s).ID
 		for i := range 50 {
 			callers.Go(func() {
-				lease, err := s.Buy(t.Context(), 0)
+				lease, err := s.Dedicated(t.Context(), 0)
 				if err != nil {
 					t.Error(err)
 					return
@@ -240,7 +259,7 @@ func TestAColdReaderAndAPurchaseDoNotShareAnExchange(t *testing.T) {
 			shared <- a
 		}()
 		synctest.Wait()
-		if bought := mustBuy(t, s); bought.ID == (<-shared).ID {
+		if bought := mustGetDedicated(t, s); bought.ID == (<-shared).ID {
 			t.Fatalf("%s was handed out twice", bought.ID)
 		}
 	})
@@ -279,7 +298,7 @@ func TestOnlyTheNamedTokenIsDropped(t *testing.T) {
 		s.Drop("")
 		first := mustRead(t, s)
 		s.Drop("another")
-		s.Drop(mustBuy(t, s).ID)
+		s.Drop(mustGetDedicated(t, s).ID)
 		if mustRead(t, s).ID != first.ID {
 			t.Fatal("another token's drop dropped this one")
 		}
@@ -315,8 +334,8 @@ func TestTheMethodsOfAClosedSourceAreSafeAndMakeNoCall(t *testing.T) {
 		if _, err := s.Read(t.Context(), 0); !errors.Is(err, ErrClosed) {
 			t.Errorf("the error of Read is %v", err)
 		}
-		if _, err := s.Buy(t.Context(), 0); !errors.Is(err, ErrClosed) {
-			t.Errorf("the error of Buy is %v", err)
+		if _, err := s.Dedicated(t.Context(), 0); !errors.Is(err, ErrClosed) {
+			t.Errorf("the error of Dedicated is %v", err)
 		}
 		if err := s.Replace(t.Context()); !errors.Is(err, ErrClosed) {
 			t.Errorf("the error of Replace is %v", err)
@@ -393,7 +412,9 @@ func TestRandomHistoriesKeepEveryPromise(t *testing.T) {
 				h := &history{T: t, random: rand.New(rand.NewPCG(seed, 0)), gone: map[string]bool{}, until: map[string]time.Time{}}
 				longest := []time.Duration{20 * time.Second, time.Hour, 24 * time.Hour}[h.random.IntN(3)]
 				h.svc = &service{life: 2*time.Second + h.upTo(longest), watch: h.judgeExchange}
-				h.source = New(Options{Exchange: h.svc.exchange, RefreshBefore: h.upTo(h.svc.life) * time.Duration(h.random.IntN(2))})
+				lifetime, end := context.WithCancel(context.Background())
+				defer end()
+				h.source = New(Options{Exchange: h.svc.exchange, RefreshBefore: h.upTo(h.svc.life) * time.Duration(h.random.IntN(2)), Lifetime: lifetime})
 				defer h.source.Close()
 				h.play()
 			})
@@ -448,7 +469,7 @@ func (h *history) play() {
 func (h *history) judgeExchange(ctx context.Context) {
 	s, now := h.source, time.Now()
 	s.mu.Lock()
-	err := s.backoff.check(now)
+	err := s.backoff.check()
 	s.mu.Unlock()
 	if err != nil {
 		h.Errorf("an exchange while a failure is remembered: %v", err)
@@ -466,7 +487,7 @@ func (h *history) buy() {
 	h.asked++
 	ctx, cancel := h.patience()
 	defer cancel()
-	lease, err := h.source.Buy(context.WithValue(ctx, purchase{}, true), 0)
+	lease, err := h.source.Dedicated(context.WithValue(ctx, purchase{}, true), 0)
 	if err != nil {
 		h.judgeError(ctx, err)
 		return
@@ -512,11 +533,11 @@ func (h *history) read(least time.Duration) {
 // serviceIsAble says whether a read that starts now gets a new token within a
 // reader's patience.
 func (h *history) serviceIsAble() (able bool) {
-	h.svc.set(func(svc *service) { able = svc.err == nil && svc.latency < patience })
+	h.svc.set(func(svc *service) { able = svc.err == nil && svc.latency < staleTimeout })
 	h.source.mu.Lock()
 	defer h.source.mu.Unlock()
-	remembered := h.source.backoff.check(time.Now()) != nil
-	return able && !remembered && h.source.flight == nil
+	remembered := h.source.backoff.check() != nil
+	return able && !remembered && h.source.shared == nil
 }
 
 func (h *history) judgeAnswer(a Answer, least time.Duration) {
@@ -557,7 +578,7 @@ func (h *history) judgeStale(a Answer, now time.Time) {
 	if a.RetryAt.After(a.ExpiresAt.Add(-margin)) || a.RetryAt.Before(now) {
 		h.Fatalf("the reader is told to come back in %s", a.RetryAt.Sub(now))
 	}
-	if errors.Is(a.Why, errPatience) || errors.Is(a.Why, context.Canceled) {
+	if errors.Is(a.Why, errSlow) || errors.Is(a.Why, context.Canceled) {
 		h.Fatalf("the reader is told that %v", a.Why)
 	}
 }
@@ -603,7 +624,7 @@ func actAtRandom(t *testing.T, s *Source, svc *service, random *rand.Rand) {
 		time.Sleep(time.Duration(random.Int64N(int64(2 * time.Second))))
 		switch random.IntN(12) {
 		case 0:
-			_, _ = s.Buy(context.WithValue(t.Context(), purchase{}, true), 0)
+			_, _ = s.Dedicated(context.WithValue(t.Context(), purchase{}, true), 0)
 		case 1:
 			if current := s.Current(); current != nil {
 				s.Drop(current.ID)

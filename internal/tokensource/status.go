@@ -7,22 +7,22 @@ import "time"
 
 // Status is what a source knows of itself at one instant. It covers the source's
 // own life: a config that is written anew gets a new source, which knows of the
-// past no more than the token it was given.
+// past no more than the token it was given and what its Backoff remembers.
 type Status struct {
 	// Lease is the shared token, or nil if there is none that still lives.
 	Lease *Lease
 	// LastSuccess is when an exchange last bought a token; zero if none did.
 	LastSuccess time.Time
-	// LastError is the last exchange's failure that was the service's and not a
-	// caller's who gave up. A later success leaves it in place. LastErrorAt is its
-	// time; zero if there was none.
+	// LastError is the last exchange's failure. A later success leaves it in place.
+	// LastErrorAt is its time; zero if there was none.
 	LastError   error
 	LastErrorAt time.Time
-	// Failures is how many exchanges failed since the last success. Those that were
-	// under way together count as one.
+	// Failures is how many exchanges of the Backoff's key failed since the last
+	// success, of this source and of others. Those that were under way together count
+	// as one.
 	Failures int
-	// RetryAt is until when the last failure is remembered and no call is made;
-	// zero after a success.
+	// RetryAt is until when the last of these is remembered and no call is made; zero
+	// after a success.
 	RetryAt time.Time
 }
 
@@ -46,18 +46,13 @@ func (o *outcomes) record(err error) {
 func (s *Source) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	failures, retryAt := s.backoff.state()
 	return Status{
 		Lease:       s.Current(),
 		LastSuccess: s.outcomes.lastSuccess,
 		LastError:   s.outcomes.lastError,
 		LastErrorAt: s.outcomes.lastErrorAt,
-		Failures:    s.backoff.failures,
-		RetryAt:     s.backoff.until,
+		Failures:    failures,
+		RetryAt:     retryAt,
 	}
-}
-
-// record takes note of an exchange's outcome. The caller holds the lock.
-func (s *Source) record(err error) {
-	s.backoff.record(err)
-	s.outcomes.record(err)
 }

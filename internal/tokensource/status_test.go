@@ -4,7 +4,6 @@
 package tokensource
 
 import (
-	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -71,7 +70,7 @@ func TestAFailureInTheBackgroundAndOneOfABuyerAreToldAlike(t *testing.T) {
 			synctest.Wait()
 		},
 		"a purchase": func(t *testing.T, s *Source) {
-			if _, err := s.Buy(t.Context(), 0); err == nil {
+			if _, err := s.Dedicated(t.Context(), 0); err == nil {
 				t.Fatal("the purchase succeeded")
 			}
 		},
@@ -93,27 +92,13 @@ func TestAFailureInTheBackgroundAndOneOfABuyerAreToldAlike(t *testing.T) {
 	}
 }
 
-func TestACallerWhoGivesUpIsNoFailure(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Source, svc *service) {
-		svc.latency = time.Minute
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if _, err := s.Buy(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatalf("error is %v", err)
-		}
-		if got := s.Status(); got != (Status{}) {
-			t.Fatalf("status is %+v", got)
-		}
-	})
-}
-
 func TestOfThePastANewSourceKnowsTheTokenItWasGiven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{life: time.Hour}
 		before := New(Options{Exchange: svc.exchange})
 		bought := mustUnread(t, before)
 		svc.set(func(svc *service) { svc.err = errDown })
-		if _, err := before.Buy(t.Context(), 0); err == nil {
+		if _, err := before.Dedicated(t.Context(), 0); err == nil {
 			t.Fatal("the purchase succeeded")
 		}
 		time.Sleep(time.Minute)

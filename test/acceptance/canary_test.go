@@ -212,6 +212,7 @@ func (s *stack) provokeFaults(said io.Writer, service string) {
 		{Kind: apicsim.KindExpString}, {Kind: apicsim.KindExpFar}, {Kind: apicsim.KindHugeToken},
 	} {
 		s.sim.Inject(fault)
+		config["api_key"] = s.anotherKey()
 		want := http.StatusBadGateway
 		if fault.Status >= 400 && fault.Status < 429 {
 			want = http.StatusBadRequest
@@ -222,6 +223,7 @@ func (s *stack) provokeFaults(said io.Writer, service string) {
 		apicsim.KindGzip, apicsim.KindDuplicateJWT, apicsim.KindExpFloat, apicsim.KindNoJTI, apicsim.KindLargeToken, apicsim.KindJTIEcho,
 	} {
 		s.sim.Inject(apicsim.Fault{Kind: kind})
+		config["api_key"] = s.anotherKey()
 		s.say(said, path, config, http.StatusNoContent)
 		fmt.Fprintln(said, s.readToken(service).Data["token_id"])
 	}
@@ -249,6 +251,7 @@ func (s *stack) provokeEchoesOfTheClientSecret(said io.Writer) {
 		{apicsim.Fault{Kind: apicsim.KindNoJWT, Body: fmt.Sprintf(`{"access_token":%q}`, s.unsignedToken())}, http.StatusNoContent},
 	} {
 		s.sim.Inject(c.fault)
+		config["api_key"] = s.anotherKey()
 		s.say(said, "config/platform", config, c.want)
 	}
 	fmt.Fprintln(said, s.readToken("platform").Data["token_id"])

@@ -16,45 +16,44 @@ func TestAnIAMRefusalTellsAClientOfVaultItsCodeAndWhatToDo(t *testing.T) {
 	s.check(s.writeService("iam", nil))
 	for _, c := range []struct {
 		name    string
-		prepare func()
+		prepare func(key string)
 		says    []string
 	}{
-		{"a key that was deleted", func() { s.sim.RevokeKey(s.key) }, []string{
+		{"a key that was deleted", s.sim.RevokeKey, []string{
 			"does not know the API key (HTTP 400, BXNIM0415E)", "create one in IBM Cloud and write the config again", "IBM's support finds the request as ",
 		}},
-		{"a key that is disabled", func() {
-			s.sim.AddKey(s.key)
-			s.sim.DisableKey(s.key)
-		}, []string{
+		{"a key that is disabled", s.sim.DisableKey, []string{
 			"says that the API key is disabled (HTTP 400, BXNIM0462E)", "enable it in IBM Cloud", "IBM's support finds the request as ",
 		}},
-		{"a code that nobody knows", func() {
+		{"a code that nobody knows", func(string) {
 			s.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 400, Body: `{"errorCode":"BXNIM9999E","errorMessage":"` + s.key + `"}`})
 		}, []string{"refused the API key (HTTP 400, BXNIM9999E)", "look the code up"}},
-		{"a code that is the key", func() {
+		{"a code that is the key", func(string) {
 			s.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 400})
 		}, []string{"refused the API key (HTTP 400)"}},
 	} {
-		c.prepare()
 		says := append(c.says, "the iam token service at ")
-		s.requireError(c.name+", at a write", s.writeService("iam", nil), http.StatusBadRequest, says...)
+		written, cold := s.anotherKey(), s.anotherKey() // Of none is an earlier refusal remembered.
+		c.prepare(written)
+		c.prepare(cold)
+		s.requireError(c.name+", at a write", s.writeService("iam", map[string]any{"api_key": written}), http.StatusBadRequest, says...)
 		// What a read would answer is the token in hand, and that goes on.
 		s.readToken("iam")
-		// A config of its own, so that no earlier refusal is remembered.
-		unverified := s.serviceData("iam", s.service.URL(), map[string]any{"verify": false})
+		unverified := s.serviceData("iam", s.service.URL(), map[string]any{"api_key": cold, "verify": false})
 		_, err := s.client.Logical().Write("apic/config/cold", unverified)
 		s.check(err)
 		s.requireError(c.name+", at a read", s.readError("cold"), http.StatusBadRequest, says...)
 	}
 }
 
-func TestAnIAMKeyThatWasMendedAtIBMWorksOnceTheConfigIsWritten(t *testing.T) {
+func TestIAMKey_ThatWasPutRightAtIBMWorksAfterTheBackoff(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.check(s.writeService("iam", nil))
 	s.sim.DisableKey(s.key)
 	s.requireError("a disabled key", s.buyToken("iam"), http.StatusBadRequest, "BXNIM0462E")
 	s.sim.AddKey(s.key)
-	s.check(s.writeService("iam", nil))
+	s.requireError("a write at once", s.writeService("iam", nil), http.StatusBadRequest, "BXNIM0462E", "the next attempt is possible in")
+	s.eventually("the back-off is over", func() bool { return s.writeService("iam", nil) == nil })
 	s.check(s.buyToken("iam"))
 }

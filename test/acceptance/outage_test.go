@@ -178,6 +178,6 @@ func TestARevokedKeyIsTheCallersToMendAndIsNotSentAgainAndAgain(t *testing.T) {
 		t.Errorf("20 reads sent the key %d times", got)
 	}
 	s.sim.AddKey(s.key)
-	s.writeConfig("us-south", nil)
+	s.eventually("the key that was put right is tried again", func() bool { return s.writeError(nil) == nil })
 	s.readToken("us-south")
 }

@@ -84,8 +84,6 @@ func TestAKeyThatWasUsedUpOrHasExpiredIsExplainedAndItsTokenIsSharedOn(t *testin
 func TestAPlatformExchangeWhoseOutcomeIsUnknownIsNotRepeatedWhateverTheRetries(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	patient := map[string]any{"max_retries": 5, "request_timeout": "1s"}
-	s.check(s.writeService("platform", patient))
 	for _, c := range []struct {
 		name  string
 		fault apicsim.Fault
@@ -98,18 +96,20 @@ func TestAPlatformExchangeWhoseOutcomeIsUnknownIsNotRepeatedWhateverTheRetries(t
 		{"a gateway's 504", apicsim.Fault{Kind: apicsim.KindStatus, Status: 504}, "failed with HTTP 504 (1 attempt, "},
 	} {
 		s.sim.Inject(c.fault)
-		for at, exchange := range map[string]func() error{
-			"a write":    func() error { return s.writeService("platform", patient) },
-			"a purchase": func() error { return s.buyToken("platform") },
-		} {
+		for _, at := range []string{"a write", "an update"} {
+			// Each has a key of its own, so that none backs off from another's failure.
+			patient := map[string]any{"api_key": s.anotherKey(), "max_retries": 5, "request_timeout": "1s", "verify": at == "a write"}
 			before := s.sim.Counts().Exchanges
-			s.requireError(c.name+" at "+at, exchange(), http.StatusBadGateway, c.says)
+			err := s.writeService("platform", patient)
+			if at == "an update" {
+				s.check(err)
+				err = s.buyToken("platform")
+			}
+			s.requireError(c.name+" at "+at, err, http.StatusBadGateway, c.says)
 			if got := s.sim.Counts().Exchanges - before; got != 1 {
 				t.Errorf("%s at %s: the key was sent %d times", c.name, at, got)
 			}
 		}
-		s.sim.ClearFault()
-		s.check(s.writeService("platform", patient)) // Ends the back-off.
 	}
 }
 
@@ -139,11 +139,12 @@ func TestClientCredentialsChangeWithoutTheKeyButGoNowhereElse(t *testing.T) {
 	file := fmt.Sprintf(`{"toolkit":{"client_id":%q,"client_secret":%q}}`, s.clientID, s.clientSecret)
 	s.check(os.WriteFile(s.path("credentials.json"), []byte(file), 0o600))
 	s.mustCLI("write", "apic/config/platform", "credentials=@credentials.json")
-	s.check(s.buyToken("platform"))
+	works := func() bool { return s.buyToken("platform") == nil }
+	s.eventually("the back-off of the wrong credentials is over", works)
 	s.mustCLI("patch", "apic/config/platform", "credentials=@credentials.json", "client_secret=another")
 	s.requireError("a secret beside the file", s.buyToken("platform"), http.StatusBadRequest, "client credentials")
 	s.mustCLI("patch", "apic/config/platform", "client_secret="+s.clientSecret)
-	s.check(s.buyToken("platform"))
+	s.eventually("the back-off of the wrong secret is over", works)
 
 	elsewhere := map[string]any{"token_url": s.service.URL() + "/elsewhere", "verify": false}
 	s.requireError("another address without the key", write(elsewhere), http.StatusBadRequest, "api_key is required again")

@@ -46,6 +46,8 @@ type stack struct {
 	// clientID and clientSecret are what the platform service wants beside the key.
 	clientID     string
 	clientSecret string
+	// moreKeys counts those that anotherKey made.
+	moreKeys int
 }
 
 // newStack starts a server that keeps its storage in memory.
@@ -271,6 +273,15 @@ func (s *stack) configData(overrides map[string]any) map[string]any {
 		data[field] = value
 	}
 	return data
+}
+
+// anotherKey makes a key that the services accept and that nothing is remembered of. It
+// begins with the first one, so that whoever looks for that finds it too.
+func (s *stack) anotherKey() string {
+	s.moreKeys++
+	key := fmt.Sprint(s.key, "-", s.moreKeys)
+	s.sim.AddKey(key)
+	return key
 }
 
 func (s *stack) writeConfig(name string, overrides map[string]any) {

@@ -6,7 +6,9 @@ package tokensource
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -122,7 +124,7 @@ func TestAReaderWithAnOldTokenWaitsForAHangingServiceNoLongerThanItsPatience(t *
 		for range 10 {
 			started := time.Now()
 			a := mustRead(t, s)
-			if took := time.Since(started); took != patience {
+			if took := time.Since(started); took != staleTimeout {
 				t.Errorf("the reader waited %s", took)
 			}
 			if !a.Stale || a.Why != nil || a.ID != first.ID || a.TTL(time.Now()) != 1 {
@@ -180,61 +182,165 @@ func TestAColdReaderOfAHangingServiceGetsAnErrorAtLast(t *testing.T) {
 	})
 }
 
-func TestAClosedSourceLetsItsReadersGoAndIsFilledByNoLateExchange(t *testing.T) {
-	for name, svc := range map[string]*service{
-		"that ends with its context":   {life: time.Hour, latency: time.Minute},
-		"that ignores its context":     {life: time.Hour, latency: time.Minute, deaf: true},
-		"that fails after the closing": {latency: time.Minute, deaf: true, err: errDown},
+// callers are the ways to have a source make an exchange and wait for it.
+func callers() map[string]func(context.Context, *Source) error {
+	return map[string]func(context.Context, *Source) error{
+		"a reader":                    func(ctx context.Context, s *Source) error { _, err := s.Read(ctx, 0); return err },
+		"who wants a dedicated token": func(ctx context.Context, s *Source) error { _, err := s.Dedicated(ctx, 0); return err },
+		"a write":                     func(ctx context.Context, s *Source) error { return s.Replace(ctx) },
+	}
+}
+
+// TestClose_LetsCallersGoAndTheirExchangesFinish closes a source in the middle of an
+// exchange.
+func TestClose_LetsCallersGoAndTheirExchangesFinish(t *testing.T) {
+	for caller, call := range callers() {
+		for outcome, want := range map[string]error{"a token": nil, "a refusal": errRefused} {
+			t.Run(caller+" and "+outcome, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var released atomic.Int64
+					svc := &service{life: time.Hour, latency: time.Minute, err: want}
+					backoff := &Backoff{failures: 3, last: errDown, until: time.Now()}
+					s := New(Options{Exchange: svc.exchange, Backoff: backoff, Release: func() { released.Add(1) }})
+					result := make(chan error)
+					go func() { result <- call(t.Context(), s) }()
+					synctest.Wait()
+					closed := time.Now()
+					s.Close()
+					s.Close()
+					if err := <-result; !errors.Is(err, ErrClosed) || time.Since(closed) != 0 {
+						t.Errorf("error is %v after %s", err, time.Since(closed))
+					}
+					if released.Load() != 0 {
+						t.Error("the source is released though its exchange is in flight")
+					}
+					time.Sleep(svc.latency)
+					synctest.Wait()
+					if s.Current() != nil || released.Load() != 1 {
+						t.Errorf("the closed source shares %v and was released %d times", s.Current(), released.Load())
+					}
+					if err := backoff.check(); !errors.Is(err, want) || backoff.failures != map[bool]int{true: 4}[want != nil] {
+						t.Errorf("of the answer that came late is remembered %v after %d failures", err, backoff.failures)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestClose_ReleasesASourceWithoutExchangesAtOnce(t *testing.T) {
+	released := 0
+	s := New(Options{Release: func() { released++ }})
+	s.Close()
+	s.Close()
+	if released != 1 {
+		t.Fatalf("it was released %d times", released)
+	}
+}
+
+// TestLifetime_EndsExchangesInFlight has both kinds in flight, some of them of
+// callers who left, and one that waits for its slot.
+func TestLifetime_EndsExchangesInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lifetime, end := context.WithCancel(t.Context())
+		svc := &service{life: time.Hour, latency: time.Hour}
+		released := make(chan struct{})
+		s := New(Options{Exchange: svc.exchange, Lifetime: lifetime, Release: func() { close(released) }})
+		results := make(chan error)
+		leaving, leave := context.WithCancel(t.Context())
+		for i := range 2 * MaxExchanges {
+			for _, call := range callers() {
+				ctx := t.Context()
+				if i%2 == 0 {
+					ctx = leaving
+				}
+				go func() { results <- call(ctx, s) }()
+			}
+		}
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		ended := time.Now()
+		end()
+		for range 2 * MaxExchanges * len(callers()) {
+			if err := <-results; !errors.Is(err, ErrClosed) && !errors.Is(err, context.Canceled) {
+				t.Errorf("error is %v", err)
+			}
+		}
+		s.Close()
+		<-released
+		if took := time.Since(ended); took != 0 {
+			t.Errorf("it took %s", took)
+		}
+		if got := s.Status(); got.LastError != nil || got.Failures != 0 {
+			t.Errorf("what was cut off counts as the service's failure: %v", got.LastError)
+		}
+	})
+}
+
+// TestExchange_CountsThoughItsCallerLeft has twenty callers, one after the other, each
+// of whom leaves as soon as the service has been called.
+func TestExchange_CountsThoughItsCallerLeft(t *testing.T) {
+	const latency = 100 * time.Millisecond
+	for _, c := range []struct {
+		caller string
+		pause  time.Duration
+		calls  int
+	}{
+		{"a reader", 2 * latency, 1},
+		{"a reader", latency / 10, 1},
+		{"who wants a dedicated token", 2 * latency, 1},
+		{"who wants a dedicated token", latency / 10, MaxExchanges - 1},
+		{"a write", 2 * latency, 1},
+		{"a write", latency / 10, MaxExchanges - 1},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := New(Options{Exchange: svc.exchange})
-				result := make(chan error)
-				go func() { _, err := s.Read(t.Context(), 0); result <- err }()
-				synctest.Wait()
-				s.Close()
-				closed := time.Now()
-				if err := <-result; !errors.Is(err, ErrClosed) {
-					t.Errorf("error is %v", err)
+		t.Run(fmt.Sprint(c.caller, " every ", c.pause), func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *Source, svc *service) {
+				svc.latency, svc.err = latency, errRefused
+				for range 20 {
+					ctx, leave := context.WithCancel(t.Context())
+					go func() {
+						synctest.Wait()
+						leave()
+					}()
+					if err := callers()[c.caller](ctx, s); !errors.Is(err, context.Canceled) && !errors.Is(err, errRefused) {
+						t.Errorf("error is %v", err)
+					}
+					leave()
+					time.Sleep(c.pause)
 				}
-				if waited := time.Since(closed); waited != 0 {
-					t.Errorf("the reader waited %s longer", waited)
+				if got := svc.count(); got != c.calls {
+					t.Errorf("the key was sent %d times, want %d", got, c.calls)
 				}
-				time.Sleep(30 * time.Minute) // A token that came late would still live.
-				if s.Current() != nil || s.backoff.last != nil {
-					t.Error("a late exchange reached the closed source")
+				if got := s.Status(); got.Failures != 1 || got.LastError != errRefused {
+					t.Errorf("status is %+v", got)
 				}
 			})
 		})
 	}
 }
 
-func TestAClosedSourceEndsThePurchasesThatAreUnderWay(t *testing.T) {
-	for name, deaf := range map[string]bool{"that end with their context": false, "that ignore their context": true} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				svc := &service{life: time.Hour, latency: time.Minute, deaf: deaf}
-				s := New(Options{Exchange: svc.exchange})
-				results := make(chan error, 2)
-				go func() { _, err := s.Buy(t.Context(), 0); results <- err }()
-				go func() { results <- s.Replace(t.Context()) }()
-				synctest.Wait()
-				s.Close()
-				closed := time.Now()
-				for range 2 {
-					if err := <-results; !errors.Is(err, ErrClosed) {
-						t.Errorf("error is %v", err)
-					}
-				}
-				if waited := time.Since(closed); waited != 0 && !deaf {
-					t.Errorf("the callers waited %s longer", waited)
-				}
-				if s.Current() != nil {
-					t.Error("a late purchase fills the closed source")
-				}
-			})
-		})
-	}
+func TestExchange_WhoseCallerLeftGivesItsTokenToNobody(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		svc.latency = time.Second
+		for _, call := range []func(context.Context) error{
+			func(ctx context.Context) error { _, err := s.Dedicated(ctx, 0); return err },
+			s.Replace,
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			defer cancel()
+			if err := call(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("error is %v", err)
+			}
+		}
+		time.Sleep(time.Minute)
+		if s.Current() != nil {
+			t.Error("a token is shared whose caller left")
+		}
+		if got := s.Status(); svc.count() != 2 || time.Since(got.LastSuccess) != time.Minute-time.Second+time.Millisecond {
+			t.Errorf("after %d exchanges the last success was %s ago", svc.count(), time.Since(got.LastSuccess))
+		}
+	})
 }
 
 func TestAPanicInAnExchangeIsAnErrorThatDoesNotQuoteIt(t *testing.T) {
@@ -256,7 +362,7 @@ func TestAPanicInAnExchangeIsAnErrorThatDoesNotQuoteIt(t *testing.T) {
 					t.Errorf("the failure is not remembered: %v", err)
 				}
 				time.Sleep(time.Minute)
-				_, err = s.Buy(t.Context(), 0)
+				_, err = s.Dedicated(t.Context(), 0)
 				requireSilent(t, err, key)
 			})
 		})

@@ -1,0 +1,116 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+)
+
+const (
+	// failureMemory is how long after a back-off's end the failures in a row still
+	// count though no config in memory has the key. It is ten times the longest
+	// back-off after a refusal: to delete a config in order to begin anew takes longer
+	// than to wait for the next attempt.
+	failureMemory = 10 * time.Minute
+
+	// maxIdleBackoffs bounds the memory of keys that no config in memory has, which
+	// anyone who may write a config can make up. To displace one takes as many failed
+	// exchanges, so that nothing is gained by it.
+	maxIdleBackoffs = 1000
+)
+
+// backoffID is a key together with where it is sent.
+type backoffID [sha256.Size]byte
+
+// newBackoffID leaves out what a config's writer may change without the key, such as
+// the client credentials: with another id comes another attempt.
+func newBackoffID(c *config) backoffID {
+	digest := sha256.New()
+	for _, part := range []string{string(c.TokenService), c.tokenURL(), c.CACert, c.APIKey} {
+		fmt.Fprintf(digest, "%d:%s", len(part), part)
+	}
+	return backoffID(digest.Sum(nil))
+}
+
+// backoffs remember the failures of each key at each destination. They outlive the
+// entries in memory, so that no write, deletion or invalidation makes a key that is
+// refused be sent again. The zero value is ready to use.
+type backoffs struct {
+	mu   sync.Mutex
+	held map[backoffID]*heldBackoff
+	// idle are those that nobody holds and that remember a failure.
+	idle map[backoffID]*tokensource.Backoff
+}
+
+type heldBackoff struct {
+	*tokensource.Backoff
+	holders int
+}
+
+// acquire returns the memory of c's key and the function that gives it back, which is
+// called once.
+func (b *backoffs) acquire(c *config) (backoff *tokensource.Backoff, release func()) {
+	id := newBackoffID(c)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dropExpired()
+	found, ok := b.held[id]
+	if !ok {
+		found = &heldBackoff{Backoff: b.idle[id]}
+		delete(b.idle, id)
+		if found.Backoff == nil {
+			found.Backoff = &tokensource.Backoff{}
+		}
+		if b.held == nil {
+			b.held = make(map[backoffID]*heldBackoff)
+		}
+		b.held[id] = found
+	}
+	found.holders++
+	return found.Backoff, func() { b.release(id) }
+}
+
+func (b *backoffs) release(id backoffID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	given := b.held[id]
+	given.holders--
+	if given.holders > 0 {
+		return
+	}
+	delete(b.held, id)
+	if given.Until().IsZero() {
+		return
+	}
+	if b.idle == nil {
+		b.idle = make(map[backoffID]*tokensource.Backoff)
+	}
+	b.idle[id] = given.Backoff
+	b.dropExpired()
+}
+
+// dropExpired drops what is idle and no longer counts, and one more, whose back-off
+// ended first, if there are too many. The caller holds the lock.
+func (b *backoffs) dropExpired() {
+	var first backoffID
+	var earliest time.Time
+	for id, backoff := range b.idle {
+		until := backoff.Until()
+		if time.Since(until) >= failureMemory {
+			delete(b.idle, id)
+			continue
+		}
+		if earliest.IsZero() || until.Before(earliest) {
+			first, earliest = id, until
+		}
+	}
+	if len(b.idle) > maxIdleBackoffs {
+		delete(b.idle, first)
+	}
+}

@@ -1,0 +1,41 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+)
+
+// exchangeLimits are what bounds a mount's exchanges: how soon after a failure, how
+// many at a time, and the mount's end. They belong to keys and names and not to the
+// entries in memory, which a write replaces.
+type exchangeLimits struct {
+	backoffs backoffs
+	slots    exchangeSlots
+	// lifetime is that of the exchanges in flight, and end ends it.
+	lifetime context.Context
+	end      context.CancelFunc
+}
+
+func newExchangeLimits() *exchangeLimits {
+	l := &exchangeLimits{}
+	l.lifetime, l.end = context.WithCancel(context.Background())
+	return l
+}
+
+// applyTo puts the limits of a config called name into a source's options. The source
+// holds them until it is closed and none of its exchanges is in flight, and then
+// calls release too.
+func (l *exchangeLimits) applyTo(o *tokensource.Options, name string, c *config, release func()) {
+	backoff, releaseBackoff := l.backoffs.acquire(c)
+	slots, releaseSlots := l.slots.acquire(name)
+	o.Lifetime, o.Backoff, o.Slots = l.lifetime, backoff, slots
+	o.Release = func() {
+		releaseSlots()
+		releaseBackoff()
+		release()
+	}
+}

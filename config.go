@@ -5,10 +5,7 @@ package apic
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/netip"
-	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -37,7 +34,6 @@ const (
 	defaultIAMURL = "https://iam.cloud.ibm.com"
 
 	maxNameLength   = 128
-	maxURLLength    = 2048
 	maxCACertLength = 256 << 10
 )
 
@@ -257,31 +253,4 @@ func checkName(name string) error {
 		return fieldError("name", fmt.Sprintf("takes at most %d letters, digits, '_', '-' and '.', begins and ends with a letter, digit or '_', and has no '..'", maxNameLength))
 	}
 	return nil
-}
-
-// checkURL accepts https URLs, and http ones of a loopback host, where no
-// network can listen in.
-func checkURL(raw string) error {
-	if len(raw) > maxURLLength {
-		return errors.New("is too long for a URL")
-	}
-	u, err := url.Parse(raw)
-	if err != nil || u.Hostname() == "" || u.Opaque != "" {
-		return errors.New("is no URL with a host, such as https://host.example/path")
-	}
-	if u.User != nil || u.Fragment != "" || u.RawQuery != "" || u.ForceQuery {
-		return errors.New("takes a URL without user info, query or fragment")
-	}
-	if u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()) {
-		return nil
-	}
-	return errors.New("takes an https URL; http is accepted for a loopback host alone")
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.IsLoopback()
 }

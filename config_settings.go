@@ -249,8 +249,11 @@ func rotationSettings() []setting {
 	iamURL := urlSetting("iam_url", "URL of IBM Cloud IAM, without a path, where the key is rotated and iam tokens are bought. login and iam only. Defaults to IBM Cloud's.",
 		func(c *config) *string { return &c.IAMURL }, (*config).iamURL)
 	iamURL.onlyFor = ibmCloud
-	setURL := iamURL.set
-	iamURL.set = func(c *config, value any) error { return setURL(c, strings.TrimRight(value.(string), "/")) }
+	iamURL.set = func(c *config, value any) error {
+		origin, err := parseOrigin(value.(string))
+		c.IAMURL = origin
+		return err
+	}
 	return []setting{
 		iamURL,
 		{
@@ -278,14 +281,8 @@ func urlSetting(name, description string, stored func(*config) *string, effectiv
 		name:   name,
 		schema: &framework.FieldSchema{Type: framework.TypeString, Description: description + " https, or http for a loopback host."},
 		set: func(c *config, value any) error {
-			raw := value.(string)
-			if raw != "" {
-				if err := checkURL(raw); err != nil {
-					return err
-				}
-			}
-			*stored(c) = raw
-			return nil
+			*stored(c) = value.(string)
+			return checkURL(*stored(c))
 		},
 		get: func(c *config) any { return effective(c) },
 	}

@@ -49,20 +49,6 @@ func FuzzTheCredentialsParser(f *testing.F) {
 	})
 }
 
-func FuzzTheURLCheck(f *testing.F) {
-	for _, seed := range []string{
-		"https://a.example", "http://localhost:1/", "http://[::1]/", "http://127.0.0.1.example", "https://u@h", "https://h#f",
-		"HTTP://LOCALHOST", "//h", "https:h", "http://127.1/", "http://2130706433/", "http://localhost.@x/",
-	} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, raw string) {
-		if checkURL(raw) == nil && !strings.HasPrefix(strings.ToLower(raw), "http") {
-			t.Fatal("another scheme passed")
-		}
-	})
-}
-
 func TestASecretSentAsJSONIsTurnedBackIntoText(t *testing.T) {
 	req := &logical.Request{Data: map[string]any{"api_key": map[string]any{"apikey": "k"}, "region": map[string]any{"a": 1}}}
 	stringifySecretFields(req)

@@ -23,6 +23,7 @@ const (
 	operationPrefix = "apic"
 
 	configStoragePrefix = "config/"
+	endpointsPath       = "endpoints/"
 
 	// developmentVersion is what a build reports that no release script made.
 	developmentVersion = "v0.0.0-dev"
@@ -83,7 +84,9 @@ func newBackend(build BuildInfo) *backend {
 		RunningVersion: build.Version,
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configStoragePrefix},
-			LocalStorage:    []string{framework.WALPrefix},
+			// A policy needs sudo for what sends a key elsewhere without knowing it.
+			Root:         []string{endpointsPath + "*"},
+			LocalStorage: []string{framework.WALPrefix},
 		},
 		// The framework tries the patterns in turn, so that the busiest comes first.
 		Paths: []*framework.Path{
@@ -91,6 +94,7 @@ func newBackend(build BuildInfo) *backend {
 			b.pathConfigList(),
 			b.pathConfigRotate(),
 			b.pathConfig(),
+			b.pathEndpoints(),
 			b.pathStatus(),
 			b.pathMetrics(),
 			b.pathInfo(),

@@ -200,9 +200,14 @@ func (m *mount) configData(overrides map[string]any) map[string]any {
 	return data
 }
 
+// writeConfig creates the config or changes it, as Vault would have it.
 func (m *mount) writeConfig(name string, overrides map[string]any) {
 	m.Helper()
-	m.must(logical.CreateOperation, "config/"+name, m.configData(overrides))
+	op := logical.CreateOperation
+	if m.storedConfig(name) != "" {
+		op = logical.UpdateOperation
+	}
+	m.must(op, "config/"+name, m.configData(overrides))
 }
 
 // readToken returns the answer's data.

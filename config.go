@@ -5,10 +5,7 @@ package apic
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/netip"
-	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -37,7 +34,6 @@ const (
 	defaultIAMURL = "https://iam.cloud.ibm.com"
 
 	maxNameLength   = 128
-	maxURLLength    = 2048
 	maxCACertLength = 256 << 10
 )
 
@@ -99,9 +95,16 @@ func (c *config) follows(present *config) bool {
 	return c.Revision == present.Revision+1 && c.CreatedAt.Equal(present.CreatedAt)
 }
 
+// follow makes c the config that comes after stored, which is nil if there is none.
+func (c *config) follow(stored *config, now time.Time) {
+	c.noteKey(stored, now)
+	c.UpdatedAt = now
+	c.Revision++
+}
+
 // replacesKeyOf says whether c takes the key of stored, which may be nil, out of use.
 func (c *config) replacesKeyOf(stored *config) bool {
-	return stored != nil && stored.APIKey != c.APIKey
+	return stored != nil && !sameSecret(stored.APIKey, c.APIKey)
 }
 
 func (c *config) tokenURL() string {
@@ -109,10 +112,13 @@ func (c *config) tokenURL() string {
 		return c.TokenURL
 	}
 	if c.TokenService == tokenservice.IAM && c.IAMURL != "" {
-		return c.IAMURL + "/identity/token"
+		return iamTokenURL(c.IAMURL)
 	}
 	return tokenservice.DefaultTokenURL(c.TokenService, c.Region)
 }
+
+// iamTokenURL is where IBM Cloud IAM exchanges keys.
+func iamTokenURL(iamURL string) string { return iamURL + "/identity/token" }
 
 func (c *config) apiURL() string {
 	if c.APIURL != "" {
@@ -131,18 +137,6 @@ func (c *config) iamURL() string {
 		return c.IAMURL
 	}
 	return defaultIAMURL
-}
-
-// destination is where and to whom the key is sent. Whoever changes it must know
-// the key.
-type destination struct {
-	service          tokenservice.Kind
-	region, tokenURL string
-	iamURL, caCert   string
-}
-
-func (c *config) destination() destination {
-	return destination{c.TokenService, c.Region, c.tokenURL(), c.iamURL(), c.CACert}
 }
 
 // dropForeignFields clears what only another token service takes, as is left over
@@ -202,9 +196,10 @@ func storeConfig(ctx context.Context, s logical.Storage, name string, c *config)
 }
 
 // noteKey keeps the books on the key: since when it is there, what IAM calls it, and
-// when it is to be rotated.
+// when it is to be rotated. A key stays what it is when the addresses change: what
+// is known of a managed key is what it takes to delete it one day.
 func (c *config) noteKey(stored *config, now time.Time) {
-	sameKey := stored != nil && stored.APIKey == c.APIKey && stored.iamURL() == c.iamURL()
+	sameKey := stored != nil && sameSecret(stored.APIKey, c.APIKey)
 	if !sameKey {
 		c.KeySetAt, c.APIKeyID, c.LastRotated = now, "", time.Time{}
 	}
@@ -232,8 +227,8 @@ func (c *config) validate(name string) error {
 	if c.APIKey == "" {
 		return fieldError("api_key", "is required to create a config: pass the key or, with api_key=@apikey.json, the downloaded file")
 	}
-	if c.Region == "" && isDNSLabel(name) {
-		c.Region = name
+	if c.Region == "" {
+		c.Region = defaultRegion(name)
 	}
 	if c.tokenURL() == "" || c.TokenService == tokenservice.Login && c.apiURL() == "" {
 		return fieldError("region", "is required because the config's name is no DNS label: set region, or both token_url and api_url")
@@ -251,37 +246,19 @@ var (
 
 func isDNSLabel(s string) bool { return dnsLabel.MatchString(s) }
 
+// defaultRegion is the region of a config that names none, or empty if its name
+// cannot be one.
+func defaultRegion(name string) string {
+	if isDNSLabel(name) {
+		return name
+	}
+	return ""
+}
+
 // checkName refuses names that could not stand in a policy, a path or a log line.
 func checkName(name string) error {
 	if len(name) > maxNameLength || strings.Contains(name, "..") || !configName.MatchString(name) {
 		return fieldError("name", fmt.Sprintf("takes at most %d letters, digits, '_', '-' and '.', begins and ends with a letter, digit or '_', and has no '..'", maxNameLength))
 	}
 	return nil
-}
-
-// checkURL accepts https URLs, and http ones of a loopback host, where no
-// network can listen in.
-func checkURL(raw string) error {
-	if len(raw) > maxURLLength {
-		return errors.New("is too long for a URL")
-	}
-	u, err := url.Parse(raw)
-	if err != nil || u.Hostname() == "" || u.Opaque != "" {
-		return errors.New("is no URL with a host, such as https://host.example/path")
-	}
-	if u.User != nil || u.Fragment != "" || u.RawQuery != "" || u.ForceQuery {
-		return errors.New("takes a URL without user info, query or fragment")
-	}
-	if u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()) {
-		return nil
-	}
-	return errors.New("takes an https URL; http is accepted for a loopback host alone")
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.IsLoopback()
 }

@@ -30,6 +30,16 @@ type setting struct {
 	get func(c *config) any
 }
 
+// responseSchema is the schema of the field in a response, where a duration is a
+// number of seconds.
+func (s setting) responseSchema() *framework.FieldSchema {
+	kind := s.schema.Type
+	if kind == framework.TypeDurationSecond {
+		kind = framework.TypeInt64
+	}
+	return &framework.FieldSchema{Type: kind, Description: s.schema.Description, Required: true}
+}
+
 // configSettings are the fields of config/<name> in the order in which they are
 // checked and documented.
 func configSettings() []setting {
@@ -48,7 +58,7 @@ func apiKeySetting() setting {
 		name: "api_key",
 		schema: &framework.FieldSchema{
 			Type:         framework.TypeString,
-			Description:  "API key: the bare key, or the JSON of a downloaded apikey.json (api_key=@apikey.json). Required to create a config, and again whenever a write changes where the key is sent. Never read back.",
+			Description:  "API key: the bare key, or the JSON of a downloaded apikey.json (api_key=@apikey.json). Required to create a config, and again whenever a write changes where the key or its tokens go. Never read back.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "API key", Sensitive: true},
 		},
 		set: func(c *config, value any) error {
@@ -252,8 +262,11 @@ func rotationSettings() []setting {
 	iamURL := urlSetting("iam_url", "URL of IBM Cloud IAM, without a path, where the key is rotated and iam tokens are bought. login and iam only. Defaults to IBM Cloud's.",
 		func(c *config) *string { return &c.IAMURL }, (*config).iamURL)
 	iamURL.onlyFor = ibmCloud
-	setURL := iamURL.set
-	iamURL.set = func(c *config, value any) error { return setURL(c, strings.TrimRight(value.(string), "/")) }
+	iamURL.set = func(c *config, value any) error {
+		origin, err := parseOrigin(value.(string))
+		c.IAMURL = origin
+		return err
+	}
 	return []setting{
 		iamURL,
 		{
@@ -281,14 +294,8 @@ func urlSetting(name, description string, stored func(*config) *string, effectiv
 		name:   name,
 		schema: &framework.FieldSchema{Type: framework.TypeString, Description: description + " https, or http for a loopback host."},
 		set: func(c *config, value any) error {
-			raw := value.(string)
-			if raw != "" {
-				if err := checkURL(raw); err != nil {
-					return err
-				}
-			}
-			*stored(c) = raw
-			return nil
+			*stored(c) = value.(string)
+			return checkURL(*stored(c))
 		},
 		get: func(c *config) any { return effective(c) },
 	}
@@ -306,10 +313,10 @@ func boolSetting(name string, byDefault bool, description string, stored func(*c
 	}
 }
 
-// applySettings sets the fields that the request names, and no others. A field
-// that is null, as in a JSON merge patch, goes back to its default.
-func (c *config) applySettings(d *framework.FieldData) error {
-	for _, s := range configSettings() {
+// applySettings sets those of the fields that the request names, and no others. A
+// field that is null, as in a JSON merge patch, goes back to its default.
+func (c *config) applySettings(settings []setting, d *framework.FieldData) error {
+	for _, s := range settings {
 		raw, named := d.Raw[s.name]
 		if !named || raw == nil && s.fillsOthers {
 			continue

@@ -125,20 +125,11 @@ func configResponseFields() map[string]*framework.FieldSchema {
 	}
 	maps.Copy(fields, rotationResponseFields())
 	for _, s := range configSettings() {
-		if s.get == nil {
-			continue
+		if s.get != nil {
+			fields[s.name] = s.responseSchema()
 		}
-		fields[s.name] = &framework.FieldSchema{Type: answeredType(s.schema.Type), Description: s.schema.Description, Required: true}
 	}
 	return fields
-}
-
-// answeredType is what a field is in an answer: a duration is a number of seconds.
-func answeredType(t framework.FieldType) framework.FieldType {
-	if t == framework.TypeDurationSecond {
-		return framework.TypeInt64
-	}
-	return t
 }
 
 func (b *backend) configList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -254,40 +245,78 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	if stored == nil && mustExist {
 		return nil, noSuchConfig(name)
 	}
+	if stored != nil && req.Operation == logical.CreateOperation {
+		return nil, existsByNow(name) // It came after Vault had asked for it.
+	}
 	candidate, err := prepareConfig(name, stored, d)
 	if err != nil {
 		return nil, err
 	}
-	if candidate.replacesKeyOf(stored) {
-		if err := b.settleBeforeNewKey(ctx, req.Storage, name); err != nil {
-			return nil, err
-		}
+	w := &configWrite{name: name, stored: stored, candidate: candidate}
+	carriesKey := requestFields(d.Raw).carries("api_key")
+	if !carriesKey {
+		w.kept = b.sharedToken(name, stored)
 	}
-	kept := b.keptToken(name, stored, d)
-	fresh, err := b.newEntry(name, candidate, kept)
+	if wantsVerification(d, carriesKey) {
+		w.try = func(ctx context.Context, fresh *entry) error { return fresh.source.Replace(ctx) }
+	}
+	return b.carryOut(ctx, req, d, w)
+}
+
+// configWrite is a candidate on its way into the place of what is stored.
+type configWrite struct {
+	name string
+	// stored is nil for a config that is created.
+	stored, candidate *config
+	// kept is the shared token if that stays in use, or nil.
+	kept *tokensource.Lease
+	// try tries the candidate out, and is nil if that is not wanted. If it fails,
+	// nothing is stored.
+	try func(context.Context, *entry) error
+}
+
+// carryOut tries a write, stores it, tells of it, and responds to the request.
+func (b *backend) carryOut(ctx context.Context, req *logical.Request, d *framework.FieldData, w *configWrite) (*logical.Response, error) {
+	left, err := b.tryAndStore(ctx, req.Storage, w)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.verify(ctx, fresh, d); err != nil {
-		fresh.close()
-		return nil, err
-	}
-	left, err := b.replaceConfig(ctx, req.Storage, name, stored, fresh, kept)
-	if err != nil {
-		fresh.close()
-		return nil, err
-	}
-	b.Logger().Info("config written", "config", name)
-	b.sendEvent(ctx, eventConfigWrite, name)
+	b.Logger().Info("config written", "config", w.name)
+	b.sendEvent(ctx, eventConfigWrite, w.name)
 	if left != nil {
 		resp := &logical.Response{}
-		resp.AddWarning(fmt.Sprintf("The config was written, but the key %s, which rotation had made before, could not be deleted at IAM yet: %s. %s", stored.APIKeyID, left, whatFollows(left)))
+		resp.AddWarning(fmt.Sprintf("The config was written, but the key %s, which rotation had made before, could not be deleted at IAM yet: %s. %s", w.stored.APIKeyID, left, whatFollows(left)))
 		return resp, nil
 	}
 	if ignoresFields(req, d) {
 		return &logical.Response{}, nil // The framework adds the warning that names them.
 	}
 	return nil, nil
+}
+
+// tryAndStore makes a write's candidate the config that readers use. left says why
+// a key that this takes out of use could not be deleted yet.
+func (b *backend) tryAndStore(ctx context.Context, s logical.Storage, w *configWrite) (left, err error) {
+	if w.candidate.replacesKeyOf(w.stored) {
+		if err := b.settleBeforeNewKey(ctx, s, w.name); err != nil {
+			return nil, err
+		}
+	}
+	fresh, err := b.newEntry(w.name, w.candidate, w.kept)
+	if err != nil {
+		return nil, err
+	}
+	if w.try != nil {
+		err = w.try(ctx, fresh)
+	}
+	if err == nil {
+		left, err = b.replaceConfig(ctx, s, w.name, w.stored, fresh, w.kept)
+	}
+	if err != nil {
+		fresh.close()
+		return nil, err
+	}
+	return left, nil
 }
 
 // replaceConfig commits an entry. If that takes a key out of use which rotation
@@ -324,56 +353,35 @@ func prepareConfig(name string, stored *config, d *framework.FieldData) (*config
 	if stored != nil {
 		*candidate = *stored
 	}
-	if err := candidate.applySettings(d); err != nil {
+	if err := candidate.applySettings(configSettings(), d); err != nil {
 		return nil, err
 	}
 	if err := candidate.validate(name); err != nil {
 		return nil, err
 	}
-	if stored != nil && !carriesKey(d) && candidate.destination() != stored.destination() {
-		return nil, fieldError("api_key", "is required again when a write changes where the key is sent (token_service, region, token_url, iam_url, ca_cert)")
+	if err := checkDestination(name, stored, candidate, d.Raw); err != nil {
+		return nil, err
 	}
-	if stored != nil && sendsClientSecretElsewhere(stored, candidate, d) {
-		return nil, fieldError("client_secret", "is required again, by itself or in credentials, when a write changes where it is sent (region, token_url, ca_cert)")
-	}
-	candidate.noteKey(stored, now)
-	candidate.UpdatedAt = now
-	candidate.Revision++
+	candidate.follow(stored, now)
 	return candidate, nil
 }
 
-// sendsClientSecretElsewhere is the same for the client secret: somebody who knows
-// another key, or makes one up, must not be able to have it sent to a host of
-// theirs.
-func sendsClientSecretElsewhere(stored, candidate *config, d *framework.FieldData) bool {
-	return candidate.ClientSecret != "" && candidate.destination() != stored.destination() &&
-		d.Raw["client_secret"] == nil && d.Raw["credentials"] == nil
-}
-
-func carriesKey(d *framework.FieldData) bool {
-	return d.Raw["api_key"] != nil
-}
-
-// keptToken is the shared token that a write without a key leaves in place.
-func (b *backend) keptToken(name string, stored *config, d *framework.FieldData) *tokensource.Lease {
+// sharedToken is the token that name's readers share under the stored config, or
+// nil.
+func (b *backend) sharedToken(name string, stored *config) *tokensource.Lease {
 	present := b.entries.get(name)
-	if present == nil || stored == nil || carriesKey(d) || !present.config.sameWriteAs(stored) {
+	if present == nil || stored == nil || !present.config.sameWriteAs(stored) {
 		return nil
 	}
 	return present.source.Current()
 }
 
-// verify buys a token, which becomes the shared one, unless the request says
-// otherwise or carries no key that could be tried.
-func (b *backend) verify(ctx context.Context, fresh *entry, d *framework.FieldData) error {
-	wanted := carriesKey(d)
-	if raw, named := d.Raw["verify"]; named && raw != nil {
-		wanted = d.Get("verify").(bool)
+// wantsVerification is what the request says about it, or else byDefault.
+func wantsVerification(d *framework.FieldData, byDefault bool) bool {
+	if !requestFields(d.Raw).carries("verify") {
+		return byDefault
 	}
-	if !wanted {
-		return nil
-	}
-	return fresh.source.Replace(ctx)
+	return d.Get("verify").(bool)
 }
 
 // commitEntry stores the entry's config and then makes the entry the current
@@ -390,7 +398,7 @@ func (b *backend) commitEntry(ctx context.Context, s logical.Storage, name strin
 		return err
 	}
 	if !fresh.config.follows(present) {
-		return userErrorf("config %q was changed by another write meanwhile; nothing was stored: read it and write again", name)
+		return overtaken(name, fresh.config)
 	}
 	if err := storeConfig(ctx, s, name, fresh.config); err != nil {
 		// It may have been stored all the same; the next reader finds out.
@@ -403,6 +411,20 @@ func (b *backend) commitEntry(ctx context.Context, s logical.Storage, name strin
 	b.entries.set(name, fresh)
 	b.schedule.written(name, fresh.config)
 	return nil
+}
+
+// overtaken says that late was prepared while another write happened.
+func overtaken(name string, late *config) error {
+	if late.Revision == 1 {
+		return existsByNow(name)
+	}
+	return logical.CodedError(http.StatusConflict, fmt.Sprintf("config %q was changed by another write meanwhile; nothing was stored: read it and write again", name))
+}
+
+// existsByNow is what a creation gets that came second. Changing a config takes
+// another capability, which Vault asked for only if there was the config.
+func existsByNow(name string) error {
+	return logical.CodedError(http.StatusConflict, fmt.Sprintf("config %q was created by another write meanwhile; nothing was stored: read it, and write again to change it, which takes the update capability", name))
 }
 
 func ignoresFields(req *logical.Request, d *framework.FieldData) bool {
@@ -435,11 +457,12 @@ Writes an API key and how it is exchanged for tokens:
 
 The key is tried before it is stored (verify=false skips that), kept sealed, and
 never answered by any path. A later write changes only the fields it names. One
-that changes where the key is sent (token_service, region, token_url, iam_url,
-ca_cert) must carry api_key again, so that nobody who does not know the key can
-send it elsewhere.
+that changes where the key and its tokens go (%s) must carry api_key again, and
+one that brings another key must name those of these fields again that are not at
+their defaults: so nobody sends a key elsewhere who does not know it. To move a
+key that nobody has, as after a rotation, write endpoints/<name>.
 
 A token is shared by all readers of token/<name> and replaced refresh_before its
 expiry. An attempt to reach the service ends after request_timeout and is
 repeated up to max_retries (at most %d) times.
-`, mostRetries)
+`, listDestinationFields(), mostRetries)

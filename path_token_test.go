@@ -331,7 +331,7 @@ func TestNoReaderGetsATokenOfTheOldKeyAfterTheWriteOfANewOne(t *testing.T) {
 		slow <- resp.Data["token_id"].(string)
 	}()
 	m.waitForExchanges(1)
-	m.must(logical.UpdateOperation, "config/us-south", map[string]any{"api_key": "second-key", "verify": false})
+	m.must(logical.UpdateOperation, "config/us-south", m.configData(map[string]any{"api_key": "second-key", "verify": false}))
 	id := <-slow
 	for _, issued := range m.sim.Issued() {
 		if issued.ID == id && issued.KeyID != m.sim.KeyID("second-key") {

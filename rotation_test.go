@@ -564,7 +564,7 @@ func TestAConfigThatBecomesOneOfThePlatformCanBeWrittenAndDeletedThoughAKeyIsLef
 		id := m.rotate("us-south").Data["api_key_id"].(string)
 		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "delete", Kind: apicsim.KindStatus, Status: 503})
 		platform := map[string]any{
-			"api_key": m.newKey(), "token_service": "platform", "token_url": m.url + "/api/token",
+			"api_key": m.newKey(), "token_service": "platform", "token_url": m.url + "/api/token", "api_url": m.url,
 			"client_id": "client", "client_secret": testClientSecret, "verify": false,
 		}
 		resp := m.must(logical.UpdateOperation, "config/us-south", platform)

@@ -89,7 +89,7 @@ func TestNeitherTheKeyNorTheClientSecretIsAnywhere(t *testing.T) {
 	}
 	s.provokeEchoesOfTheClientSecret(&said)
 	for _, path := range []string{
-		"apic/config/us-south", "apic/config/from-object", "apic/config/iam", "apic/config/platform", "apic/config?list=true",
+		"apic/config/us-south", "apic/config/from-object", "apic/config/iam", "apic/config/platform", "apic/config?list=true", "apic/endpoints/us-south",
 		"sys/mounts", "sys/mounts/apic", "sys/plugins/catalog", "sys/internal/specs/openapi",
 	} {
 		path, query, _ := strings.Cut(path, "?")
@@ -145,6 +145,12 @@ func (s *stack) provokeBadInput(said io.Writer) {
 		{"api_key": s.key + "-revoked"},
 	} {
 		s.say(said, "config/us-south", s.configData(wrong), http.StatusBadRequest)
+	}
+	for field, wrong := range map[string]any{
+		"region": s.key + "/", "token_url": "https://user:" + s.key + "@host.example/", "api_url": "https://host.example/?" + s.key,
+		"iam_url": "https://host.example/" + s.key, "ca_cert": s.key, "verify": s.key,
+	} {
+		s.say(said, "endpoints/us-south", map[string]any{field: wrong}, http.StatusBadRequest)
 	}
 }
 

@@ -128,7 +128,10 @@ func TestClientCredentialsChangeWithoutTheKeyButGoNowhereElse(t *testing.T) {
 		http.StatusBadRequest, "credentials is JSON without toolkit.client_id and toolkit.client_secret")
 	s.check(s.writeService("platform", nil))
 
-	s.check(write(map[string]any{"client_id": "another", "client_secret": "another"}))
+	s.requireError("another secret by itself", write(map[string]any{"client_secret": "another"}),
+		http.StatusBadRequest, "client_secret is not the stored one", "name these fields again")
+	tokenURL := s.service.URL() + "/api/token"
+	s.check(write(map[string]any{"client_id": "another", "client_secret": "another", "token_service": "platform", "token_url": tokenURL}))
 	s.requireError("wrong credentials", s.buyToken("platform"), http.StatusBadRequest, "refused the API key or the client credentials (HTTP 401)", "check client_id and client_secret")
 	config, err := s.client.Logical().Read("apic/config/platform")
 	s.check(err)
@@ -138,12 +141,12 @@ func TestClientCredentialsChangeWithoutTheKeyButGoNowhereElse(t *testing.T) {
 
 	file := fmt.Sprintf(`{"toolkit":{"client_id":%q,"client_secret":%q}}`, s.clientID, s.clientSecret)
 	s.check(os.WriteFile(s.path("credentials.json"), []byte(file), 0o600))
-	s.mustCLI("write", "apic/config/platform", "credentials=@credentials.json")
+	s.mustCLI("write", "apic/config/platform", "credentials=@credentials.json", "token_service=platform", "token_url="+tokenURL)
 	works := func() bool { return s.buyToken("platform") == nil }
 	s.eventually("the back-off of the wrong credentials is over", works)
-	s.mustCLI("patch", "apic/config/platform", "credentials=@credentials.json", "client_secret=another")
+	s.mustCLI("patch", "apic/config/platform", "credentials=@credentials.json", "client_secret=another", "token_service=platform", "token_url="+tokenURL)
 	s.requireError("a secret beside the file", s.buyToken("platform"), http.StatusBadRequest, "client credentials")
-	s.mustCLI("patch", "apic/config/platform", "client_secret="+s.clientSecret)
+	s.mustCLI("patch", "apic/config/platform", "client_secret="+s.clientSecret, "token_service=platform", "token_url="+tokenURL)
 	s.eventually("the back-off of the wrong secret is over", works)
 
 	elsewhere := map[string]any{"token_url": s.service.URL() + "/elsewhere", "verify": false}

@@ -223,10 +223,13 @@ func TestAfterARestoreTheConfigsWithDeletedKeysAreFound(t *testing.T) {
 	s.writeConfig("eu-gb", map[string]any{"api_key": "kept-" + s.key})
 	s.runDocumented("operations.md", "## Backup and disaster recovery")
 
+	replaceKey := func() {
+		s.runDocumented("operations.md", "## When a key leaks", "TOKEN_URL="+s.service.URL()+"/apikey", "API_URL="+s.service.URL())
+	}
 	for _, next := range []string{"second-" + s.key, "third-" + s.key} {
 		s.sim.AddKey(next)
 		s.check(os.WriteFile(s.path("apikey.json"), []byte(`{"apikey":"`+next+`"}`), 0o600))
-		s.runDocumented("operations.md", "## When a key leaks")
+		replaceKey()
 	}
 	s.sim.RevokeKey(s.key)
 	s.sim.RevokeKey("second-" + s.key)
@@ -241,6 +244,6 @@ func TestAfterARestoreTheConfigsWithDeletedKeysAreFound(t *testing.T) {
 		t.Errorf("want %q alone in\n%s", want, output)
 	}
 	s.requireNowhere("what the document's commands print", output)
-	s.runDocumented("operations.md", "## When a key leaks")
+	replaceKey()
 	s.readToken("us-south")
 }

@@ -1,0 +1,179 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+func (b *backend) pathEndpoints() *framework.Path {
+	return &framework.Path{
+		Pattern:      endpointsPath + nameCapture,
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+		Fields:       endpointFields(),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:     b.endpointsRead,
+				Summary:      "Read where a config's key and its tokens go.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "endpoints"},
+				Responses:    okResponse("The addresses that are in force.", endpointResponseFields()),
+			},
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:     b.endpointsWrite,
+				Summary:      "Change where a config's key and its tokens go, without the key.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "write", OperationSuffix: "endpoints"},
+				Responses:    noContentResponse("The addresses were changed."),
+
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+			},
+		},
+		HelpSynopsis:    "Change where a key goes without knowing it. A policy needs sudo.",
+		HelpDescription: strings.TrimSpace(endpointsHelp),
+	}
+}
+
+// endpointSettings are the fields of a config that this path changes: those of the
+// destination without token_service, because no key belongs to two services.
+func endpointSettings() []setting {
+	names := destinationFieldNames()
+	return slices.DeleteFunc(configSettings(), func(s setting) bool {
+		return s.name == "token_service" || !slices.Contains(names, s.name)
+	})
+}
+
+func endpointFields() map[string]*framework.FieldSchema {
+	fields := map[string]*framework.FieldSchema{
+		"name": nameField(),
+		"verify": {
+			Type:        framework.TypeBool,
+			Description: "Try the stored key at what is new before storing: get a token from another token_url or with another ca_cert, and log in at another iam_url. Store nothing if that fails. Not stored.",
+			Default:     true,
+		},
+	}
+	for _, s := range endpointSettings() {
+		fields[s.name] = s.schema
+	}
+	return fields
+}
+
+func endpointResponseFields() map[string]*framework.FieldSchema {
+	fields := make(map[string]*framework.FieldSchema)
+	for _, s := range endpointSettings() {
+		fields[s.name] = s.responseSchema()
+	}
+	return fields
+}
+
+func (b *backend) endpointsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	found, err := b.entry(ctx, req.Storage, name)
+	if err == nil && found == nil {
+		err = noSuchConfig(name)
+	}
+	if err != nil {
+		return answerError("read endpoints", err)
+	}
+	data := make(map[string]any)
+	for _, s := range endpointSettings() {
+		data[s.name] = s.get(found.config)
+	}
+	return &logical.Response{Data: data}, nil
+}
+
+func (b *backend) endpointsWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	resp, err := b.writeEndpoints(ctx, req, d)
+	if err != nil {
+		return answerError("write endpoints", err)
+	}
+	return resp, nil
+}
+
+func (b *backend) writeEndpoints(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	stored, err := loadConfig(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
+	if stored == nil {
+		return nil, noSuchConfig(name)
+	}
+	candidate, err := moveEndpoints(name, stored, d)
+	if err != nil {
+		return nil, err
+	}
+	w := &configWrite{name: name, stored: stored, candidate: candidate}
+	if candidate.tokenURL() == stored.tokenURL() {
+		w.kept = b.sharedToken(name, stored)
+	}
+	if d.Get("verify").(bool) {
+		w.try = func(ctx context.Context, fresh *entry) error {
+			if err := b.tryEndpoints(ctx, fresh, stored); err != nil {
+				return fmt.Errorf("config %q keeps its endpoints; verify=false changes them untried: %w", name, unadvised(err))
+			}
+			return nil
+		}
+	}
+	return b.carryOut(ctx, req, d, w)
+}
+
+// moveEndpoints is the stored config with the addresses that the request names.
+func moveEndpoints(name string, stored *config, d *framework.FieldData) (*config, error) {
+	candidate := *stored
+	if err := candidate.applySettings(endpointSettings(), d); err != nil {
+		return nil, err
+	}
+	if err := candidate.validate(name); err != nil {
+		return nil, err
+	}
+	candidate.follow(stored, time.Now().UTC())
+	return &candidate, nil
+}
+
+// tryEndpoints tries the key only at those places that are new: a platform key may
+// be good for one token, and an exchange that proves nothing would spend it.
+func (b *backend) tryEndpoints(ctx context.Context, fresh *entry, stored *config) error {
+	c := fresh.config
+	otherCA := c.CACert != stored.CACert
+	if otherCA || c.tokenURL() != stored.tokenURL() {
+		if err := fresh.source.Replace(ctx); err != nil {
+			return err
+		}
+	}
+	if c.tokenURL() == iamTokenURL(c.iamURL()) {
+		return nil // IAM was that place.
+	}
+	// A CA of one's own says nothing about IBM Cloud's IAM, where no iam_url is set.
+	if c.iamURL() == stored.iamURL() && !(otherCA && c.IAMURL != "") {
+		return nil
+	}
+	_, done, err := b.loginToIAM(ctx, c)
+	if err != nil {
+		return err
+	}
+	done()
+	return nil
+}
+
+const endpointsHelp = `
+Changes where the key of a config and its tokens go, without the key, which after
+a rotation nobody has:
+
+    $ vault write <mount>/endpoints/us-south ca_cert=@ca.pem
+
+The stored key is tried at what is new before that is stored (verify=false skips
+it). Fields that are not named stay; an empty one goes back to its default. The
+path is root-protected: a policy needs sudo beside update or read, because anyone
+who may write here can have the key sent to a host of theirs.
+`

@@ -1,0 +1,71 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Package rotation replaces API keys, and deletes those that were replaced. It knows
+// neither Vault nor HTTP: a Store holds the records, an Issuer makes and deletes the
+// keys, and an Engine goes from one to the other.
+//
+// # The record
+//
+// All that is known of one config's keys is one Record, inside the config's own stored
+// entry: the current key; an intent, which is a creation that may have happened; a
+// candidate, which was made and is not in use yet; and the retired keys, with all that
+// it takes to delete them. There is no second log. Each step reads the record, compares
+// it with what is stored, and stores the next one. Recovery is to read the record and to
+// go on from there. A config that is deleted leaves its record behind as a tombstone,
+// until nothing of it lives at an issuer.
+//
+// # The protocol
+//
+// replace.go: log in with the current key, have the issuer describe it, and bind it to
+// its id, account, identity and address. Look whether the issuer has keys of this record
+// that it does not know: then it is older than they, and nothing is done. Store the
+// intent. Create the key. Store it as the candidate, in place of the intent. Get a token
+// with it. Store it as the current key, and the one before as retired.
+//
+// recover.go: an intent that is found stored is looked for at the issuer, by the unique
+// part of its name. What is found becomes retired, for its value is lost. What is not
+// found is forgotten only after this process has watched the intent for 150 seconds by
+// its own monotonic clock. A candidate that is found stored is tried and adopted:
+// recovery goes forward, so that a late write of another process says the same. A
+// tombstone whose config is still stored is dropped.
+//
+// retire.go: half-way through its grace period a retired key is disabled, and at its end
+// deleted, both by its issuer's clock. Just before, it is fetched by its id and must be
+// what was recorded; the Holders must say that nobody else holds it; and the record is
+// stored with the key marked as condemned. An issuer's "no such key" is believed of old
+// keys only. Nothing is ever given up: what fails is tried again, and told in the
+// Status.
+//
+// moves.go: what operators do to a record, as pure functions.
+//
+// Nothing is created or deleted in the first 30 seconds of a process, unless it has
+// created the config itself: a put of the process before may still land.
+//
+// # Invariants
+//
+// TestSimulation holds all of them, at every effect and commit and at the end of each
+// life; TestCrash_everyPoint holds the ends of single crashes; TestMutants shows that
+// each of them can be violated. The numbers are the design's.
+//
+//  1. The stored key works, or the status says that it does not. (checkReaders,
+//     checkEnd)
+//  2. At an issuer lives, of our making, only what a record holds: current, candidate,
+//     retired or named by an intent. (checkKeys, checkEnd) Exempt are, after the
+//     restoration of a snapshot, the keys that the snapshot does not know, and those whose
+//     creation was under way: they are never touched (checkHarm), and a rotation is
+//     refused while they are there (TestRotate_refusals). What needs a key for its
+//     deletion that was itself deleted or disabled since the snapshot may stay, and the
+//     status says so.
+//  3. A key is deleted only if a record has it retired, bound to where it was made or
+//     first used; it was fetched just before and matches; no other record holds it or
+//     takes it; and this process has written that, successfully, since it decided.
+//     (checkHarm)
+//  4. What gives the right to delete a key is kept until it is deleted: its value, the
+//     issuer's address, another key of the same identity. (checkHarm, checkKeys)
+//  5. "No such key" counts only for a key that is older than the issuer's parts may
+//     take to agree. (checkKeys)
+//  6. Nothing is deleted on the word of an intent alone, of a snapshot, or of a clock.
+//     (checkHarm, checkDeletion)
+//  7. Readers get tokens throughout. (checkReaders, checkHarm)
+package rotation

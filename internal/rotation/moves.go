@@ -1,0 +1,52 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package rotation
+
+import (
+	"slices"
+	"time"
+)
+
+// Import returns the record after an operator wrote a key. A managed key that is
+// replaced lives on for grace; an imported one is left alone. A retired key can be
+// taken back until its deletion is decided; then it is refused with ErrCondemned.
+func (r Record) Import(value Secret, grace time.Duration) (Record, error) {
+	if r.Current != nil && r.Current.Value == value {
+		return r, nil
+	}
+	next := r.clone()
+	imported := Key{Value: value}
+	is := func(k Retired) bool { return k.Value == value }
+	if i := slices.IndexFunc(next.Retired, is); i >= 0 {
+		if next.Retired[i].Condemned {
+			return r, ErrCondemned
+		}
+		imported = next.Retired[i].Key
+		next.Retired = slices.Delete(next.Retired, i, i+1)
+	}
+	if c := next.Candidate; c != nil && c.Value == value {
+		imported, next.Candidate = *c, nil
+	}
+	next = next.putAway(grace)
+	next.Current = &imported
+	return next.tidy(), nil
+}
+
+// Bury returns the tombstone of a config that is deleted. It is Empty if the config
+// leaves nothing behind.
+func (r Record) Bury() Record { return r.clone().putAway(0).tidy() }
+
+// putAway retires the current key and the candidate.
+func (r Record) putAway(grace time.Duration) Record {
+	if c := r.Candidate; c != nil {
+		r.Retired = append(r.Retired, Retired{Key: *c})
+	}
+	if c := r.Current; c != nil && c.Managed {
+		r.Retired = append(r.Retired, Retired{Key: *c, Grace: grace})
+	} else if c != nil {
+		r.Retired = append(r.Retired, Retired{Key: *c, Keep: true})
+	}
+	r.Current, r.Candidate, r.Grace = nil, nil, nil
+	return r
+}

@@ -1,0 +1,260 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package rotation
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// replace brings a rotation further: what was left of an earlier one first, then one
+// that is due or asked for.
+func (a *advance) replace(ctx context.Context) error {
+	if until := a.mem.backedOff(); !until.IsZero() && !a.want.rotate {
+		a.out.wake(until)
+		return nil
+	}
+	if a.rec.Intent != nil {
+		if err := a.recoverIntent(ctx); err != nil {
+			return err
+		}
+	}
+	if a.rec.Candidate == nil {
+		begun, err := a.begin(ctx)
+		if !begun || err != nil {
+			return err
+		}
+	}
+	return a.finish(ctx)
+}
+
+// begin creates a successor if one is wanted.
+func (a *advance) begin(ctx context.Context) (begun bool, err error) {
+	if a.rec.Current == nil || !a.isWanted() {
+		return false, nil
+	}
+	if of := a.want.of; of != nil && *of != a.rec.Current.Value {
+		return false, refusef("another api key was written to %s while the rotation was under way, and is left alone", a.ref)
+	}
+	if err := a.mayRotate(); err != nil {
+		return false, err
+	}
+	at := Binding{Issuer: a.plan.Issuer, CACert: a.plan.CACert}
+	session, err := a.session(ctx, at, a.rec.Current.Value)
+	if err != nil {
+		return false, err
+	}
+	present, err := session.Details(ctx)
+	if err != nil {
+		return false, err
+	}
+	current, err := a.bind(present, session)
+	if err != nil {
+		return false, err
+	}
+	at.AccountID, at.Identity = present.AccountID, present.Identity
+	if _, err := a.find(ctx, session, at); err != nil {
+		return false, err
+	}
+	return true, a.create(ctx, session, current, present, at)
+}
+
+// isWanted says whether a rotation is asked for or due.
+func (a *advance) isWanted() bool {
+	if a.want.rotate {
+		return true
+	}
+	if a.plan.Due.IsZero() {
+		return false
+	}
+	if time.Now().Before(a.plan.Due) {
+		a.out.wake(a.plan.Due)
+		return false
+	}
+	return true
+}
+
+// mayRotate refuses what could not be finished.
+func (a *advance) mayRotate() error {
+	if at := a.settlesAt(); !at.IsZero() {
+		return waitUntil(at, "the plugin has just started, and a late write of the process before may still land")
+	}
+	if by, ok := a.holders.OtherHolder(a.ref, a.rec.Current.Value); ok {
+		return &RefusedError{Reason: (&HeldError{By: by}).Error() + ", for a rotation deletes the old one"}
+	}
+	if len(a.rec.Retired) >= maxRetired {
+		return refusef("%d replaced keys of %s are not deleted at the issuer yet, and more would be left there; its status says why", len(a.rec.Retired), a.ref)
+	}
+	return nil
+}
+
+// bind returns the current key with what the issuer says of it, or refuses it if that
+// is not what it said before.
+func (a *advance) bind(present Details, session Session) (*Key, error) {
+	current := *a.rec.Current
+	switch {
+	case present.Locked:
+		return nil, refusef("the api key of %s is locked at its issuer, so that it could not be deleted after its rotation; unlock it there, then rotate", a.ref)
+	case current.ID != "" && current.ID != present.ID,
+		current.Binding.Known() && (current.Binding.AccountID != present.AccountID || current.Binding.Identity != present.Identity):
+		return nil, refusef("the issuer says that the api key of %s has another id, account or identity than it had; check the issuer's address, or write the key again", a.ref)
+	}
+	if !current.Binding.Known() {
+		current.ID, current.Name, current.CreatedAt = present.ID, present.Name, createdAt(present, session)
+		current.Binding = Binding{Issuer: a.plan.Issuer, AccountID: present.AccountID, Identity: present.Identity}
+	}
+	if current.Binding.Issuer == a.plan.Issuer {
+		current.Binding.CACert = a.plan.CACert // It has just been trusted there.
+	} else if !slices.Contains(current.Elsewhere, a.plan.Issuer) {
+		current.Elsewhere = append(slices.Clone(current.Elsewhere), a.plan.Issuer)
+	}
+	return &current, nil
+}
+
+// create makes a successor. The intent is stored before it, and the candidate after.
+func (a *advance) create(ctx context.Context, session Session, current *Key, present Details, of Binding) error {
+	intent := Intent{Token: strings.ToLower(rand.Text()[:12]), Binding: of, Since: session.Now()}
+	announced := a.rec.clone()
+	announced.Current, announced.Intent, announced.Grace = current, &intent, a.want.grace
+	creating, cancel := context.WithTimeout(ctx, creationTime)
+	defer cancel()
+	if err := a.save(creating, announced); err != nil {
+		return err
+	}
+	a.mem.watch(intent.Token)
+	made, value, err := session.Create(creating, NewKey{Name: a.rec.nameOf(intent), Of: of, Like: present})
+	if err != nil && hadNoEffect(err) {
+		return errors.Join(err, a.withdraw(ctx, intent))
+	}
+	if err == nil && (made.AccountID != of.AccountID || made.Identity != of.Identity || a.rec.knows(made.ID) || value == "") {
+		err = refusef("the issuer answered the creation of a key for %s with a key of somebody else", a.ref)
+	}
+	if err != nil {
+		return err // The intent stays, for there may be a key.
+	}
+	return a.keep(ctx, intent, Key{Value: value, ID: made.ID, Name: made.Name, Binding: of, Managed: true, CreatedAt: createdAt(made, session)})
+}
+
+// withdraw clears the intent of a creation that had no effect.
+func (a *advance) withdraw(ctx context.Context, intent Intent) error {
+	next := a.rec.clone()
+	next.Intent, next.Grace = nil, nil
+	a.mem.unwatch(intent.Token)
+	return a.save(ctx, next.tidy())
+}
+
+// keep stores a key that was just created, in place of its intent. If that fails, the
+// intent is stored still and the key is found by it, unless it can be stored now.
+func (a *advance) keep(ctx context.Context, intent Intent, made Key) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
+	defer cancel()
+	for attempt := 0; ; attempt++ {
+		next := a.rec.clone()
+		if next.Intent != nil && next.Intent.Token == intent.Token {
+			next.Intent, next.Candidate = nil, &made
+		} else if !next.knows(made.ID) {
+			next.Retired = append(next.Retired, Retired{Key: made})
+		}
+		err := a.save(ctx, next)
+		if err == nil {
+			a.mem.unwatch(intent.Token)
+			return nil
+		}
+		if attempt > 0 || a.claim.Reload(ctx) != nil {
+			return err
+		}
+		a.rec = a.claim.Record()
+	}
+}
+
+// finish tries the candidate, and adopts it, or gives it up. Recovery goes this way
+// too, forward: what a late write of another process stores is then the same.
+func (a *advance) finish(ctx context.Context) error {
+	candidate := a.rec.Candidate
+	if candidate == nil {
+		return nil
+	}
+	if err := a.takeGrace(ctx); err != nil {
+		return err
+	}
+	trial, err := a.claim.Try(ctx, *candidate)
+	if err == nil {
+		defer trial.Close()
+		return a.adopt(ctx, trial)
+	}
+	if !isRefused(err) {
+		return fmt.Errorf("trying the new key: %w", err)
+	}
+	if time.Since(a.mem.watch(candidate.ID)) < candidateTime {
+		return &waitError{until: a.mem.refusedTrial(), because: fmt.Errorf("the new key is refused, as keys are that are not known everywhere yet: %w", err)}
+	}
+	return a.discard(ctx, err)
+}
+
+// takeGrace stores the grace period that the rotation is asked for with, if its
+// candidate was made with another one. It is stored before the adoption: a late write of
+// this process, and what the next one does, are then the same.
+func (a *advance) takeGrace(ctx context.Context) error {
+	asked := a.want.grace
+	if asked == nil || a.rec.Grace != nil && *a.rec.Grace == *asked {
+		return nil
+	}
+	next := a.rec.clone()
+	next.Grace = asked
+	return a.save(ctx, next)
+}
+
+// adopt makes the candidate the current key. The one that it replaces is retired with
+// all that it takes to delete it.
+func (a *advance) adopt(ctx context.Context, trial Trial) error {
+	grace := a.plan.Grace
+	if a.rec.Grace != nil {
+		grace = *a.rec.Grace
+	}
+	replaced := Retired{Key: *a.rec.Current, Grace: grace}
+	if now := a.clock(replaced.Binding.Issuer); !now.IsZero() {
+		replaced.DeleteAfter = now.Add(grace)
+	}
+	next := a.rec.clone()
+	next.Retired = append(next.Retired, replaced)
+	next.Current, next.Candidate, next.Grace = a.rec.Candidate, nil, nil
+	if err := a.claim.Adopt(ctx, next, trial); err != nil {
+		return &doubtError{err}
+	}
+	a.out.rotated, a.out.replaced = a.rec.Candidate, a.rec.Current
+	a.rec, a.plan = a.claim.Record(), a.claim.Plan()
+	a.mem.succeeded()
+	a.mem.endTrials(a.rec.Current.ID)
+	a.out.wake(a.plan.Due)
+	a.observe(Event{Ref: a.ref, Kind: Rotated, KeyID: a.rec.Current.ID})
+	return nil
+}
+
+// discard gives a candidate up.
+func (a *advance) discard(ctx context.Context, why error) error {
+	id := a.rec.Candidate.ID
+	next := a.rec.clone()
+	next.Retired = append(next.Retired, Retired{Key: *a.rec.Candidate})
+	next.Candidate, next.Grace = nil, nil
+	if err := a.save(ctx, next); err != nil {
+		return err
+	}
+	a.mem.endTrials(id)
+	a.observe(Event{Ref: a.ref, Kind: Discarded, KeyID: id, Err: why})
+	return &discardedError{why}
+}
+
+// discardedError is why a candidate was given up.
+type discardedError struct{ error }
+
+func (e *discardedError) Error() string {
+	return fmt.Sprintf("the new key got no token within %s and is deleted; the present one stays; rotate again later: %s", candidateTime, e.error)
+}
+
+func (e *discardedError) Unwrap() error { return e.error }

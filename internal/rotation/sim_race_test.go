@@ -1,0 +1,8 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build race
+
+package rotation
+
+const defaultLives = 2000

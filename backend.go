@@ -10,20 +10,21 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
-	"sync/atomic"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/keyissuer"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 const (
 	operationPrefix = "apic"
 
-	configStoragePrefix = "config/"
-	endpointsPath       = "endpoints/"
+	endpointsPath = "endpoints/"
 
 	// developmentVersion is what a build reports that no release script made.
 	developmentVersion = "v0.0.0-dev"
@@ -33,17 +34,13 @@ var _ logical.Factory = Factory
 
 type backend struct {
 	*framework.Backend
-	entries  entries
-	limits   *exchangeLimits
-	changes  keyChanges
-	schedule *schedule
-	// loaded ends when the mount is unloaded, and unload ends it.
-	loaded context.Context
-	unload context.CancelFunc
-	// unsettled says that a write-ahead entry was left for the next tick.
-	unsettled  atomic.Bool
-	transports upstream.Transports
+	configs   *configStore
+	rotations *rotations
+	issuer    rotation.Issuer
+	events    *events
+	limits    *exchangeLimits
 
+	transports       upstream.Transports
 	build            BuildInfo
 	metrics          *metrics.Metrics
 	perConfigMetrics bool
@@ -67,6 +64,7 @@ func FactoryWithBuild(build BuildInfo) logical.Factory {
 		if err := b.Setup(ctx, &setup); err != nil {
 			return nil, err
 		}
+		b.configs.storage = conf.StorageView
 		b.perConfigMetrics = b.wantsPerConfigMetrics(conf.Config)
 		return b, nil
 	}
@@ -74,19 +72,17 @@ func FactoryWithBuild(build BuildInfo) logical.Factory {
 
 func newBackend(build BuildInfo) *backend {
 	b := &backend{
-		limits: newExchangeLimits(), schedule: newSchedule(), build: build, metrics: newMetrics(build),
+		build: build, metrics: newMetrics(build), limits: newExchangeLimits(),
 		transports: upstream.Transports{UserAgent: userAgent(build)},
 	}
-	b.loaded, b.unload = context.WithCancel(context.Background())
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
 		RunningVersion: build.Version,
 		PathsSpecial: &logical.Paths{
-			SealWrapStorage: []string{configStoragePrefix},
+			SealWrapStorage: []string{configStoragePrefix, tombstoneStoragePrefix},
 			// A policy needs sudo for what sends a key elsewhere without knowing it.
-			Root:         []string{endpointsPath + "*"},
-			LocalStorage: []string{framework.WALPrefix},
+			Root: []string{endpointsPath + "*"},
 		},
 		// The framework tries the patterns in turn, so that the busiest comes first.
 		Paths: []*framework.Path{
@@ -99,15 +95,37 @@ func newBackend(build BuildInfo) *backend {
 			b.pathMetrics(),
 			b.pathInfo(),
 		},
-		Secrets:           []*framework.Secret{b.tokenLease()},
-		InitializeFunc:    b.initialize,
-		PeriodicFunc:      b.periodic,
-		WALRollback:       b.walRollback,
-		WALRollbackMinAge: walMinAge,
-		Invalidate:        b.invalidate,
-		Clean:             b.clean,
+		Secrets:        []*framework.Secret{b.tokenLease()},
+		InitializeFunc: b.initialize,
+		PeriodicFunc:   b.periodic,
+		Invalidate:     b.invalidate,
+		Clean:          b.clean,
 	}
+	b.events = &events{vault: b.Backend}
+	b.issuer = &keyissuer.IAM{Transports: &b.transports, RequestTimeout: defaultRequestTimeout, MaxRetries: defaultMaxRetries}
+	wires := &wiring{transports: &b.transports, limits: b.limits, metrics: b.metrics, events: b.events, vault: b.Backend}
+	b.configs = newConfigStore(wires.wire)
+	b.rotations = newRotations(b.configs, b.issuer, b.metrics, b.events, b.Backend)
 	return b
+}
+
+// initialize begins what is done in the background, on a node that may write.
+func (b *backend) initialize(context.Context, *logical.InitializationRequest) error {
+	b.startRotations()
+	return nil
+}
+
+// periodic is called about once a minute. A node may have got the right to write
+// since the last time.
+func (b *backend) periodic(context.Context, *logical.Request) error {
+	b.startRotations()
+	return nil
+}
+
+func (b *backend) startRotations() {
+	if b.WriteSafeReplicationState() {
+		b.rotations.start()
+	}
 }
 
 // HandleRequest makes up for what the framework leaves to its users: a panic in
@@ -142,29 +160,27 @@ func (b *backend) recoverTo(err *error, req *logical.Request) {
 	if p == nil {
 		return
 	}
-	b.reportPanic(p, string(req.Operation))
+	reportPanic(b.Logger(), p, string(req.Operation))
 	*err = logical.CodedError(500, "the plugin failed on this request; the server's log says where")
 }
 
 // reportPanic logs the panic's type and not its value, which could quote a secret.
-func (b *backend) reportPanic(p any, doing string) {
+func reportPanic(log hclog.Logger, p any, doing string) {
 	stack := make([]byte, 16<<10)
 	stack = stack[:runtime.Stack(stack, false)]
-	b.Logger().Error("recovered from a panic; please report this", "operation", doing, "type", fmt.Sprintf("%T", p), "stack", string(stack))
+	log.Error("recovered from a panic; please report this", "operation", doing, "type", fmt.Sprintf("%T", p), "stack", string(stack))
 }
 
 // invalidate forgets what is in memory of a config that another node wrote.
 func (b *backend) invalidate(_ context.Context, key string) {
 	if name, ok := strings.CutPrefix(key, configStoragePrefix); ok {
-		b.entries.drop(name)
-		b.schedule.refill()
+		b.configs.Invalidate(name)
 	}
 }
 
 func (b *backend) clean(context.Context) {
-	b.unload()
-	b.changes.close()
-	b.entries.dropAll()
+	b.rotations.Close()
+	b.configs.Close()
 	b.limits.end()
 }
 

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/framework"
@@ -19,6 +21,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/pipenet"
 )
 
 const (
@@ -36,8 +39,8 @@ type mount struct {
 	// url is the simulated service's. It is reached through network, unless that is
 	// nil, by the present backend's line.
 	url     string
-	network *pipeNetwork
-	line    *line
+	network *pipenet.Network
+	line    *pipenet.Line
 	// defaults go into every config that is written.
 	defaults map[string]any
 	// replication is the node's role, from the next restart on.
@@ -68,8 +71,8 @@ func newMount(t *testing.T) *mount {
 // services have one key, testKey.
 func newPipedMount(t *testing.T, sim *apicsim.Sim, handler http.Handler) *mount {
 	t.Helper()
-	m := &mount{T: t, storage: &failingStorage{Storage: &logical.InmemStorage{}}, sim: sim, url: "http://127.0.0.1", network: servePipes(handler)}
-	t.Cleanup(m.network.stop)
+	m := &mount{T: t, storage: &failingStorage{Storage: &logical.InmemStorage{}}, sim: sim, url: "http://127.0.0.1", network: pipenet.Serve(handler)}
+	t.Cleanup(m.network.Close)
 	m.restart()
 	return m
 }
@@ -79,8 +82,9 @@ func newPipedMount(t *testing.T, sim *apicsim.Sim, handler http.Handler) *mount 
 func (m *mount) crash() {
 	m.Helper()
 	m.storage.severed.Store(true)
-	m.line.sever()
+	m.line.Sever()
 	m.storage = &failingStorage{Storage: m.storage.Storage}
+	m.backend.rotations.cancel() // It would go on trying, and say so.
 	m.backend = nil
 	m.restart()
 }
@@ -110,8 +114,8 @@ func (m *mount) restart() {
 	}
 	m.backend = made.(*backend)
 	if m.network != nil {
-		m.line = &line{network: m.network}
-		m.backend.transports.DialContext = m.line.dial
+		m.line = m.network.Line()
+		m.backend.transports.DialContext = m.line.Dial
 	}
 	m.Cleanup(func() { made.Cleanup(context.Background()) })
 }
@@ -231,8 +235,20 @@ type failingStorage struct {
 	severAt atomic.Int64
 	// watch, if set, sees what is written.
 	watch func(*logical.StorageEntry)
-	// lateFailures makes writes and deletions fail after they took effect.
+	// lateFailures makes writes and deletions fail after they took effect, and lateBy, if
+	// it is not 0, so many nanoseconds before they do.
 	lateFailures atomic.Bool
+	lateBy       atomic.Int64
+	// lateDeletions is lateBy for deletions alone.
+	lateDeletions atomic.Int64
+	// failPuts and failDeletions make these fail without an effect.
+	failPuts, failDeletions atomic.Bool
+	// hang makes every call wait until its context ends.
+	hang atomic.Bool
+	// unreadable, if set, is the key of an entry that cannot be read.
+	unreadable atomic.Pointer[string]
+	// beforePut, if set, is called before what is put takes effect.
+	beforePut atomic.Pointer[func()]
 }
 
 var errStorage = errors.New("injected storage failure")
@@ -241,8 +257,12 @@ var errStorage = errors.New("injected storage failure")
 func (s *failingStorage) failNth(n int64) { s.failAt.Store(s.calls.Load() + n) }
 
 // around makes one call, unless it is to fail before it takes effect.
-func (s *failingStorage) around(call func() error) error {
+func (s *failingStorage) around(ctx context.Context, call func() error) error {
 	n := s.calls.Add(1)
+	if s.hang.Load() {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	if n == s.severAt.Load() {
 		s.severed.Store(true)
 	}
@@ -259,11 +279,15 @@ func (s *failingStorage) around(call func() error) error {
 }
 
 // aroundWrite is around for calls that a read-only storage refuses.
-func (s *failingStorage) aroundWrite(call func() error) error {
+func (s *failingStorage) aroundWrite(ctx context.Context, call func(context.Context) error) error {
 	if s.refuseWrites.Load() {
 		return errors.New(logical.ErrReadOnly.Error())
 	}
-	err := s.around(call)
+	if by := time.Duration(s.lateBy.Load()); by > 0 {
+		time.AfterFunc(by, func() { _ = call(context.Background()) })
+		return errStorage
+	}
+	err := s.around(ctx, func() error { return call(ctx) })
 	if s.lateFailures.Load() {
 		return errors.Join(err, errStorage)
 	}
@@ -271,7 +295,11 @@ func (s *failingStorage) aroundWrite(call func() error) error {
 }
 
 func (s *failingStorage) Get(ctx context.Context, key string) (entry *logical.StorageEntry, err error) {
-	err = s.around(func() (err error) {
+	if broken := s.unreadable.Load(); broken != nil && *broken == key {
+		s.calls.Add(1)
+		return nil, errStorage
+	}
+	err = s.around(ctx, func() (err error) {
 		entry, err = s.Storage.Get(ctx, key)
 		return err
 	})
@@ -282,15 +310,29 @@ func (s *failingStorage) Put(ctx context.Context, entry *logical.StorageEntry) e
 	if s.watch != nil {
 		s.watch(entry)
 	}
-	return s.aroundWrite(func() error { return s.Storage.Put(ctx, entry) })
+	if before := s.beforePut.Load(); before != nil {
+		(*before)()
+	}
+	if s.failPuts.Load() {
+		return errStorage
+	}
+	return s.aroundWrite(ctx, func(ctx context.Context) error { return s.Storage.Put(ctx, entry) })
 }
 
 func (s *failingStorage) Delete(ctx context.Context, key string) error {
-	return s.aroundWrite(func() error { return s.Storage.Delete(ctx, key) })
+	deletion := func(ctx context.Context) error { return s.Storage.Delete(ctx, key) }
+	if by := time.Duration(s.lateDeletions.Load()); by > 0 {
+		time.AfterFunc(by, func() { _ = deletion(context.Background()) })
+		return errStorage
+	}
+	if s.failDeletions.Load() {
+		return errStorage
+	}
+	return s.aroundWrite(ctx, deletion)
 }
 
 func (s *failingStorage) List(ctx context.Context, prefix string) (keys []string, err error) {
-	err = s.around(func() (err error) {
+	err = s.around(ctx, func() (err error) {
 		keys, err = s.Storage.List(ctx, prefix)
 		return err
 	})
@@ -319,7 +361,7 @@ func TestTheBackendReportsTheVersionItWasBuiltWith(t *testing.T) {
 
 func TestConfigsAreSealWrappedUnderAPrefixThatMatches(t *testing.T) {
 	paths := newBackend(BuildInfo{}).SpecialPaths()
-	if len(paths.SealWrapStorage) != 1 || paths.SealWrapStorage[0] != "config/" {
+	if !slices.Equal(paths.SealWrapStorage, []string{"config/", "deleted/"}) {
 		t.Fatalf("seal-wrapped are %q", paths.SealWrapStorage)
 	}
 	if len(paths.Unauthenticated) != 0 {

@@ -18,7 +18,7 @@ import (
 func TestBackoffID_IsTheKeyAndItsDestination(t *testing.T) {
 	base := config{TokenService: tokenservice.Login, TokenURL: "https://a.example/", CACert: "ca", APIKey: "key"}
 	same := base
-	same.Region, same.APIURL, same.ClientID, same.ClientSecret, same.MaxRetries, same.Revision = "r", "u", "c", "s", 1, 2
+	same.Region, same.APIURL, same.ClientID, same.ClientSecret, same.MaxRetries, same.Revision = "r", "u", "c", "s", 1, "2"
 	if newBackoffID(&same) != newBackoffID(&base) {
 		t.Error("what anybody may change makes another id")
 	}

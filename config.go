@@ -4,24 +4,21 @@
 package apic
 
 import (
-	"context"
 	"fmt"
+	"math/rand/v2"
 	"regexp"
 	"strings"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/helper/jsonutil"
-	"github.com/hashicorp/vault/sdk/logical"
-
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 const (
-	// configSchema is the version of the stored form of a config, and
-	// rotationSchema that of one which says anything about rotation. A config
-	// without it is stored as before, so that an older build can still read it.
-	configSchema   = 1
-	rotationSchema = 2
+	// configSchema is the version of the stored form of a config. A newer one is
+	// refused and never rewritten.
+	configSchema = 1
 
 	defaultRequestTimeout = 10 * time.Second
 	maxRequestTimeout     = time.Minute
@@ -30,6 +27,8 @@ const (
 	maxRefreshBefore      = 24 * time.Hour
 	minRotationPeriod     = time.Hour
 	maxRotationPeriod     = 366 * 24 * time.Hour
+	defaultGracePeriod    = 5 * time.Minute
+	maxGracePeriod        = 7 * 24 * time.Hour
 
 	defaultIAMURL = "https://iam.cloud.ibm.com"
 
@@ -39,72 +38,105 @@ const (
 
 // config is the stored form of config/<name>. Durations are nanoseconds.
 type config struct {
-	Schema         int               `json:"schema"`
-	APIKey         string            `json:"api_key"`
-	TokenService   tokenservice.Kind `json:"token_service"`
-	Region         string            `json:"region,omitempty"`
-	TokenURL       string            `json:"token_url,omitempty"`
-	APIURL         string            `json:"api_url,omitempty"`
-	ClientID       string            `json:"client_id,omitempty"`
-	ClientSecret   string            `json:"client_secret,omitempty"`
-	CACert         string            `json:"ca_cert,omitempty"`
-	RequestTimeout time.Duration     `json:"request_timeout"`
-	MaxRetries     int               `json:"max_retries"`
-	RefreshBefore  time.Duration     `json:"refresh_before,omitempty"`
-	Cache          bool              `json:"cache"`
-	Lease          bool              `json:"lease"`
-	IAMURL         string            `json:"iam_url,omitempty"`
-	RotationPeriod time.Duration     `json:"rotation_period,omitempty"`
-	CreatedAt      time.Time         `json:"created_at"`
-	UpdatedAt      time.Time         `json:"updated_at"`
+	Schema int `json:"schema"`
+	// Keys are the API key in use and what else is known of the config's keys.
+	Keys rotation.Record `json:"keys"`
+	// APIKey is the value of the key in use, or of the one that a write brings.
+	APIKey              string            `json:"-"`
+	TokenService        tokenservice.Kind `json:"token_service"`
+	Region              string            `json:"region,omitempty"`
+	TokenURL            string            `json:"token_url,omitempty"`
+	APIURL              string            `json:"api_url,omitempty"`
+	ClientID            string            `json:"client_id,omitempty"`
+	ClientSecret        string            `json:"client_secret,omitempty"`
+	CACert              string            `json:"ca_cert,omitempty"`
+	RequestTimeout      time.Duration     `json:"request_timeout"`
+	MaxRetries          int               `json:"max_retries"`
+	RefreshBefore       time.Duration     `json:"refresh_before,omitempty"`
+	Cache               bool              `json:"cache"`
+	Lease               bool              `json:"lease"`
+	IAMURL              string            `json:"iam_url,omitempty"`
+	RotationPeriod      time.Duration     `json:"rotation_period,omitempty"`
+	RotationGracePeriod time.Duration     `json:"rotation_grace_period"`
+	CreatedAt           time.Time         `json:"created_at"`
+	UpdatedAt           time.Time         `json:"updated_at"`
 	// KeySetAt is when the present key came, by a write or a rotation.
-	KeySetAt time.Time `json:"key_set_at,omitzero"`
-	// APIKeyID is IAM's id of a key that rotation made, and empty for one that
-	// somebody brought. Nobody outside this config knows such a key.
-	APIKeyID     string    `json:"api_key_id,omitempty"`
+	KeySetAt     time.Time `json:"key_set_at"`
 	LastRotated  time.Time `json:"last_rotated,omitzero"`
 	NextRotation time.Time `json:"next_rotation,omitzero"`
-	// Revision counts the writes, so that a write which was prepared while
-	// another one happened is noticed.
-	Revision uint64 `json:"revision"`
+	// Revision is another one for each write, so that what was prepared while
+	// another write happened is noticed.
+	Revision string `json:"revision"`
 }
 
 func defaultConfig(now time.Time) *config {
 	return &config{
-		Schema:         configSchema,
-		TokenService:   tokenservice.Login,
-		RequestTimeout: defaultRequestTimeout,
-		MaxRetries:     defaultMaxRetries,
-		Cache:          true,
-		CreatedAt:      now,
+		Schema:              configSchema,
+		TokenService:        tokenservice.Login,
+		RequestTimeout:      defaultRequestTimeout,
+		MaxRetries:          defaultMaxRetries,
+		Cache:               true,
+		RotationGracePeriod: defaultGracePeriod,
+		CreatedAt:           now,
 	}
 }
 
-// sameWriteAs says whether two configs of one name come from the same write. A
-// config that was deleted and created again counts its revisions anew, but was
-// created at another time.
-func (c *config) sameWriteAs(other *config) bool {
-	return c.Revision == other.Revision && c.CreatedAt.Equal(other.CreatedAt)
-}
-
-// follows says whether c was derived from present, which is nil if there is none.
-func (c *config) follows(present *config) bool {
-	if present == nil {
-		return c.Revision == 1
+// sameRevision says whether two configs come from the same write; nil is no config.
+func sameRevision(a, b *config) bool {
+	if a == nil || b == nil {
+		return a == b
 	}
-	return c.Revision == present.Revision+1 && c.CreatedAt.Equal(present.CreatedAt)
+	return a.Revision == b.Revision
 }
 
-// follow makes c the config that comes after stored, which is nil if there is none.
-func (c *config) follow(stored *config, now time.Time) {
-	c.noteKey(stored, now)
+// follow makes c, which a write has made of stored, the config that comes after it.
+// stored is nil for a config that is created.
+func (c *config) follow(name string, stored *config, now time.Time) error {
+	if stored == nil {
+		c.Keys = rotation.New(name, upstream.Secret(c.APIKey))
+	} else {
+		keys, err := stored.Keys.Import(upstream.Secret(c.APIKey), c.RotationGracePeriod)
+		if err != nil {
+			return fieldError("api_key", "cannot be taken: "+err.Error())
+		}
+		c.Keys = keys
+	}
+	if stored == nil || !sameSecret(stored.APIKey, c.APIKey) {
+		c.KeySetAt, c.LastRotated = now, time.Time{}
+		c.NextRotation = nextRotation(now, c.RotationPeriod)
+	} else if stored.RotationPeriod != c.RotationPeriod {
+		c.NextRotation = nextRotation(now, c.RotationPeriod)
+	}
 	c.UpdatedAt = now
-	c.Revision++
+	c.Revision = newRevision()
+	return nil
 }
 
-// replacesKeyOf says whether c takes the key of stored, which may be nil, out of use.
-func (c *config) replacesKeyOf(stored *config) bool {
-	return stored != nil && !sameSecret(stored.APIKey, c.APIKey)
+// withKeys is the config after a step of a rotation.
+func (c *config) withKeys(keys rotation.Record) *config {
+	next := *c
+	next.Keys = keys
+	next.Revision = newRevision()
+	if value := string(keys.Current.Value); !sameSecret(value, c.APIKey) {
+		now := time.Now().UTC()
+		next.APIKey, next.KeySetAt, next.LastRotated = value, now, now
+		next.NextRotation = nextRotation(now, c.RotationPeriod)
+	}
+	return &next
+}
+
+// nextRotation is up to a tenth of the period early, so that configs which were
+// written together are not rotated together. It is zero without a period.
+func nextRotation(now time.Time, period time.Duration) time.Time {
+	if period == 0 {
+		return time.Time{}
+	}
+	return now.Add(period - rand.N(period/10)).Truncate(time.Second)
+}
+
+// plan is what the settings say about rotation.
+func (c *config) plan() rotation.Plan {
+	return rotation.Plan{Issuer: c.iamURL(), CACert: c.CACert, Grace: c.RotationGracePeriod, Due: c.rotationDue(time.Now())}
 }
 
 func (c *config) tokenURL() string {
@@ -149,68 +181,6 @@ func (c *config) dropForeignFields() {
 	c.IAMURL, c.RotationPeriod = "", 0
 }
 
-// schema is the oldest version that a build must know to keep all that c says.
-func (c *config) schema() int {
-	if c.APIKeyID == "" && c.RotationPeriod == 0 && c.IAMURL == "" {
-		return configSchema
-	}
-	return rotationSchema
-}
-
-// loadConfig returns a stored config, or nil if there is none.
-func loadConfig(ctx context.Context, s logical.Storage, name string) (*config, error) {
-	stored, err := s.Get(ctx, configStoragePrefix+name)
-	if err != nil {
-		return nil, storageError("reading config "+name, err)
-	}
-	if stored == nil {
-		return nil, nil
-	}
-	var versioned struct {
-		Schema int `json:"schema"`
-	}
-	if err := jsonutil.DecodeJSON(stored.Value, &versioned); err == nil && versioned.Schema > rotationSchema {
-		return nil, &unreadableError{fmt.Sprintf("config %q was stored by a newer version of the plugin (schema %d, this build knows %d); run that version again", name, versioned.Schema, rotationSchema)}
-	}
-	var c config
-	if err := jsonutil.DecodeJSON(stored.Value, &c); err != nil {
-		// The decoder's error may quote what it could not decode.
-		return nil, &unreadableError{fmt.Sprintf("stored config %q cannot be decoded", name)}
-	}
-	return &c, nil
-}
-
-// storeConfig writes a config. The entry carries the key, which is why its
-// storage prefix is seal-wrapped.
-func storeConfig(ctx context.Context, s logical.Storage, name string, c *config) error {
-	stored := *c
-	stored.Schema = c.schema()
-	entry, err := logical.StorageEntryJSON(configStoragePrefix+name, stored)
-	if err != nil {
-		return fmt.Errorf("config %q cannot be encoded", name)
-	}
-	if err := s.Put(ctx, entry); err != nil {
-		return storageError("writing config "+name, err)
-	}
-	return nil
-}
-
-// noteKey keeps the books on the key: since when it is there, what IAM calls it, and
-// when it is to be rotated. A key stays what it is when the addresses change: what
-// is known of a managed key is what it takes to delete it one day.
-func (c *config) noteKey(stored *config, now time.Time) {
-	sameKey := stored != nil && sameSecret(stored.APIKey, c.APIKey)
-	if !sameKey {
-		c.KeySetAt, c.APIKeyID, c.LastRotated = now, "", time.Time{}
-	}
-	switch {
-	case c.RotationPeriod == 0:
-		c.NextRotation = time.Time{}
-	case !sameKey || stored.RotationPeriod != c.RotationPeriod:
-		c.NextRotation = nextRotation(now, c.RotationPeriod)
-	}
-}
-
 // rotationDue is when the key is to be rotated next, as of now, or zero if it is not
 // by schedule. What lies further ahead than a period was set by a clock that has been
 // set back since, and is due.
@@ -235,6 +205,9 @@ func (c *config) validate(name string) error {
 	}
 	if c.TokenService == tokenservice.Platform && (c.ClientID == "" || c.ClientSecret == "") {
 		return fieldError("client_id and client_secret", "are required by the platform token service: set both, or credentials=@credentials.json")
+	}
+	if c.RotationPeriod > 0 && c.RotationGracePeriod >= c.RotationPeriod/2 {
+		return fieldError("rotation_grace_period", "must be less than half of rotation_period")
 	}
 	return nil
 }

@@ -112,31 +112,35 @@ func addressSettings() []setting {
 			func(c *config) *string { return &c.TokenURL }, (*config).tokenURL),
 		urlSetting("api_url", "URL of the API manager that takes the tokens; answered with each token. Defaults to the region's.",
 			func(c *config) *string { return &c.APIURL }, (*config).apiURL),
-		{
-			name: "ca_cert",
-			schema: &framework.FieldSchema{
-				Type:         framework.TypeString,
-				Description:  "PEM bundle of the certificate authorities to trust instead of the system's: certificates, and nothing beside them.",
-				DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificates", EditType: "file"},
-			},
-			set: func(c *config, value any) error {
-				bundle := value.(string)
-				if len(bundle) > maxCACertLength {
-					return errors.New("is too long for a CA bundle")
-				}
-				if bundle == "" {
-					c.CACert = ""
-					return nil
-				}
-				normal, err := upstream.ParseCACert(bundle)
-				if err != nil {
-					return err
-				}
-				c.CACert = normal
-				return nil
-			},
-			get: func(c *config) any { return c.CACert },
+		caCertSetting(),
+	}
+}
+
+func caCertSetting() setting {
+	return setting{
+		name: "ca_cert",
+		schema: &framework.FieldSchema{
+			Type:         framework.TypeString,
+			Description:  "PEM bundle of the certificate authorities to trust instead of the system's: certificates, and nothing beside them.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificates", EditType: "file"},
 		},
+		set: func(c *config, value any) error {
+			bundle := value.(string)
+			if len(bundle) > maxCACertLength {
+				return errors.New("is too long for a CA bundle")
+			}
+			if bundle == "" {
+				c.CACert = ""
+				return nil
+			}
+			normal, err := upstream.ParseCACert(bundle)
+			if err != nil {
+				return err
+			}
+			c.CACert = normal
+			return nil
+		},
+		get: func(c *config) any { return c.CACert },
 	}
 }
 
@@ -285,6 +289,24 @@ func rotationSettings() []setting {
 				return nil
 			},
 			get: func(c *config) any { return wholeSeconds(c.RotationPeriod) },
+		},
+		{
+			name:    "rotation_grace_period",
+			onlyFor: ibmCloud,
+			schema: &framework.FieldSchema{
+				Type:        framework.TypeDurationSecond,
+				Description: "Time that a replaced API key lives on before it is deleted at its issuer, 0 to 168h and less than half of rotation_period. Half-way through it is disabled. login and iam only.",
+				Default:     "5m",
+			},
+			set: func(c *config, value any) error {
+				grace := time.Duration(value.(int)) * time.Second
+				if grace < 0 || grace > maxGracePeriod {
+					return errors.New("must be a duration from 0 to 168h")
+				}
+				c.RotationGracePeriod = grace
+				return nil
+			},
+			get: func(c *config) any { return wholeSeconds(c.RotationGracePeriod) },
 		},
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
@@ -62,14 +63,16 @@ func answerError(operation string, err error) (*logical.Response, error) {
 		busy    *tokensource.BusyError
 		service *upstream.Error
 		coded   logical.HTTPCodedError
-		pending *unsettledError
+		claimed *rotation.ClaimedError
 	)
 	switch {
 	case errors.As(err, &coded):
 		return nil, coded
-	case errors.As(err, &pending):
+	case errors.As(err, &claimed), errors.Is(err, rotation.ErrConflict):
+		return nil, logical.CodedError(http.StatusConflict, err.Error())
+	case isLater(err):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, err.Error())
-	case errors.As(err, &user), errors.As(err, &short):
+	case errors.As(err, &user), errors.As(err, &short), isForSomebody(err):
 		return logical.ErrorResponse("%s", err.Error()), nil
 	case errors.As(err, &service) && service.Outcome == upstream.Refused:
 		return logical.ErrorResponse("%s", err.Error()), nil
@@ -77,8 +80,8 @@ func answerError(operation string, err error) (*logical.Response, error) {
 		return nil, logical.CodedError(http.StatusServiceUnavailable, err.Error())
 	case errors.As(err, &busy):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, operation+": "+err.Error())
-	case errors.Is(err, tokensource.ErrClosed), errors.Is(err, errUnloaded):
-		return nil, logical.CodedError(http.StatusServiceUnavailable, operation+": "+errUnloaded.Error()+"; try again")
+	case errors.Is(err, tokensource.ErrClosed), errors.Is(err, rotation.ErrClosed):
+		return nil, logical.CodedError(http.StatusServiceUnavailable, operation+": "+rotation.ErrClosed.Error()+"; try again")
 	case errors.As(err, &service):
 		return nil, logical.CodedError(http.StatusBadGateway, err.Error())
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
@@ -88,4 +91,31 @@ func answerError(operation string, err error) (*logical.Response, error) {
 	default:
 		return nil, logical.CodedError(http.StatusInternalServerError, operation+": "+err.Error())
 	}
+}
+
+// isLater says that the same may succeed later, with nothing done about it.
+func isLater(err error) bool {
+	var goesOn *rotation.GoesOnError
+	return errors.As(err, &goesOn) || errors.Is(err, rotation.ErrNotAllRead)
+}
+
+// isForSomebody says that a rotation cannot go on until somebody has acted.
+func isForSomebody(err error) bool {
+	var (
+		refused *rotation.RefusedError
+		held    *rotation.HeldError
+	)
+	return errors.As(err, &refused) || errors.As(err, &held) || errors.Is(err, rotation.ErrCondemned)
+}
+
+// unadvised is a service's refusal without its advice, which is for a key that a
+// config holds.
+func unadvised(err error) error {
+	var failed *upstream.Error
+	if !errors.As(err, &failed) || failed.Outcome != upstream.Refused {
+		return err
+	}
+	bare := *failed
+	bare.Advice = ""
+	return &bare
 }

@@ -30,9 +30,12 @@ const (
 // modifies says whether what is stored is another thing after the event.
 func (t eventType) modifies() bool { return t != eventRotateFailed && t != eventExchangeFails }
 
-// sendEvent tells subscribers what happened to a config. It outlives the request
+// events tells what happens to Vault's subscribers.
+type events struct{ vault *framework.Backend }
+
+// send tells subscribers what happened to a config. It outlives the request
 // that it is about, and a Vault without subscribers or events is no failure.
-func (b *backend) sendEvent(ctx context.Context, t eventType, name string, more ...string) {
+func (e *events) send(ctx context.Context, t eventType, name string, more ...string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), eventTimeout)
 	defer cancel()
 	path := configStoragePrefix + name
@@ -43,9 +46,9 @@ func (b *backend) sendEvent(ctx context.Context, t eventType, name string, more 
 		logical.EventMetadataModified, strconv.FormatBool(t.modifies()),
 		"name", name,
 	}, more...)
-	err := logical.SendEvent(ctx, b, string(t), metadata...)
+	err := logical.SendEvent(ctx, e.vault, string(t), metadata...)
 	if err != nil && !errors.Is(err, framework.ErrNoEvents) {
-		b.Logger().Debug("event not sent", "type", t, "config", name, "reason", err)
+		e.vault.Logger().Debug("event not sent", "type", t, "config", name, "reason", err)
 	}
 }
 

@@ -103,7 +103,7 @@ func TestEachChangeOfStateIsAnEventAndALineAndNothingElseIs(t *testing.T) {
 		"reads":                       {quietly, nil, nil},
 		"a write":                     {func(m *mount) { m.writeConfig("us-south", nil) }, []string{"apic/config-write"}, []string{"[INFO]  config written: config=us-south"}},
 		"a deletion":                  {func(m *mount) { m.must(logical.DeleteOperation, "config/us-south", nil) }, []string{"apic/config-delete"}, []string{"[INFO]  config deleted: config=us-south"}},
-		"a rotation":                  {func(m *mount) { m.rotate("us-south") }, []string{"apic/config-rotate"}, []string{"[INFO]  api key rotated: config=us-south key_id="}},
+		"a rotation":                  {func(m *mount) { m.rotate("us-south") }, []string{"apic/config-rotate"}, []string{"[INFO]  api key rotated: config=us-south key_id=", "[INFO]  replaced api key deleted at its issuer: config=us-south key_id="}},
 		"exchanges that fail a while": {exchangesFail, []string{"apic/exchange-fail"}, []string{"[WARN]  exchanges fail", "[INFO]  exchanges work again: config=us-south"}},
 		"a rotation that fails": {
 			func(m *mount) {

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/framework"
+
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 )
@@ -16,8 +18,9 @@ import (
 // exchangeWatch tells when a config's exchanges begin to fail and when they work
 // again, and when clocks differ and agree again, and nothing in between.
 type exchangeWatch struct {
-	*backend
-	name string
+	name   string
+	events *events
+	vault  *framework.Backend
 	// active is set while the config is the stored one. What fails before that is the
 	// answer to the write that brought it, and what fails after that is of a key or a
 	// destination that may be out of use.
@@ -40,7 +43,7 @@ func (w *exchangeWatch) over(exchange tokensource.ExchangeFunc) tokensource.Exch
 func (w *exchangeWatch) note(ctx context.Context, err error) {
 	if err == nil {
 		if w.failing.CompareAndSwap(true, false) {
-			w.Logger().Info("exchanges work again", "config", w.name)
+			w.vault.Logger().Info("exchanges work again", "config", w.name)
 		}
 		return
 	}
@@ -48,8 +51,8 @@ func (w *exchangeWatch) note(ctx context.Context, err error) {
 		return // The mount is being unloaded, which says nothing about the service.
 	}
 	if w.failing.CompareAndSwap(false, true) {
-		w.Logger().Warn("exchanges fail; the token in hand is served until shortly before its end", "config", w.name, "reason", err)
-		w.sendEvent(ctx, eventExchangeFails, w.name)
+		w.vault.Logger().Warn("exchanges fail; the token in hand is served until shortly before its end", "config", w.name, "reason", err)
+		w.events.send(ctx, eventExchangeFails, w.name)
 	}
 }
 
@@ -62,8 +65,8 @@ func (w *exchangeWatch) compareClocks(token *tokenservice.Token) {
 		return
 	}
 	if differ {
-		w.Logger().Warn("this host's clock differs from the token service's; set it right", "config", w.name, "ahead", token.ClockAhead.Round(time.Second))
+		w.vault.Logger().Warn("this host's clock differs from the token service's; set it right", "config", w.name, "ahead", token.ClockAhead.Round(time.Second))
 		return
 	}
-	w.Logger().Info("this host's clock agrees with the token service's again", "config", w.name)
+	w.vault.Logger().Info("this host's clock agrees with the token service's again", "config", w.name)
 }

@@ -7,26 +7,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// rotationAnswer is how long a caller is kept waiting for a rotation, which may go
-// on after that. It is less than the 60 s after which Vault's own client gives up
+// rotationWait is how long a caller is kept waiting for a rotation, which may go on
+// after that. It is less than the 60 s after which Vault's own client gives up
 // and hears of nothing.
-const rotationAnswer = 50 * time.Second
+const rotationWait = 50 * time.Second
 
 func (b *backend) pathConfigRotate() *framework.Path {
 	return &framework.Path{
 		Pattern:      "config/" + nameCapture + "/rotate",
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
-		Fields:       map[string]*framework.FieldSchema{"name": nameField()},
+		Fields: map[string]*framework.FieldSchema{
+			"name": nameField(),
+			"grace_period": {
+				Type:        framework.TypeDurationSecond,
+				Description: "Time that the replaced key lives on, 0 to 168h. 0 deletes it at once, for a leak. Defaults to the config's rotation_grace_period.",
+			},
+		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:     b.configRotate,
@@ -44,18 +52,26 @@ func (b *backend) pathConfigRotate() *framework.Path {
 }
 
 func rotationResponseFields() map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
-		"api_key_id":    {Type: framework.TypeString, Description: "IAM's id of the key that rotation made. It is no secret."},
+	fields := retiredKeysField()
+	maps.Copy(fields, map[string]*framework.FieldSchema{
+		"api_key_id":    {Type: framework.TypeString, Description: "IAM's id of the key that rotation made. It is not sensitive."},
 		"last_rotated":  {Type: framework.TypeTime, Description: "When the key was last rotated."},
 		"next_rotation": {Type: framework.TypeTime, Description: "When the key will be rotated by schedule."},
+	})
+	return fields
+}
+
+func retiredKeysField() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"retired_api_keys": {Type: framework.TypeMap, Description: "Ids of replaced keys that are still to be deleted at their issuer, each with the end of its grace period by the issuer's clock."},
 	}
 }
 
-// rotationData are the answer's fields about rotation, those that there are.
+// rotationData are the response's fields about rotation, those that there are.
 func rotationData(c *config) map[string]any {
-	data := make(map[string]any)
-	if c.APIKeyID != "" {
-		data["api_key_id"] = c.APIKeyID
+	data := retiredKeysData(c)
+	if !c.LastRotated.IsZero() {
+		data["api_key_id"] = c.Keys.Current.ID
 		data["last_rotated"] = c.LastRotated.Format(time.RFC3339)
 	}
 	if !c.NextRotation.IsZero() {
@@ -64,42 +80,91 @@ func rotationData(c *config) map[string]any {
 	return data
 }
 
-func (b *backend) configRotate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func retiredKeysData(c *config) map[string]any {
+	retired := make(map[string]any)
+	for _, k := range c.Keys.Retired {
+		if k.Keep {
+			continue
+		}
+		until := "as soon as its issuer can be asked"
+		if !k.DeleteAfter.IsZero() {
+			until = k.DeleteAfter.UTC().Format(time.RFC3339)
+		}
+		retired[k.ID] = until
+	}
+	if len(retired) == 0 {
+		return map[string]any{}
+	}
+	return map[string]any{"retired_api_keys": retired}
+}
+
+func (b *backend) configRotate(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	if err := checkName(name); err != nil {
-		return answerError("rotate config", err)
+	grace, err := graceOf(d)
+	if err == nil {
+		err = checkName(name)
 	}
-	if err := b.checkRotatable(ctx, req.Storage, name); err != nil {
-		return answerError("rotate config", err)
-	}
-	waiting, cancel := context.WithTimeout(ctx, rotationAnswer)
-	defer cancel()
-	done, err := b.rotate(waiting, req.Storage, name)
-	var service *upstream.Error
-	if errors.As(err, &service) { // Services are called before anything is stored.
-		err = fmt.Errorf("config %q keeps its API key: %w", name, err)
+	if err == nil {
+		err = b.checkRotatable(ctx, name)
 	}
 	if err != nil {
 		return answerError("rotate config", err)
 	}
-	resp := &logical.Response{Data: rotationData(done.config)}
-	if done.left != nil {
-		resp.AddWarning(fmt.Sprintf("The new key is in use, but the old one could not be deleted yet: %s. %s", done.left, whatFollows(done.left)))
+	waiting, cancel := context.WithTimeout(ctx, rotationWait)
+	defer cancel()
+	if _, err := b.rotations.rotate(waiting, name, grace); err != nil {
+		if errors.Is(err, rotation.ErrNoRecord) {
+			err = noSuchConfig(name) // It was deleted meanwhile.
+		}
+		return answerError("rotate config", keepsKeyError(name, err))
 	}
-	return resp, nil
+	found, err := b.configs.Get(ctx, name)
+	if err == nil && found == nil {
+		err = noSuchConfig(name)
+	}
+	if err != nil {
+		return answerError("rotate config", err)
+	}
+	return &logical.Response{Data: rotationData(found.config)}, nil
+}
+
+// graceOf is the call's own grace period, nil if it names none.
+func graceOf(d *framework.FieldData) (*time.Duration, error) {
+	raw, named := d.GetOk("grace_period")
+	if !named {
+		return nil, nil
+	}
+	grace := time.Duration(raw.(int)) * time.Second
+	if grace < 0 || grace > maxGracePeriod {
+		return nil, fieldError("grace_period", "must be a duration from 0 to 168h")
+	}
+	return &grace, nil
+}
+
+// keepsKeyError adds to a failure of a service which key the config has then.
+func keepsKeyError(name string, err error) error {
+	var service *upstream.Error
+	if !errors.As(err, &service) {
+		return err
+	}
+	return fmt.Errorf("config %q keeps its API key: %w", name, err)
 }
 
 // checkRotatable catches what is the caller's mistake and no failed rotation.
-func (b *backend) checkRotatable(ctx context.Context, s logical.Storage, name string) error {
-	found, err := b.entry(ctx, s, name)
+func (b *backend) checkRotatable(ctx context.Context, name string) error {
+	found, err := b.configs.Get(ctx, name)
 	if err != nil {
 		return err
 	}
 	if found == nil {
 		return noSuchConfig(name)
 	}
-	if found.config.TokenService == tokenservice.Platform {
+	c := found.config
+	if c.TokenService == tokenservice.Platform {
 		return userErrorf("config %q is of the platform token service, whose keys cannot be rotated through an API; create a key in API Connect and write the config again with it", name)
+	}
+	if by, held := b.configs.holders.OtherHolder(rotation.Ref{Config: name}, c.Keys.Current.Value); held {
+		return userErrorf("config %q holds the same API key, which rotation would delete; give each config a key of its own, then rotate %q", by.Config, name)
 	}
 	return nil
 }
@@ -109,11 +174,11 @@ Replaces the API key itself:
 
     $ vault write -f <mount>/config/us-south/rotate
 
-The engine creates a successor of the same identity at IBM Cloud IAM, buys a
-token with it, stores it, and deletes the old key. After that nobody but Vault
-has ever seen the key. Readers get tokens all the while. If a step fails, or the
-server does, the present key stays or its successor takes over, and the other one
-is deleted.
+The engine creates a successor of the same identity at IBM Cloud IAM, gets a token
+with it, and stores it. The old key lives on for rotation_grace_period, or for the
+call's own grace_period, is disabled half-way, and deleted then. After that nobody
+but Vault has ever seen the key. Readers get tokens all the while. If a step
+fails, or the server does, the rotation goes on from there.
 
 The key's identity must be allowed to manage its own API keys, and the key must
 be in this config alone. Set rotation_period in the config to have it done on a

@@ -181,6 +181,16 @@ func (m *mount) storedConfig(name string) string {
 	return string(entry.Value)
 }
 
+// stored are the fields of a stored config.
+func (m *mount) stored(name string) map[string]any {
+	m.Helper()
+	var fields map[string]any
+	if err := json.Unmarshal([]byte(m.storedConfig(name)), &fields); err != nil {
+		m.Fatal(err)
+	}
+	return fields
+}
+
 func TestACreateWithoutAKeyIsRefused(t *testing.T) {
 	m := newMount(t)
 	for _, data := range []map[string]any{nil, {"api_key": nil}} {
@@ -355,15 +365,15 @@ func TestADeletedConfigIsGoneWithItsToken(t *testing.T) {
 func TestAWriteThatAnotherWriteOvertookStoresNothing(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
-	stale := *m.backend.entries.get("us-south").config
-	stale.Revision++
+	before := m.backend.configs.inUse("us-south").config
+	stale := before.withKeys(before.Keys)
 	m.must(logical.UpdateOperation, "config/us-south", map[string]any{"max_retries": 5})
-	fresh, err := m.backend.newEntry("us-south", &stale, nil)
+	fresh, err := m.backend.configs.wire("us-south", stale, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer fresh.close()
-	err = m.backend.commitEntry(context.Background(), m.storage, "us-south", fresh, nil, nil)
+	err = m.backend.configs.Update(context.Background(), "us-south", before, fresh, nil)
 	if err == nil || !strings.Contains(err.Error(), "another write") {
 		t.Fatalf("error is %v", err)
 	}
@@ -656,9 +666,8 @@ func TestAStorageThatFailsAfterItsEffectLeavesNothingOldInUse(t *testing.T) {
 func TestAnOvertakenWriteDoesNotBringADeletedKeyBack(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
-	overtaken := *m.backend.entries.get("us-south").config
-	overtaken.Revision++
-	fresh, err := m.backend.newEntry("us-south", &overtaken, nil)
+	before := m.backend.configs.inUse("us-south").config
+	fresh, err := m.backend.configs.wire("us-south", before.withKeys(before.Keys), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -666,7 +675,7 @@ func TestAnOvertakenWriteDoesNotBringADeletedKeyBack(t *testing.T) {
 	m.must(logical.DeleteOperation, "config/us-south", nil)
 	m.sim.AddKey("second-key")
 	m.writeConfig("us-south", map[string]any{"api_key": "second-key"})
-	if err := m.backend.commitEntry(context.Background(), m.storage, "us-south", fresh, nil, nil); err == nil {
+	if err := m.backend.configs.Update(context.Background(), "us-south", before, fresh, nil); err == nil {
 		t.Error("the overtaken write was stored")
 	}
 	if strings.Contains(m.storedConfig("us-south"), testKey) {

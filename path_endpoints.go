@@ -12,6 +12,9 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 func (b *backend) pathEndpoints() *framework.Path {
@@ -73,9 +76,9 @@ func endpointResponseFields() map[string]*framework.FieldSchema {
 	return fields
 }
 
-func (b *backend) endpointsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) endpointsRead(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	found, err := b.entry(ctx, req.Storage, name)
+	found, err := b.configs.Get(ctx, name)
 	if err == nil && found == nil {
 		err = noSuchConfig(name)
 	}
@@ -102,7 +105,7 @@ func (b *backend) writeEndpoints(ctx context.Context, req *logical.Request, d *f
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	stored, err := loadConfig(ctx, req.Storage, name)
+	stored, err := b.configs.Stored(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +118,7 @@ func (b *backend) writeEndpoints(ctx context.Context, req *logical.Request, d *f
 	}
 	w := &configWrite{name: name, stored: stored, candidate: candidate}
 	if candidate.tokenURL() == stored.tokenURL() {
-		w.kept = b.sharedToken(name, stored)
+		w.kept = b.configs.sharedToken(name, stored)
 	}
 	if d.Get("verify").(bool) {
 		w.try = func(ctx context.Context, fresh *entry) error {
@@ -137,7 +140,11 @@ func moveEndpoints(name string, stored *config, d *framework.FieldData) (*config
 	if err := candidate.validate(name); err != nil {
 		return nil, err
 	}
-	candidate.follow(stored, time.Now().UTC())
+	if err := candidate.follow(name, stored, time.Now().UTC()); err != nil {
+		return nil, err
+	}
+	// What is to be deleted at the issuer, too, is found at its new address alone.
+	candidate.Keys = candidate.Keys.Move(stored.iamURL(), candidate.iamURL(), candidate.CACert)
 	return &candidate, nil
 }
 
@@ -158,11 +165,11 @@ func (b *backend) tryEndpoints(ctx context.Context, fresh *entry, stored *config
 	if c.iamURL() == stored.iamURL() && !(otherCA && c.IAMURL != "") {
 		return nil
 	}
-	_, done, err := b.loginToIAM(ctx, c)
+	session, err := b.issuer.Login(ctx, rotation.Binding{Issuer: c.iamURL(), CACert: c.CACert}, upstream.Secret(c.APIKey))
 	if err != nil {
 		return err
 	}
-	done()
+	session.Close()
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 )
 
 // sameSimAt is another address of the mount's simulated services.
@@ -278,7 +279,7 @@ func TestEndpoints_managedKeyMovesAsItIs(t *testing.T) {
 				m.must(logical.UpdateOperation, "endpoints/us-south", map[string]any{"iam_url": "http://127.0.0.2", "verify": verify})
 				m.requireSameKeyRecord(before)
 				m.must(logical.DeleteOperation, "config/us-south", nil)
-				if own := m.ownLiveKeys(); len(own) != 0 {
+				if own := m.managedLiveKeys(); len(own) != 0 {
 					t.Errorf("IAM still holds %d keys that rotation made", len(own))
 				}
 			})
@@ -306,7 +307,7 @@ func TestConfigWrite_sameKeyElsewhereIsTheSameKey(t *testing.T) {
 		m.must(logical.UpdateOperation, "config/us-south", map[string]any{"rotation_period": "24h"})
 		m.rotate("us-south")
 		before := m.must(logical.ReadOperation, "config/us-south", nil).Data
-		key := m.stored("us-south")["api_key"]
+		key := m.storedConfigOf("us-south").APIKey
 		m.must(logical.UpdateOperation, "config/us-south", map[string]any{"api_key": key, "iam_url": "http://127.0.0.2"})
 		m.requireSameKeyRecord(before)
 	})
@@ -315,8 +316,11 @@ func TestConfigWrite_sameKeyElsewhereIsTheSameKey(t *testing.T) {
 func TestEndpoints_waitForARotation(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
-	change, _ := m.backend.beginKeyChange("us-south", "rotated")
-	defer m.backend.changes.end("us-south", change)
+	claim, err := m.backend.configs.claim(t.Context(), rotation.Ref{Config: "us-south"}, "rotated")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer claim.Release()
 	if status, text := m.failure(logical.UpdateOperation, "endpoints/us-south", map[string]any{"api_url": ""}); status != http.StatusConflict {
 		t.Errorf("responded %d %s", status, text)
 	}

@@ -5,12 +5,10 @@ package apic
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"runtime"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -18,7 +16,6 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // perConfigOption is the mount option that turns the metrics of single configs off.
@@ -67,7 +64,7 @@ func (b *backend) wantsPerConfigMetrics(options map[string]string) bool {
 }
 
 func (b *backend) metricsRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	state, err := b.metricsState(ctx, req.Storage)
+	state, err := b.metricsState(ctx)
 	if err != nil {
 		return answerError("read metrics", err)
 	}
@@ -85,17 +82,17 @@ func (b *backend) metricsRead(ctx context.Context, req *logical.Request, _ *fram
 // metricsState lists the configs and loads those that are not in memory, so that a
 // key that nobody uses is watched too. One that cannot be loaded does not hide the
 // others.
-func (b *backend) metricsState(ctx context.Context, s logical.Storage) (metrics.State, error) {
-	names, err := s.List(ctx, configStoragePrefix)
+func (b *backend) metricsState(ctx context.Context) (metrics.State, error) {
+	names, err := b.configs.List(ctx)
 	if err != nil {
-		return metrics.State{}, storageError("listing configs", err)
+		return metrics.State{}, err
 	}
 	state := metrics.State{Configs: len(names)}
 	if !b.perConfigMetrics {
 		return state, nil
 	}
 	for _, name := range names {
-		e, err := b.entry(ctx, s, name)
+		e, err := b.configs.Get(ctx, name)
 		switch {
 		case ctx.Err() != nil:
 			return metrics.State{}, storageError("loading configs", ctx.Err())
@@ -114,46 +111,15 @@ func (b *backend) configMetrics(name string, e *entry) metrics.Config {
 		Name:             name,
 		LastSuccess:      status.LastSuccess,
 		ExchangeFailures: status.Failures,
-		KeySetAt:         e.config.keySince(),
+		KeySetAt:         e.config.KeySetAt,
 		NextRotation:     e.config.NextRotation,
-		RotationFailures: b.schedule.failure(name).count,
+		RotationFailures: b.rotations.status(name).Failures,
 	}
 	if status.Lease != nil {
 		told.TokenExpiresAt = status.Lease.ExpiresAt
 		told.ClockAhead = status.Lease.ClockAhead
 	}
 	return told
-}
-
-// counted is exchange with its outcomes and durations counted.
-func (b *backend) counted(kind tokenservice.Kind, exchange tokensource.ExchangeFunc) tokensource.ExchangeFunc {
-	return func(ctx context.Context) (*tokenservice.Token, error) {
-		started := time.Now()
-		outcome := metrics.ExchangeError // It is that of a panic.
-		defer func() { b.metrics.Exchanged(string(kind), outcome, time.Since(started)) }()
-		token, err := exchange(ctx)
-		outcome = exchangeOutcome(ctx, err)
-		return token, err
-	}
-}
-
-// exchangeOutcome looks at ctx too, because the services call a cancelled request
-// unavailable.
-func exchangeOutcome(ctx context.Context, err error) metrics.ExchangeOutcome {
-	var failed *upstream.Error
-	known := errors.As(err, &failed)
-	switch {
-	case err == nil:
-		return metrics.ExchangeSuccess
-	case known && failed.Outcome == upstream.Refused:
-		return metrics.ExchangeRefused
-	case errors.Is(ctx.Err(), context.Canceled):
-		return metrics.ExchangeCancelled
-	case known, errors.Is(err, context.DeadlineExceeded):
-		return metrics.ExchangeUnavailable
-	default:
-		return metrics.ExchangeError
-	}
 }
 
 func (b *backend) countRead(op logical.Operation, c *config, a tokensource.Answer) {

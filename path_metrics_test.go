@@ -157,7 +157,7 @@ func TestAnExchangesErrorIsCountedAsWhatItIs(t *testing.T) {
 
 func TestAPanicInAnExchangeIsCountedAsAnError(t *testing.T) {
 	m := newMount(t)
-	exchange := m.backend.counted(tokenservice.IAM, func(context.Context) (*tokenservice.Token, error) { panic("odd") })
+	exchange := counted(m.backend.metrics, tokenservice.IAM, func(context.Context) (*tokenservice.Token, error) { panic("odd") })
 	func() {
 		defer func() { _ = recover() }()
 		_, _ = exchange(context.Background())

@@ -5,12 +5,14 @@ package apic
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 )
 
@@ -49,12 +51,15 @@ func statusResponseFields() map[string]*framework.FieldSchema {
 		"consecutive_rotation_failures": {Type: framework.TypeInt64, Description: "Failed rotations since the config was last written or rotated, or since a restart."},
 		"last_rotation_error":           {Type: framework.TypeString, Description: "Why the last of them failed."},
 		"last_rotation_error_time":      {Type: framework.TypeTime, Description: "When it failed."},
+
+		"retired_api_keys": retiredKeysField()["retired_api_keys"],
+		"cleanup_errors":   {Type: framework.TypeMap, Description: "Ids of replaced keys that could not be deleted yet, each with the reason. That is tried again."},
 	}
 }
 
-func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) statusRead(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	e, err := b.entry(ctx, req.Storage, name)
+	e, err := b.configs.Get(ctx, name)
 	if err == nil && e == nil {
 		err = noSuchConfig(name)
 	}
@@ -62,10 +67,11 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *frame
 		return answerError("read status", err)
 	}
 	now := time.Now()
-	data := map[string]any{"api_key_age": wholeSeconds(max(now.Sub(e.config.keySince()), 0))}
+	data := map[string]any{"api_key_age": wholeSeconds(max(now.Sub(e.config.KeySetAt), 0))}
 	setTime(data, "next_rotation", e.config.NextRotation)
 	addSourceStatus(data, e.source.Status(), now)
-	addRotationStatus(data, b.schedule.failure(name))
+	maps.Copy(data, retiredKeysData(e.config))
+	addRotationStatus(data, b.rotations.status(name))
 	return &logical.Response{Data: data}, nil
 }
 
@@ -89,28 +95,26 @@ func addSourceStatus(data map[string]any, s tokensource.Status, now time.Time) {
 	}
 }
 
-func addRotationStatus(data map[string]any, failure rotationFailure) {
-	if failure.count == 0 {
+func addRotationStatus(data map[string]any, s rotation.Status) {
+	if len(s.Cleanups) > 0 {
+		reasons := make(map[string]any)
+		for _, c := range s.Cleanups {
+			reasons[c.KeyID] = c.Reason.Error()
+		}
+		data["cleanup_errors"] = reasons
+	}
+	if s.Failures == 0 {
 		return
 	}
-	data["consecutive_rotation_failures"] = int64(failure.count)
-	data["last_rotation_error"] = failure.last.Error()
-	setTime(data, "last_rotation_error_time", failure.at)
+	data["consecutive_rotation_failures"] = int64(s.Failures)
+	data["last_rotation_error"] = s.Last.Error()
+	setTime(data, "last_rotation_error_time", s.LastAt)
 }
 
 func setTime(data map[string]any, field string, at time.Time) {
 	if !at.IsZero() {
 		data[field] = at.UTC().Format(time.RFC3339)
 	}
-}
-
-// keySince is when the present key came. A config that was stored before this was
-// noted had its key no earlier than it was created.
-func (c *config) keySince() time.Time {
-	if c.KeySetAt.IsZero() {
-		return c.CreatedAt
-	}
-	return c.KeySetAt
 }
 
 const statusHelp = `

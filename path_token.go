@@ -100,7 +100,7 @@ func dedicatedToken(ctx context.Context, e *entry, minTTL time.Duration) (tokens
 
 func (b *backend) answerToken(ctx context.Context, req *logical.Request, d *framework.FieldData, operation string, get func(*entry, time.Duration) (tokensource.Answer, error)) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	e, answer, err := b.getToken(ctx, req.Storage, name, d, get)
+	e, answer, err := b.getToken(ctx, name, d, get)
 	if err != nil {
 		b.countFailedRead(err)
 		return answerError(operation, err)
@@ -112,13 +112,13 @@ func (b *backend) answerToken(ctx context.Context, req *logical.Request, d *fram
 // getToken gets a token of the named config. If the config is replaced while the
 // token is waited for, it starts over with the new one, so that no answer carries a
 // token of a key that is no longer stored.
-func (b *backend) getToken(ctx context.Context, s logical.Storage, name string, d *framework.FieldData, get func(*entry, time.Duration) (tokensource.Answer, error)) (*entry, tokensource.Answer, error) {
+func (b *backend) getToken(ctx context.Context, name string, d *framework.FieldData, get func(*entry, time.Duration) (tokensource.Answer, error)) (*entry, tokensource.Answer, error) {
 	minTTL := time.Duration(d.Get("min_ttl").(int)) * time.Second
 	if minTTL > maxMinTTL || minTTL < 0 {
 		return nil, tokensource.Answer{}, fieldError("min_ttl", "takes a duration of at most a year")
 	}
 	for {
-		e, err := b.entry(ctx, s, name)
+		e, err := b.configs.Get(ctx, name)
 		if err != nil {
 			return nil, tokensource.Answer{}, err
 		}
@@ -130,6 +130,7 @@ func (b *backend) getToken(ctx context.Context, s logical.Storage, name string, 
 		}
 		answer, err := get(e, minTTL)
 		if errors.Is(err, tokensource.ErrClosed) && ctx.Err() == nil {
+			b.configs.discard(name, e)
 			continue
 		}
 		return e, answer, err
@@ -181,10 +182,7 @@ func staleWarning(a tokensource.Answer) string {
 func (b *backend) tokenRevoke(_ context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	name, _ := req.Secret.InternalData["config"].(string)
 	id, _ := req.Secret.InternalData["token_id"].(string)
-	defer b.entries.locks.lock(name)()
-	if e := b.entries.get(name); e != nil {
-		e.source.Drop(id)
-	}
+	b.configs.DropToken(name, id)
 	return nil, nil
 }
 

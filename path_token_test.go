@@ -371,7 +371,7 @@ func TestAReaderThatWaitsThroughTheUnmountDoesNotReviveItsConfig(t *testing.T) {
 	if err := <-failed; err == nil || !strings.Contains(err.Error(), "being unloaded") {
 		t.Errorf("error is %v", err)
 	}
-	if m.backend.entries.get("us-south") != nil || m.sim.Counts().Exchanges != 1 {
+	if m.backend.configs.inUse("us-south") != nil || m.sim.Counts().Exchanges != 1 {
 		t.Error("the config was loaded again")
 	}
 }
@@ -382,19 +382,14 @@ func TestATokenThatIsRevokedDuringAWriteWithoutAKeyIsNotSharedAgain(t *testing.T
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{"lease": true})
 	first := m.must(logical.ReadOperation, "token/us-south", nil)
-	stored, err := loadConfig(context.Background(), m.storage, "us-south")
-	if err != nil {
-		t.Fatal(err)
-	}
-	candidate := *stored
-	candidate.Revision++
-	kept := m.backend.entries.get("us-south").source.Current()
-	fresh, err := m.backend.newEntry("us-south", &candidate, kept)
+	present := m.backend.configs.inUse("us-south")
+	kept := present.source.Current()
+	fresh, err := m.backend.configs.wire("us-south", present.config.withKeys(present.config.Keys), kept)
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.revoke(first.Secret)
-	if err := m.backend.commitEntry(context.Background(), m.storage, "us-south", fresh, kept, nil); err != nil {
+	if err := m.backend.configs.Update(context.Background(), "us-south", present.config, fresh, kept); err != nil {
 		t.Fatal(err)
 	}
 	if m.readToken("us-south")["token_id"] == first.Data["token_id"] {

@@ -82,7 +82,7 @@ func newLife(t *testing.T, seed uint64) *life {
 	m.defaults = map[string]any{"iam_url": m.url}
 	c.kill = func() {
 		m.storage.severed.Store(true)
-		m.line.sever()
+		m.line.Sever()
 	}
 	return &life{mount: m, random: rand.New(rand.NewPCG(seed, 0)), cutter: c}
 }
@@ -92,6 +92,7 @@ func (l *life) lead() {
 	happenings := []func(){
 		l.writeBroughtKey, l.writeKeyBack, l.writeSomethingElse, l.rotateUndisturbed, l.rotateUndisturbed, l.deleteConfig,
 		l.beKilledDuring, l.beKilledDuring, l.sufferIAM, l.sufferIAM, l.sufferStorage, l.sufferStorage, l.letTimePass,
+		l.sufferLag, l.writeKeyOfAnother, l.shareKey, l.deleteSecond,
 	}
 	l.writeBroughtKey()
 	for step := range modelSteps {
@@ -100,6 +101,7 @@ func (l *life) lead() {
 			continue // The next one comes before this one is cleaned up.
 		}
 		l.finishDeletion()
+		l.deleteSecond()
 		l.requirePromise()
 		if l.Failed() {
 			return
@@ -115,25 +117,30 @@ func (l *life) note(format string, args ...any) {
 // requirePromise holds the invariants once everything had its time.
 func (l *life) requirePromise() {
 	l.Helper()
-	l.settleEverything()
+	l.waitForCleanup()
 	defer func() {
 		if l.Failed() {
 			l.Logf("what happened: %s", strings.Join(l.did, "; "))
 		}
 	}()
-	for _, key := range l.ownLiveKeys() {
+	for _, key := range l.managedLiveKeys() {
 		if strings.Contains(strings.Join(l.told, " "), key.ID) {
 			l.sim.RevokeKeyID(key.ID) // Whoever was told to delete it does.
 		}
 	}
 	if l.storedKeyID("us-south") == "" {
-		for _, key := range l.ownLiveKeys() {
+		for _, key := range l.managedLiveKeys() {
 			l.Fatalf("there is no config, and IAM holds the key %s that rotation made, which nobody was told", key.Name)
 		}
 		return
 	}
-	l.requireOneKey("us-south")
-	l.requireNoWAL()
+	l.must(logical.UpdateOperation, "token/us-south", nil)
+	for _, key := range l.managedLiveKeys() {
+		if key.KeyID != l.storedKeyID("us-south") {
+			l.Fatalf("IAM holds the key %s that rotation made and nobody stores", key.Name)
+		}
+	}
+	l.requireNothingPending()
 }
 
 // try makes a request that may fail.
@@ -170,7 +177,48 @@ func (l *life) writeSomethingElse() {
 }
 
 func (l *life) rotateUndisturbed() {
-	l.try(logical.UpdateOperation, "config/us-south/rotate", nil)
+	grace := []string{"0s", "2m", "5m", "3h"}[l.random.IntN(4)]
+	l.note("rotate with a grace of %s", grace)
+	l.try(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": grace})
+}
+
+// writeKeyOfAnother writes a key of an identity that has no right to the others.
+func (l *life) writeKeyOfAnother() {
+	key := fmt.Sprintf("%s-%d", testKey, len(l.sim.Keys()))
+	l.sim.AddLimitedKey(key, apicsim.KeyOptions{IAMID: fmt.Sprintf("IBMid-%d", 1+l.random.IntN(2))})
+	l.brought = append(l.brought, key)
+	l.note("of another identity:")
+	l.writeKeyBack()
+}
+
+// shareKey has a second config take a key that somebody brought, which may be in use, in
+// its grace period, or gone.
+func (l *life) shareKey() {
+	key := l.brought[l.random.IntN(len(l.brought))]
+	l.try(logical.UpdateOperation, "config/eu-de", l.configData(map[string]any{"api_key": key}))
+}
+
+// deleteSecond ends the life of the second config, which keeps its keys from being
+// deleted.
+func (l *life) deleteSecond() {
+	for l.storedConfigOf("eu-de") != nil {
+		if l.try(logical.DeleteOperation, "config/eu-de", nil) {
+			time.Sleep(time.Minute)
+		}
+	}
+}
+
+// sufferLag has a part of IAM lag behind for a while.
+func (l *life) sufferLag() {
+	by := time.Duration(1+l.random.IntN(60)) * time.Second
+	lag := apicsim.Lag{Every: 1 + l.random.IntN(2)}
+	part := l.random.IntN(4)
+	*[]*time.Duration{&lag.Tokens, &lag.List, &lag.Get, &lag.Delete}[part] = by
+	l.note("part %d of IAM lags by %s, each %d. of it", part, by, lag.Every)
+	l.sim.SetLag(lag)
+	l.disturbed()
+	l.ticks(time.Duration(l.random.IntN(3)) * time.Minute)
+	l.sim.SetLag(apicsim.Lag{})
 }
 
 // deleteConfig asks for a deletion, which may fail after it has deleted the key at
@@ -183,7 +231,7 @@ func (l *life) finishDeletion() {
 	if !l.unfinished {
 		return
 	}
-	l.settleEverything()
+	l.waitForCleanup()
 	if l.deleteConfig(); l.unfinished {
 		l.Fatal("a deletion failed undisturbed")
 	}

@@ -7,6 +7,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,10 +17,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 )
 
 // rotationTest runs in a bubble in which time passes when everybody waits, on a
@@ -40,12 +42,22 @@ func newRotationMount(t *testing.T) *mount {
 	}
 	m := newPipedMount(t, sim, sim)
 	m.defaults = map[string]any{"iam_url": m.url}
+	m.begin()
 	return m
 }
 
+// begin initializes the mount and lets the time pass in which nothing is deleted.
+func (m *mount) begin() {
+	m.Helper()
+	m.initializeBackend()
+	time.Sleep(rotation.LateWriteTime + time.Second)
+	synctest.Wait()
+}
+
+// rotate replaces the key and has the old one deleted at once.
 func (m *mount) rotate(name string) *logical.Response {
 	m.Helper()
-	return m.must(logical.UpdateOperation, "config/"+name+"/rotate", nil)
+	return m.must(logical.UpdateOperation, "config/"+name+"/rotate", map[string]any{"grace_period": "0s"})
 }
 
 // tick is what Vault does about once a minute.
@@ -68,17 +80,31 @@ func (m *mount) liveKeys() (live []apicsim.KeyInfo) {
 	return live
 }
 
-// ownLiveKeys are the keys that IAM holds and rotations made.
-func (m *mount) ownLiveKeys() []apicsim.KeyInfo {
+// managedLiveKeys are the keys that IAM holds and rotations made.
+func (m *mount) managedLiveKeys() []apicsim.KeyInfo {
 	return slices.DeleteFunc(m.liveKeys(), func(key apicsim.KeyInfo) bool { return !key.CreatedByAPI })
+}
+
+// storedConfigOf is the stored config, or nil.
+func (m *mount) storedConfigOf(name string) *config {
+	m.Helper()
+	entry, err := m.storage.Storage.Get(context.Background(), configStoragePrefix+name)
+	if err != nil {
+		m.Fatal(err)
+	}
+	if entry == nil {
+		return nil
+	}
+	stored, err := decodeConfig(name, entry.Value)
+	if err != nil {
+		m.Fatal(err)
+	}
+	return stored
 }
 
 func (m *mount) storedKeyID(name string) string {
 	m.Helper()
-	stored, err := loadConfig(context.Background(), m.storage, name)
-	if err != nil {
-		m.Fatal(err)
-	}
+	stored := m.storedConfigOf(name)
 	if stored == nil {
 		return ""
 	}
@@ -107,14 +133,56 @@ func (m *mount) requireOneKeyOf(name, iamID string) {
 	}
 }
 
-func (m *mount) requireNoWAL() {
+// pending says what configs and deleted ones have left to do at IAM, empty for
+// nothing. A key that a config took back waits, rightly, for as long as it has it.
+func (m *mount) pending() string {
 	m.Helper()
-	ids, err := framework.ListWAL(context.Background(), m.storage)
+	inUse := make(map[string]bool)
+	for _, name := range m.list(configStoragePrefix) {
+		c := m.storedConfigOf(name)
+		inUse[c.APIKey] = true
+		if keys := c.Keys; keys.Intent != nil || keys.Candidate != nil || len(keys.Retired) > 0 {
+			return fmt.Sprintf("config %s has an intent: %t, a candidate: %t, and %d retired keys", name, keys.Intent != nil, keys.Candidate != nil, len(keys.Retired))
+		}
+	}
+	for _, name := range m.list(tombstoneStoragePrefix) {
+		for _, uid := range m.list(tombstoneStoragePrefix + name) {
+			record, err := m.backend.configs.tombstoneRecord(context.Background(), rotation.Ref{Config: strings.TrimSuffix(name, "/"), Tombstone: uid})
+			if err != nil || record == nil {
+				m.Fatalf("a tombstone cannot be read: %v", err)
+			}
+			if record.Intent != nil || slices.ContainsFunc(record.Retired, func(k rotation.Retired) bool { return !inUse[string(k.Value)] }) {
+				return "a tombstone is left of " + name
+			}
+		}
+	}
+	return ""
+}
+
+func (m *mount) list(prefix string) []string {
+	m.Helper()
+	names, err := m.storage.Storage.List(context.Background(), prefix)
 	if err != nil {
 		m.Fatal(err)
 	}
-	if len(ids) > 0 {
-		m.Fatalf("%d write-ahead entries are left", len(ids))
+	return names
+}
+
+func (m *mount) requireNothingPending() {
+	m.Helper()
+	if pending := m.pending(); pending != "" {
+		m.Fatal(pending)
+	}
+}
+
+// waitForCleanup lets the time pass that a cleanup takes, at most a day and a bit: one
+// that was refused is tried again a day later.
+func (m *mount) waitForCleanup() {
+	m.Helper()
+	m.ticks(12 * time.Minute)
+	for end := time.Now().Add(26 * time.Hour); m.pending() != "" && time.Now().Before(end); {
+		time.Sleep(time.Minute)
+		synctest.Wait()
 	}
 }
 
@@ -126,11 +194,12 @@ func TestARotationReplacesTheKeyAndDeletesTheOldOne(t *testing.T) {
 				m.writeConfig("us-south", map[string]any{"token_service": service, "token_url": m.url + servicePaths()[service]})
 				before := m.readToken("us-south")["token_id"]
 				answered := m.rotate("us-south").Data
+				synctest.Wait()
 				if live := m.liveKeys(); len(live) != 1 || live[0].ID != answered["api_key_id"] {
 					t.Fatalf("IAM holds %d keys, and not just the one answered", len(live))
 				}
 				m.requireOneKey("us-south")
-				m.requireNoWAL()
+				m.requireNothingPending()
 				if after := m.readToken("us-south")["token_id"]; after == before {
 					t.Fatal("readers still share a token of the old key")
 				}
@@ -176,10 +245,10 @@ func TestARotationIsRefusedBeforeAnythingIsCreated(t *testing.T) {
 					t.Errorf("answered %d %s", status, text)
 				}
 				requireNoKey(t, text)
-				if own := m.ownLiveKeys(); len(own) != 0 || m.sim.Counts().KeysCreated != 0 {
+				if own := m.managedLiveKeys(); len(own) != 0 || m.sim.Counts().KeysCreated != 0 {
 					t.Error("a key was created")
 				}
-				m.requireNoWAL()
+				m.requireNothingPending()
 			})
 		})
 	}
@@ -235,51 +304,50 @@ func TestAPlatformConfigCannotBeRotatedAndSaysWhy(t *testing.T) {
 
 func TestANewKeyThatIsRefusedForAMinuteIsWaitedFor(t *testing.T) {
 	rotationTest(t, func(m *mount) {
-		m.sim.SetKeyDelay(time.Minute)
+		m.sim.SetLag(apicsim.Lag{Tokens: time.Minute})
 		m.requireLongRotation()
-		if own := m.ownLiveKeys(); len(own) != 1 || own[0].KeyID != m.storedKeyID("us-south") {
+		m.waitForCleanup()
+		if made := m.managedLiveKeys(); len(made) != 1 || made[0].KeyID != m.storedKeyID("us-south") {
 			t.Error("the new key is not stored")
 		}
 		m.requireOneKey("us-south")
-		m.requireNoWAL()
+		m.requireNothingPending()
 	})
 }
 
-// requireLongRotation asks for a rotation that its caller does not see the end of,
-// and waits for that.
+// requireLongRotation asks for a rotation that its caller does not see the end of.
 func (m *mount) requireLongRotation() {
 	m.Helper()
 	began := time.Now()
-	status, text := m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
+	status, text := m.failure(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": 0})
 	if status != http.StatusServiceUnavailable || !strings.Contains(text, "goes on") {
-		m.Errorf("answered %d %s", status, text)
+		m.Errorf("responded %d %s", status, text)
 	}
 	if waited := time.Since(began); waited >= 55*time.Second {
-		m.Errorf("the answer took %s, and Vault's client gives up after 60 s", waited)
+		m.Errorf("the response took %s, and Vault's client gives up after 60 s", waited)
 	}
-	time.Sleep(newKeyPatience)
 }
 
 func TestANewKeyThatIsRefusedForTooLongIsDeletedAndTheOldOneStays(t *testing.T) {
 	rotationTest(t, func(m *mount) {
-		m.sim.SetKeyDelay(2 * newKeyPatience)
+		m.sim.SetLag(apicsim.Lag{Tokens: 24 * time.Hour})
 		m.requireLongRotation()
+		m.ticks(20 * time.Minute)
 		why, _ := m.must(logical.ReadOperation, "status/us-south", nil).Data["last_rotation_error"].(string)
-		if !strings.Contains(why, "the new key bought no token") || strings.Contains(why, "write the config again") {
+		if !strings.Contains(why, "the new key got no token") {
 			t.Errorf("status says %q", why)
 		}
-		m.sim.SetKeyDelay(0)
 		m.requireOneKey("us-south")
-		if len(m.ownLiveKeys()) != 0 {
+		if len(m.managedLiveKeys()) != 0 {
 			t.Error("the new key is left at IAM")
 		}
-		m.requireNoWAL()
+		m.requireNothingPending()
 	})
 }
 
 func TestTwoRotationsAtOnceMakeOneSuccessor(t *testing.T) {
 	rotationTest(t, func(m *mount) {
-		m.sim.SetKeyDelay(10 * time.Second)
+		m.sim.SetLag(apicsim.Lag{Tokens: 10 * time.Second})
 		ids := make([]any, 5)
 		var all sync.WaitGroup
 		for i := range ids {
@@ -299,86 +367,237 @@ func TestTwoRotationsAtOnceMakeOneSuccessor(t *testing.T) {
 
 func TestARotationWhoseCallerGivesUpGoesOn(t *testing.T) {
 	rotationTest(t, func(m *mount) {
-		m.sim.SetKeyDelay(20 * time.Second)
+		m.sim.SetLag(apicsim.Lag{Tokens: 20 * time.Second})
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_, err := m.backend.HandleRequest(ctx, &logical.Request{Operation: logical.UpdateOperation, Path: "config/us-south/rotate", Storage: m.storage})
 		if err == nil || !strings.Contains(err.Error(), "goes on") {
 			t.Fatalf("error is %v", err)
 		}
-		time.Sleep(newKeyPatience)
-		if own := m.ownLiveKeys(); len(own) != 1 {
+		m.waitForCleanup()
+		if made := m.managedLiveKeys(); len(made) != 1 {
 			t.Fatal("the rotation did not go on")
 		}
 		m.requireOneKey("us-south")
 	})
 }
 
-func TestAWriteDuringARotationIsRefusedAndDoesNoHarm(t *testing.T) {
+// TestRotation_leakOfTheKeyWhileItIsRotated asks for the old key's end at once, while a
+// rotation that somebody asked for without that waits for the new one.
+func TestRotation_leakOfTheKeyWhileItIsRotated(t *testing.T) {
 	rotationTest(t, func(m *mount) {
-		m.sim.SetKeyDelay(10 * time.Second)
+		m.sim.SetLag(apicsim.Lag{Tokens: 20 * time.Second})
+		first := make(chan struct{})
+		go func() {
+			defer close(first)
+			m.must(logical.UpdateOperation, "config/us-south/rotate", nil)
+		}()
+		time.Sleep(time.Second)
+		m.rotate("us-south")
+		<-first
+		m.sim.SetLag(apicsim.Lag{})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		m.requireKeyWorks(testKey, false)
+		m.requireOneKey("us-south")
+	})
+}
+
+// TestRotation_writesBetweenItsSteps writes settings while the new key is waited for,
+// and while a step is taken.
+func TestRotation_writesBetweenItsSteps(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.sim.SetLag(apicsim.Lag{Tokens: 10 * time.Second})
 		rotated := make(chan struct{})
 		go func() {
 			defer close(rotated)
 			m.rotate("us-south")
 		}()
 		time.Sleep(time.Second)
-		for _, data := range []map[string]any{{"max_retries": 1}, {"api_key": testKey}} {
-			status, text := m.failure(logical.UpdateOperation, "config/us-south", data)
-			if status != http.StatusConflict || !strings.Contains(text, "is being rotated") {
-				t.Errorf("answered %d %s", status, text)
-			}
-		}
+		m.must(logical.UpdateOperation, "config/us-south", map[string]any{"max_retries": 1})
 		<-rotated
+		claim, err := m.backend.configs.claim(m.Context(), rotation.Ref{Config: "us-south"}, "rotated")
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, text := m.failure(logical.UpdateOperation, "config/us-south", map[string]any{"max_retries": 2})
+		if status != http.StatusConflict || !strings.Contains(text, "is being rotated") {
+			t.Errorf("responded %d %s", status, text)
+		}
+		claim.Release()
+		if got := m.must(logical.ReadOperation, "config/us-south", nil).Data["max_retries"]; got != 1 {
+			t.Errorf("max_retries is %v", got)
+		}
 		m.requireOneKey("us-south")
 	})
 }
 
-func TestAConfigThatIsGivenTheKeyDuringItsRotationKeepsIt(t *testing.T) {
+// TestRotation_anotherKeyWhileTheCandidateWaits has an operator write a key of
+// their own while the new one is not known everywhere yet.
+func TestRotation_anotherKeyWhileTheCandidateWaits(t *testing.T) {
 	rotationTest(t, func(m *mount) {
-		m.sim.SetKeyDelay(20 * time.Second)
-		said := make(chan string)
-		go func() {
-			_, text := m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
-			said <- text
-		}()
-		time.Sleep(time.Second)
-		m.writeConfig("eu-de", nil)
-		if text := <-said; !strings.Contains(text, `"eu-de" holds the same API key`) {
-			t.Errorf("the rotation answered %s", text)
+		m.sim.SetLag(apicsim.Lag{Tokens: 10 * time.Minute})
+		m.requireLongRotation()
+		key := m.newKey()
+		m.sim.SetLag(apicsim.Lag{})
+		m.must(logical.UpdateOperation, "config/us-south", m.configData(map[string]any{"api_key": key}))
+		m.waitForCleanup()
+		if got := m.storedKeyID("us-south"); got != m.sim.KeyID(key) {
+			t.Error("the operator's key is not the stored one")
 		}
-		m.requireOneKey("us-south")
-		m.requireOneKey("eu-de")
-		m.requireNoWAL()
+		if made := m.managedLiveKeys(); len(made) != 0 {
+			t.Errorf("%d keys that rotation made are left at IAM", len(made))
+		}
+		m.requireNothingPending()
 	})
+}
+
+// TestRotation_keyThatAnotherConfigTakes has a second config take the old key before
+// its deletion is decided: it is kept until that config gives it up.
+func TestRotation_keyThatAnotherConfigTakes(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "2m"})
+		m.writeConfig("eu-de", nil)
+		m.ticks(10 * time.Minute)
+		m.requireOneKey("us-south")
+		m.must(logical.UpdateOperation, "token/eu-de", nil)
+		why, _ := m.must(logical.ReadOperation, "status/us-south", nil).Data["cleanup_errors"].(map[string]any)
+		if len(why) != 1 || !strings.Contains(fmt.Sprint(why), `config "eu-de" holds the same api key`) {
+			t.Errorf("the status says %v", why)
+		}
+		m.must(logical.DeleteOperation, "config/eu-de", nil)
+		m.ticks(2 * time.Hour)
+		if live := m.liveKeys(); len(live) != 1 || !live[0].CreatedByAPI {
+			t.Errorf("IAM holds %d keys", len(live))
+		}
+		m.requireNothingPending()
+	})
+}
+
+// TestRotation_keyWhoseDeletionIsDecided is taken by no config any more.
+func TestRotation_keyWhoseDeletionIsDecided(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "delete", Kind: apicsim.KindStatus, Status: 503})
+		m.rotate("us-south")
+		for _, name := range []string{"us-south", "eu-de"} {
+			status, text := m.failure(logical.UpdateOperation, "config/"+name, m.configData(map[string]any{"verify": false}))
+			if status != http.StatusBadRequest || !strings.Contains(text, "being deleted at its issuer") {
+				t.Errorf("%s: responded %d %s", name, status, text)
+			}
+		}
+		m.sim.ClearKeyFaults()
+		m.waitForCleanup()
+		m.requireOneKey("us-south")
+		m.requireNothingPending()
+	})
+}
+
+// TestRotation_wayBackWithinTheGracePeriod enables a key that was disabled half-way
+// and writes it back.
+func TestRotation_wayBackWithinTheGracePeriod(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		data := m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "1h"}).Data
+		retired, _ := data["retired_api_keys"].(map[string]any)
+		old := m.sim.Keys()[0].ID
+		until, err := time.Parse(time.RFC3339, fmt.Sprint(retired[old]))
+		if left := time.Until(until); err != nil || left < 59*time.Minute || left > time.Hour {
+			t.Errorf("the response says of the old key %v", retired)
+		}
+		m.ticks(20 * time.Minute)
+		m.requireKeyWorks(testKey, true)
+		m.ticks(20 * time.Minute)
+		m.requireKeyWorks(testKey, false)
+		status := m.must(logical.ReadOperation, "status/us-south", nil).Data["retired_api_keys"].(map[string]any)
+		if status[old] != retired[old] {
+			t.Errorf("the status says of the old key %v, and the response said %v", status, retired)
+		}
+		m.sim.EnableKey(testKey)
+		m.must(logical.UpdateOperation, "config/us-south", m.configData(nil))
+		m.ticks(2 * time.Hour)
+		if live := m.liveKeys(); len(live) != 1 || live[0].CreatedByAPI {
+			t.Errorf("IAM holds %d keys", len(live))
+		}
+		m.must(logical.UpdateOperation, "token/us-south", nil)
+		m.requireNothingPending()
+	})
+}
+
+// TestRotation_gracePeriodEndsWithTheDeletion lets it end.
+func TestRotation_gracePeriodEndsWithTheDeletion(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.must(logical.UpdateOperation, "config/us-south/rotate", nil)
+		m.ticks(4 * time.Minute)
+		if live := m.liveKeys(); len(live) != 2 {
+			t.Fatalf("IAM holds %d keys during the grace period", len(live))
+		}
+		m.ticks(3 * time.Minute)
+		m.requireOneKey("us-south")
+		if live := m.liveKeys(); len(live) != 1 {
+			t.Fatalf("IAM holds %d keys after the grace period", len(live))
+		}
+		m.requireNothingPending()
+	})
+}
+
+func TestRotation_gracePeriodsThatMakeNoSense(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	for field, data := range map[string]map[string]any{
+		"rotation_grace_period must be a duration":     {"rotation_grace_period": "169h"},
+		"rotation_grace_period must be less than half": {"rotation_grace_period": "30m", "rotation_period": "1h"},
+	} {
+		status, text := m.failure(logical.PatchOperation, "config/us-south", data)
+		if status != http.StatusBadRequest || !strings.Contains(text, field) {
+			t.Errorf("responded %d %s", status, text)
+		}
+	}
+	status, text := m.failure(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "169h"})
+	if status != http.StatusBadRequest || !strings.Contains(text, "grace_period must be a duration") {
+		t.Errorf("responded %d %s", status, text)
+	}
+}
+
+// requireKeyWorks asks the token service, not the engine.
+func (m *mount) requireKeyWorks(key string, want bool) {
+	m.Helper()
+	resp := httptest.NewRecorder()
+	req := httptest.NewRequest(http.MethodPost, "/apikey?"+url.Values{"apikey": {key}}.Encode(), nil)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	m.sim.ServeHTTP(resp, req)
+	if works := resp.Code == http.StatusOK; works != want {
+		m.Fatalf("the key works: %t (HTTP %d)", works, resp.Code)
+	}
 }
 
 func TestADeletionDuringARotationDeletesTheNewKeyToo(t *testing.T) {
 	rotationTest(t, func(m *mount) {
-		m.sim.SetKeyDelay(30 * time.Second)
+		m.sim.SetLag(apicsim.Lag{Tokens: 30 * time.Second})
 		failed := make(chan string)
 		go func() {
 			_, text := m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
 			failed <- text
 		}()
 		time.Sleep(time.Second)
-		if len(m.ownLiveKeys()) != 1 {
+		if len(m.managedLiveKeys()) != 1 {
 			t.Fatal("the rotation has made no key yet")
 		}
 		m.must(logical.DeleteOperation, "config/us-south", nil)
-		if text := <-failed; !strings.Contains(text, "deleted during its rotation") {
-			t.Errorf("the rotation answered %s", text)
+		if text := <-failed; !strings.Contains(text, "there is no config") {
+			t.Errorf("the rotation responded %s", text)
 		}
-		if len(m.ownLiveKeys()) != 0 || len(m.liveKeys()) != 1 {
-			t.Error("not just the key that somebody brought is left")
+		m.waitForCleanup()
+		if len(m.managedLiveKeys()) != 0 || len(m.liveKeys()) != 1 {
+			t.Error("not just the key that somebody imported is left")
 		}
-		m.requireNoWAL()
+		m.requireNothingPending()
 	})
 }
 
-func TestAnUnloadDuringARotationLeavesTheOldKeyAndNothingElse(t *testing.T) {
+// TestRotation_unloadInTheMiddle goes on in the next process.
+func TestRotation_unloadInTheMiddle(t *testing.T) {
 	rotationTest(t, func(m *mount) {
-		m.sim.SetKeyDelay(30 * time.Second)
+		m.sim.SetLag(apicsim.Lag{Tokens: 30 * time.Second})
 		failed := make(chan string)
 		unloaded := m.backend
 		go func() {
@@ -386,204 +605,106 @@ func TestAnUnloadDuringARotationLeavesTheOldKeyAndNothingElse(t *testing.T) {
 			failed <- fmt.Sprint(err)
 		}()
 		time.Sleep(time.Second)
-		if len(m.ownLiveKeys()) != 1 {
+		if len(m.managedLiveKeys()) != 1 {
 			t.Fatal("the rotation has made no key yet")
 		}
 		m.restart()
-		if text := <-failed; !strings.Contains(text, "unloaded") {
-			t.Errorf("the rotation answered %s", text)
+		if text := <-failed; !strings.Contains(text, "goes on") {
+			t.Errorf("the rotation responded %s", text)
 		}
+		m.begin()
+		m.waitForCleanup()
 		m.requireOneKey("us-south")
-		if len(m.ownLiveKeys()) != 0 {
-			t.Error("the new key is left at IAM")
+		if live := m.liveKeys(); len(live) != 1 || !live[0].CreatedByAPI {
+			t.Error("the next process has not finished the rotation")
 		}
-		m.requireNoWAL()
+		m.requireNothingPending()
 	})
 }
 
-func TestAKeyThatRotationMadeIsDeletedWithItsConfigAndABroughtOneIsNot(t *testing.T) {
+func TestAKeyThatRotationMadeIsDeletedWithItsConfigAndAnImportedOneIsNot(t *testing.T) {
 	rotationTest(t, func(m *mount) {
-		m.writeConfig("brought", map[string]any{"api_key": m.newKey()})
-		m.rotate("us-south")
-		for _, name := range []string{"us-south", "brought"} {
-			m.must(logical.DeleteOperation, "config/"+name, nil)
+		m.writeConfig("imported", map[string]any{"api_key": m.newKey()})
+		id := m.rotate("us-south").Data["api_key_id"].(string)
+		synctest.Wait()
+		time.Sleep(3 * time.Minute) // Until IAM's "no such key" could be believed of the new one.
+		resp := m.must(logical.DeleteOperation, "config/us-south", nil)
+		if len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "Deleted at IBM, because rotations had made them: "+id) {
+			t.Errorf("warnings are %q", resp.Warnings)
 		}
+		m.must(logical.DeleteOperation, "config/imported", nil)
 		if live := m.liveKeys(); len(live) != 1 || live[0].CreatedByAPI {
 			t.Fatalf("IAM holds %d keys", len(live))
 		}
+		m.requireNothingPending()
 	})
 }
 
-func TestADeletionFailsWhileIAMCannotBeAskedToDeleteTheKey(t *testing.T) {
-	rotationTest(t, func(m *mount) {
-		m.rotate("us-south")
-		m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
-		status, text := m.failure(logical.DeleteOperation, "config/us-south", nil)
-		if status != http.StatusBadGateway || !strings.Contains(text, "nothing was deleted") || !strings.Contains(text, "force=true") {
-			t.Fatalf("answered %d %s", status, text)
-		}
-		m.sim.ClearFault()
-		m.requireOneKey("us-south")
-		m.must(logical.DeleteOperation, "config/us-south", nil)
-		if len(m.ownLiveKeys()) != 0 {
-			t.Fatal("the key is left at IAM")
-		}
-	})
-}
-
-func TestAForcedDeletionNeedsNoIAMAndTellsWhatToDelete(t *testing.T) {
+// TestConfigDelete_whileIAMFails deletes the config, tells of the key, and deletes
+// that when IAM is back, though another process runs by then.
+func TestConfigDelete_whileIAMFails(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		id := m.rotate("us-south").Data["api_key_id"].(string)
+		synctest.Wait()
 		m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
-		resp := m.must(logical.DeleteOperation, "config/us-south", map[string]any{"force": "true"})
-		if len(resp.Warnings) == 0 || !strings.Contains(resp.Warnings[0], id+", which rotation had made, could not be deleted") {
+		resp := m.must(logical.DeleteOperation, "config/us-south", nil)
+		if len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "Still to be deleted at IBM") || !strings.Contains(resp.Warnings[0], id) {
 			t.Fatalf("warnings are %q", resp.Warnings)
 		}
 		if m.storedKeyID("us-south") != "" {
 			t.Fatal("the config is still there")
 		}
-	})
-}
-
-func TestAWriteAheadEntryThatIsBrokenStandsInNobodysWay(t *testing.T) {
-	for name, broken := range map[string]string{
-		"not JSON": "{", "without a key": `{"type":"api_key","data":{"config":"us-south"}}`, "of another shape": `{"type":"api_key","data":[]}`,
-	} {
-		t.Run(name, func(t *testing.T) {
-			rotationTest(t, func(m *mount) {
-				if err := m.storage.Put(context.Background(), &logical.StorageEntry{Key: "wal/broken", Value: []byte(broken)}); err != nil {
-					t.Fatal(err)
-				}
-				m.rotate("us-south")
-				m.writeConfig("us-south", map[string]any{"api_key": m.newKey()})
-				m.must(logical.DeleteOperation, "config/us-south", nil)
-				if !strings.Contains(m.log.String(), "[ERROR] a write-ahead entry is passed over") {
-					t.Error("the log does not tell")
-				}
-			})
-		})
-	}
-}
-
-func TestADeletionOfAConfigWhoseKeyIAMRefusesTellsWhatToDelete(t *testing.T) {
-	rotationTest(t, func(m *mount) {
-		id := m.rotate("us-south").Data["api_key_id"].(string)
-		stored, err := loadConfig(context.Background(), m.storage, "us-south")
-		if err != nil {
-			t.Fatal(err)
+		m.writeConfig("us-south", map[string]any{"api_key": m.newKey(), "verify": false})
+		m.restart()
+		m.begin()
+		m.sim.ClearFault()
+		m.ticks(2 * time.Hour)
+		if len(m.managedLiveKeys()) != 0 {
+			t.Fatal("the key is left at IAM")
 		}
-		m.sim.DisableKey(stored.APIKey)
-		resp := m.must(logical.DeleteOperation, "config/us-south", nil)
-		if len(resp.Warnings) == 0 || !strings.Contains(resp.Warnings[0], id) || strings.Contains(resp.Warnings[0], "write the config again") {
-			t.Fatalf("warnings are %q", resp.Warnings)
-		}
-	})
-}
-
-func TestAKeyThatRotationMadeIsDeletedWithItsConfigThoughTheOneBeforeIsLocked(t *testing.T) {
-	rotationTest(t, func(m *mount) {
-		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "delete", Kind: apicsim.KindStatus, Status: 503})
-		m.rotate("us-south")
-		m.sim.ClearKeyFaults()
-		m.sim.LockKey(testKey)
-		resp := m.must(logical.DeleteOperation, "config/us-south", nil)
-		live := m.liveKeys()
-		if len(live) != 1 || live[0].CreatedByAPI {
-			t.Fatalf("IAM holds %d keys", len(live))
-		}
-		if len(resp.Warnings) == 0 || !strings.Contains(resp.Warnings[0], "key "+live[0].ID+":") {
-			t.Errorf("warnings are %q", resp.Warnings)
-		}
+		m.must(logical.UpdateOperation, "token/us-south", nil)
+		m.requireNothingPending()
 	})
 }
 
 func TestAKeyThatRotationMadeIsDeletedWhenAnotherOneIsWritten(t *testing.T) {
 	rotationTest(t, func(m *mount) {
-		m.rotate("us-south")
-		m.writeConfig("us-south", map[string]any{"api_key": m.newKey()})
-		m.requireOneKey("us-south")
-		m.requireNoWAL()
+		id := m.rotate("us-south").Data["api_key_id"].(string)
+		synctest.Wait()
+		resp := m.must(logical.UpdateOperation, "config/us-south", m.configData(map[string]any{"api_key": m.newKey()}))
+		if resp == nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], id+", which a rotation had made for this config, will be deleted") {
+			t.Errorf("responded %v", resp)
+		}
 		config := m.must(logical.ReadOperation, "config/us-south", nil).Data
 		if config["api_key_id"] != nil || config["last_rotated"] != nil {
 			t.Error("the config still tells of the rotation of another key")
 		}
+		m.waitForCleanup()
+		m.requireOneKey("us-south")
+		m.requireNothingPending()
 	})
 }
 
-func TestAKeyThatCannotBeDeletedWhenAnotherOneIsWrittenIsDeletedLater(t *testing.T) {
+// TestRotation_keyOfAnotherIdentity replaces a managed key by one that may not delete
+// it, while IAM fails: the retired key itself keeps the right.
+func TestRotation_keyOfAnotherIdentity(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.rotate("us-south")
+		synctest.Wait()
+		m.sim.AddLimitedKey("another-identity's", apicsim.KeyOptions{IAMID: "IBMid-another"})
 		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "delete", Kind: apicsim.KindStatus, Status: 503})
-		resp := m.must(logical.UpdateOperation, "config/us-south", m.configData(map[string]any{"api_key": m.newKey()}))
-		if resp == nil || len(resp.Warnings) == 0 {
-			t.Fatal("the write does not warn")
+		m.must(logical.UpdateOperation, "config/us-south", m.configData(map[string]any{"api_key": "another-identity's"}))
+		m.ticks(10 * time.Minute)
+		if len(m.managedLiveKeys()) != 1 {
+			t.Fatal("the key was deleted though IAM fails")
 		}
 		m.sim.ClearKeyFaults()
-		time.Sleep(walMinAge + time.Second)
-		m.tick()
-		m.requireOneKey("us-south")
-		m.requireNoWAL()
-	})
-}
-
-func TestTheOldKeyIsRefusedWhenItIsWrittenBackWhileItsDeletionIsLeft(t *testing.T) {
-	rotationTest(t, func(m *mount) {
-		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "delete", Kind: apicsim.KindStatus, Status: 503})
-		m.rotate("us-south")
-		m.sim.ClearKeyFaults()
-		status, text := m.failure(logical.UpdateOperation, "config/us-south", m.configData(nil))
-		if status != http.StatusBadRequest || !strings.Contains(text, "refused the API key") {
-			t.Errorf("answered %d %s", status, text)
+		m.ticks(2 * time.Hour)
+		if len(m.managedLiveKeys()) != 0 {
+			t.Error("the key is left at IAM")
 		}
-		m.requireOneKey("us-south")
-		m.requireNoWAL()
-	})
-}
-
-// TestARotationWhoseKeyMayYetAppearDoesNotHideAnotherThatLeftTheOldKey runs some
-// times, for the write-ahead entries are listed by chance.
-func TestARotationWhoseKeyMayYetAppearDoesNotHideAnotherThatLeftTheOldKey(t *testing.T) {
-	for range 8 {
-		rotationTest(t, func(m *mount) {
-			m.rotate("us-south")
-			m.sim.InjectKeyFault(apicsim.KeyFault{Call: "create", Kind: apicsim.KindReset, Times: 1})
-			m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
-			m.sim.InjectKeyFault(apicsim.KeyFault{Call: "delete", Kind: apicsim.KindStatus, Status: 503})
-			m.rotate("us-south")
-			m.sim.ClearKeyFaults()
-			m.rotate("us-south")
-			m.settleEverything()
-			m.requireOneKey("us-south")
-			m.requireNoWAL()
-		})
-	}
-}
-
-func TestAConfigThatBecomesOneOfThePlatformCanBeWrittenAndDeletedThoughAKeyIsLeft(t *testing.T) {
-	rotationTest(t, func(m *mount) {
-		id := m.rotate("us-south").Data["api_key_id"].(string)
-		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "delete", Kind: apicsim.KindStatus, Status: 503})
-		platform := map[string]any{
-			"api_key": m.newKey(), "token_service": "platform", "token_url": m.url + "/api/token", "api_url": m.url,
-			"client_id": "client", "client_secret": testClientSecret, "verify": false,
-		}
-		resp := m.must(logical.UpdateOperation, "config/us-south", platform)
-		if resp == nil || len(resp.Warnings) == 0 || !strings.Contains(resp.Warnings[0], id) {
-			t.Fatal("the write does not warn of the key that is left")
-		}
-		m.settleEverything()
-		platform["api_key"] = m.newKey()
-		m.must(logical.UpdateOperation, "config/us-south", platform)
-		resp = m.must(logical.DeleteOperation, "config/us-south", nil)
-		if len(resp.Warnings) == 0 || !strings.Contains(resp.Warnings[0], "could not be deleted at IBM") {
-			t.Errorf("warnings are %q", resp.Warnings)
-		}
-		time.Sleep(walMinAge)
-		m.settleEverything()
-		m.requireNoWAL()
-		if !strings.Contains(m.log.String(), "delete it there: config=us-south key="+id) {
-			t.Error("the log does not say which key is left")
-		}
+		m.must(logical.UpdateOperation, "token/us-south", nil)
+		m.requireNothingPending()
 	})
 }
 
@@ -593,13 +714,17 @@ func TestNoKeyIsAnywhereButInItsSealedEntry(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		var keys, elsewhere []string
 		m.storage.watch = func(entry *logical.StorageEntry) {
-			if !strings.HasPrefix(entry.Key, "config/") {
+			if strings.HasPrefix(entry.Key, tombstoneStoragePrefix) {
+				return // It is seal-wrapped, too.
+			}
+			if !strings.HasPrefix(entry.Key, configStoragePrefix) {
 				elsewhere = append(elsewhere, entry.Key+string(entry.Value))
 				return
 			}
-			var stored config
-			if err := entry.DecodeJSON(&stored); err != nil {
+			stored, err := decodeConfig("us-south", entry.Value)
+			if err != nil {
 				t.Error(err)
+				return
 			}
 			keys = append(keys, stored.APIKey)
 		}
@@ -612,7 +737,7 @@ func TestNoKeyIsAnywhereButInItsSealedEntry(t *testing.T) {
 				resp, err := m.do(logical.UpdateOperation, "config/us-south/rotate", nil)
 				elsewhere = append(elsewhere, fmt.Sprint(resp, err))
 				m.sim.ClearKeyFaults()
-				m.settleEverything()
+				m.waitForCleanup()
 			}
 		}
 		for _, path := range []string{"config/us-south", "status/us-south"} {
@@ -624,7 +749,7 @@ func TestNoKeyIsAnywhereButInItsSealedEntry(t *testing.T) {
 		elsewhere = append(elsewhere, m.log.String(), fmt.Sprint(m.events.sent))
 
 		slices.Sort(keys)
-		if keys = slices.Compact(keys); len(keys) < 5 || len(elsewhere) < 20 {
+		if keys = slices.Compact(keys); len(keys) < 5 || len(elsewhere) < 15 {
 			t.Fatalf("there were only %d keys, and %d texts to search", len(keys), len(elsewhere))
 		}
 		for _, key := range keys {
@@ -655,9 +780,9 @@ func TestWhateverStorageCallFailsARotationLeavesOneKey(t *testing.T) {
 					if err != nil {
 						requireNoKey(t, err.Error())
 					}
-					m.settleEverything()
+					m.waitForCleanup()
 					m.requireOneKey("us-south")
-					m.requireNoWAL()
+					m.requireNothingPending()
 				})
 			})
 			if passed || t.Failed() {
@@ -675,7 +800,7 @@ func TestWhateverStorageCallFailsARotationLeavesOneKey(t *testing.T) {
 func TestACreationThatBeginsLateAndWhoseAnswerIsLostIsNotForgotten(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"request_timeout": "60s", "max_retries": 10})
-		m.sim.SetListDelay(20 * time.Second)
+		m.sim.SetLag(apicsim.Lag{List: 20 * time.Second, Get: 20 * time.Second})
 		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "create", Kind: apicsim.KindStatus, Status: 429, Latency: 25 * time.Second, Times: 4})
 		go func() {
 			time.Sleep(101 * time.Second)
@@ -684,81 +809,10 @@ func TestACreationThatBeginsLateAndWhoseAnswerIsLostIsNotForgotten(t *testing.T)
 		m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
 		time.Sleep(2 * time.Minute)
 		m.sim.ClearKeyFaults()
-		m.settleEverything()
+		m.waitForCleanup()
 		m.requireOneKey("us-south")
-		m.requireNoWAL()
+		m.requireNothingPending()
 	})
-}
-
-func TestAnAnnouncementFromTheFutureDoesNotKeepWritesOutForEver(t *testing.T) {
-	rotationTest(t, func(m *mount) {
-		w := &keyWAL{Config: "us-south", IAMID: m.sim.Keys()[0].IAMID, KeyName: "never-made", Since: time.Now().Add(1000 * time.Hour)}
-		if _, err := putWAL(context.Background(), m.storage, w); err != nil {
-			t.Fatal(err)
-		}
-		m.writeConfig("us-south", map[string]any{"api_key": m.newKey()})
-		m.requireNoWAL()
-	})
-}
-
-func TestAnUnloadEndsTheCleanUpThatAnInitializationBegan(t *testing.T) {
-	rotationTest(t, func(m *mount) {
-		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "delete", Kind: apicsim.KindHang})
-		m.rotate("us-south")
-		m.restart()
-		m.initializeBackend()
-		synctest.Wait()
-		calls := m.storage.calls.Load()
-		m.backend.Cleanup(context.Background())
-		synctest.Wait()
-		m.sim.ClearKeyFaults()
-		synctest.Wait()
-		if m.storage.calls.Load() != calls {
-			t.Error("an unloaded mount still cleans up")
-		}
-	})
-}
-
-// lateStorage keeps writes of configs in a log for later, and fails them, as a
-// leader does that is being deposed.
-type lateStorage struct {
-	logical.Storage
-	deposed bool
-	log     []*logical.StorageEntry
-}
-
-func (s *lateStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	if s.deposed && strings.HasPrefix(entry.Key, configStoragePrefix) {
-		s.log = append(s.log, entry)
-		return errStorage
-	}
-	return s.Storage.Put(ctx, entry)
-}
-
-func TestASuccessorThatTheNextLeaderFindsStoredIsNotDeletedByTheDeposedOne(t *testing.T) {
-	rotationTest(t, func(m *mount) {
-		late := &lateStorage{Storage: m.storage.Storage, deposed: true}
-		m.storage.Storage = late
-		m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
-		if err := late.Storage.Put(context.Background(), late.log[0]); err != nil {
-			t.Fatal(err)
-		}
-		late.deposed = false
-		m.restart()
-		m.initializeBackend()
-		m.settleEverything()
-		m.requireOneKey("us-south")
-		m.requireNoWAL()
-	})
-}
-
-// settleEverything lets the time pass that the clean-up may take.
-func (m *mount) settleEverything() {
-	m.Helper()
-	for range 12 {
-		time.Sleep(time.Minute)
-		m.tick()
-	}
 }
 
 // newKey makes another key of the same identity that somebody may bring.

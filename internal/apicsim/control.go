@@ -6,7 +6,7 @@ package apicsim
 import (
 	"cmp"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -15,11 +15,18 @@ import (
 // maxFaultBytes is the most that is read of a fault sent as JSON.
 const maxFaultBytes = 1 << 20
 
-// Control is the handler by which another process steers a simulation: GET
-// /counts, PUT /fault with a Fault as JSON, DELETE /fault, GET /keys, PUT
-// /key_fault with a KeyFault, DELETE /key_fault, PUT /key_delay with
-// {"accepted":"5s","listed":"0s"}. It does not check who asks, so it belongs on
-// loopback.
+// Control is the handler by which another process steers a simulation:
+//
+//	GET    /counts      Counts
+//	PUT    /fault       a Fault; DELETE ends it
+//	GET    /keys        the keys that there are and were
+//	PUT    /key_fault   a KeyFault; DELETE ends all of them
+//	PUT    /key_lag     a Lag: {"tokens":"30s","list":"5s","get":"5s","delete":"5s","every":2}
+//	PUT    /name_limit  SetNameLimit: {"characters":40}
+//	PUT    /clock       SetClockAhead: {"ahead":"-90s"}
+//
+// Bodies are JSON, and what a body leaves out is zero. It does not check who asks,
+// so it belongs on loopback.
 func (s *Sim) Control() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /counts", func(w http.ResponseWriter, _ *http.Request) {
@@ -50,27 +57,35 @@ func (s *Sim) Control() http.Handler {
 		s.ClearKeyFaults()
 		w.WriteHeader(http.StatusNoContent)
 	})
-	mux.HandleFunc("PUT /key_delay", put(s.putKeyDelay))
+	mux.HandleFunc("PUT /key_lag", put(s.putLag))
+	mux.HandleFunc("PUT /name_limit", put(s.putNameLimit))
+	mux.HandleFunc("PUT /clock", put(s.putClock))
 	return mux
 }
 
-// keyDelays are Go durations as text; an empty one is none.
-type keyDelays struct {
-	Accepted string `json:"accepted"`
-	Listed   string `json:"listed"`
+func (s *Sim) putLag(read lagJSON) error {
+	lag, err := read.lag()
+	if err != nil {
+		return err
+	}
+	s.SetLag(lag)
+	return nil
 }
 
-func (s *Sim) putKeyDelay(d keyDelays) error {
-	accepted, err := time.ParseDuration(cmp.Or(d.Accepted, "0"))
-	if err != nil {
-		return fmt.Errorf("accepted: %w", err)
+func (s *Sim) putNameLimit(limit struct{ Characters int }) error {
+	if limit.Characters < 0 {
+		return errors.New("characters must not be negative")
 	}
-	listed, err := time.ParseDuration(cmp.Or(d.Listed, "0"))
+	s.SetNameLimit(limit.Characters)
+	return nil
+}
+
+func (s *Sim) putClock(clock struct{ Ahead string }) error {
+	ahead, err := time.ParseDuration(cmp.Or(clock.Ahead, "0"))
 	if err != nil {
-		return fmt.Errorf("listed: %w", err)
+		return errors.New("ahead must be a duration such as -90s")
 	}
-	s.SetKeyDelay(accepted)
-	s.SetListDelay(listed)
+	s.SetClockAhead(ahead)
 	return nil
 }
 

@@ -54,7 +54,7 @@ func TestAnotherProcessSteersTheKeyAPI(t *testing.T) {
 		t.Errorf("status is %d", got)
 	}
 	control(s, http.MethodDelete, "/key_fault", "")
-	if got := control(s, http.MethodPut, "/key_delay", `{"accepted":"1h","listed":"1h"}`).Code; got != http.StatusNoContent {
+	if got := control(s, http.MethodPut, "/key_lag", `{"tokens":"1h","list":"1h"}`).Code; got != http.StatusNoContent {
 		t.Fatalf("status is %d", got)
 	}
 	value, _ := decodeBody(t, callKeys(s, bearer, http.MethodPost, "/v1/apikeys", newKeyBody))["apikey"].(string)
@@ -67,12 +67,38 @@ func TestAnotherProcessSteersTheKeyAPI(t *testing.T) {
 	}
 }
 
+func TestControl_namesAndClock(t *testing.T) {
+	s := newTokenSim(t)
+	for path, body := range map[string]string{"/name_limit": `{"characters":4}`, "/clock": `{"ahead":"-1h"}`} {
+		if got := control(s, http.MethodPut, path, body).Code; got != http.StatusNoContent {
+			t.Fatalf("%s: status is %d", path, got)
+		}
+	}
+	w := callKeys(s, bearerOf(t, s, testKey), http.MethodPost, "/v1/apikeys", newKeyBody)
+	dated, err := http.ParseTime(w.Header().Get("Date"))
+	if decodeBody(t, w)["name"] != "succ" || err != nil || time.Since(dated) < 59*time.Minute {
+		t.Errorf("answered %s at %s", w.Body, dated)
+	}
+}
+
+func TestControl_aLagCountsForEachView(t *testing.T) {
+	s := newTokenSim(t)
+	if got := control(s, http.MethodPut, "/key_lag", `{"tokens":"1s","list":"2s","get":"3s","delete":"4s","every":2}`).Code; got != http.StatusNoContent {
+		t.Fatalf("status is %d", got)
+	}
+	if want := (Lag{time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second, 2}); s.lag != want {
+		t.Errorf("the lag is %+v", s.lag)
+	}
+}
+
 func TestAKeyFaultOrDelayThatMakesNoSenseIsRefused(t *testing.T) {
 	s := newTokenSim(t)
 	for path, bodies := range map[string][]string{
-		"/key_fault": {`{"call":"make"}`, `{"kind":"no_exp"}`, `{"kind":"stattus"}`, `{"status":200}`, `{"latency":"5"}`, `{"latency":"-5s"}`, `{"after":1}`, `{"before":true}`, `{"service":"iam"}`, `no`},
-		"/key_delay": {`{"accepted":"5"}`, `{"listed":5}`, `no`},
-		"/fault":     {`{"service":"logout"}`},
+		"/key_fault":  {`{"call":"make"}`, `{"kind":"no_exp"}`, `{"kind":"stattus"}`, `{"status":200}`, `{"latency":"5"}`, `{"latency":"-5s"}`, `{"after":1}`, `{"before":true}`, `{"service":"iam"}`, `no`},
+		"/key_lag":    {`{"tokens":"5"}`, `{"list":5}`, `{"get":"-5s"}`, `{"every":-1}`, `no`},
+		"/name_limit": {`{"characters":-1}`, `{"characters":"4"}`},
+		"/clock":      {`{"ahead":"5"}`, `{"ahead":5}`},
+		"/fault":      {`{"service":"logout"}`},
 	} {
 		for _, body := range bodies {
 			if got := control(s, http.MethodPut, path, body).Code; got != http.StatusBadRequest {

@@ -31,8 +31,13 @@ type KeyOptions struct {
 	// IAMID and AccountID are whose key it is. Without them it belongs to the one
 	// identity that all such keys share.
 	IAMID, AccountID string
-	// Locked keys can't be deleted.
+	// Locked keys can be neither changed nor deleted.
 	Locked bool
+	// ActionWhenLeaked is what IBM does with a key that it finds published: none,
+	// disable or delete; empty is none.
+	ActionWhenLeaked string
+	// SupportSessions says that logins with the key are listed and can be revoked.
+	SupportSessions bool
 }
 
 // keyState is what the services know of a key.
@@ -47,6 +52,8 @@ type keyState struct {
 	createdByAPI bool
 	used         bool
 	disabled     bool
+	// toggledAt is when disabled last changed.
+	toggledAt time.Time
 }
 
 // KeyInfo is what a test may know of a key. It holds no secret.
@@ -120,7 +127,21 @@ func (k *keyState) delete() {
 }
 
 // DisableKey makes a key known and unacceptable.
-func (s *Sim) DisableKey(key string) { s.changeKey(key, func(k *keyState) { k.disabled = true }) }
+func (s *Sim) DisableKey(key string) { s.changeKey(key, func(k *keyState) { k.setDisabled(true) }) }
+
+// setDisabled disables or enables a key.
+func (k *keyState) setDisabled(disabled bool) {
+	if k.disabled == disabled {
+		return
+	}
+	k.disabled, k.toggledAt = disabled, time.Now()
+	k.retag()
+}
+
+// EnableKey has a key that was disabled accepted again.
+func (s *Sim) EnableKey(key string) {
+	s.changeKey(key, func(k *keyState) { k.setDisabled(false) })
+}
 
 // LockKey keeps a key from being deleted through the key API.
 func (s *Sim) LockKey(key string) { s.changeKey(key, func(k *keyState) { k.Locked = true }) }
@@ -135,23 +156,6 @@ func (s *Sim) changeKey(key string, change func(*keyState)) {
 		change(state)
 		state.retag()
 	}
-}
-
-// SetKeyDelay has the token endpoints refuse a key as unknown for d after the key
-// API created it, which is what IAM's eventual consistency looks like. It counts
-// for keys already created too.
-func (s *Sim) SetKeyDelay(d time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.keyDelay = d
-}
-
-// SetListDelay has the key API's lists and details leave out a key for d after it
-// created it.
-func (s *Sim) SetListDelay(d time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.listDelay = d
 }
 
 // Keys returns all keys that there are and were, oldest first. Several that were
@@ -200,11 +204,12 @@ const (
 func (s *Sim) useKey(key string) keyVerdict {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	at := s.seenAt(viewTokens)
 	k := s.keys[key]
 	switch {
-	case k == nil, !k.exists(), k.spent(), k.younger(s.keyDelay):
+	case k == nil, !k.existedAt(at), k.spent():
 		return keyUnknown
-	case k.disabled:
+	case k.disabledAt(at):
 		return keyDisabled
 	}
 	k.used = true
@@ -215,11 +220,6 @@ func (k *keyState) exists() bool { return k.deletedAt.IsZero() }
 
 func (k *keyState) spent() bool {
 	return k.SingleUse && k.used || k.Life > 0 && time.Since(k.addedAt) >= k.Life
-}
-
-// younger says whether the key API created the key less than d ago.
-func (k *keyState) younger(d time.Duration) bool {
-	return k.createdByAPI && time.Since(k.addedAt) < d
 }
 
 // isKey says whether text is a key, accepted or not.

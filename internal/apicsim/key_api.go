@@ -4,6 +4,7 @@
 package apicsim
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"net/http"
@@ -55,6 +56,10 @@ func keyNotFound() reply {
 	return keyError(http.StatusNotFound, "not_found", "BXNIM0102E", "Unable to find object")
 }
 
+func keyLocked() reply {
+	return keyError(http.StatusConflict, "conflict", "", "The API key is locked.")
+}
+
 func notTheirs() reply {
 	return keyError(http.StatusForbidden, "forbidden", "", "The identity may not manage these API keys.")
 }
@@ -81,6 +86,23 @@ func (s *Sim) keyCaller(r *http.Request) (caller, *reply) {
 	return caller{}, &refused
 }
 
+// SetNameLimit has the key API shorten the names of keys that it creates from now
+// on to so many characters; 0 keeps them whole.
+func (s *Sim) SetNameLimit(characters int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nameLimit = characters
+}
+
+// shortened is the name that a created key gets. The caller holds the lock.
+func (s *Sim) shortened(name string) string {
+	characters := []rune(name)
+	if s.nameLimit == 0 || len(characters) <= s.nameLimit {
+		return name
+	}
+	return string(characters[:s.nameLimit])
+}
+
 // createKey is POST /v1/apikeys.
 func (s *Sim) createKey(r *http.Request, by caller) reply {
 	var wanted struct {
@@ -103,10 +125,10 @@ func (s *Sim) createKey(r *http.Request, by caller) reply {
 		return keyError(http.StatusUnprocessableEntity, "limit_reached", "BXNIM0151E", "The limit of supported API keys is reached")
 	}
 	value := NewKeyValue()
-	k := s.addKey(value, KeyOptions{Name: wanted.Name, Description: wanted.Description, IAMID: by.iamID, AccountID: by.accountID})
+	k := s.addKey(value, KeyOptions{Name: s.shortened(wanted.Name), Description: wanted.Description, IAMID: by.iamID, AccountID: by.accountID})
 	k.createdByAPI = true
 	s.counts.KeysCreated++
-	body := k.describe()
+	body := s.describe(k, time.Now())
 	body["apikey"] = value
 	return reply{http.StatusCreated, body}
 }
@@ -130,38 +152,70 @@ func (s *Sim) keyDetails(r *http.Request, by caller) reply {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := s.keys[value]
-	if k == nil || !s.isListed(k) {
+	k, at := s.keys[value], s.seenAt(viewGet)
+	if k == nil || !k.existedAt(at) {
 		return keyNotFound()
 	}
 	if !k.belongsTo(by) {
 		return notTheirs()
 	}
-	return reply{http.StatusOK, k.describe()}
+	return reply{http.StatusOK, s.describe(k, at)}
 }
 
-// isListed wants the lock held.
-func (s *Sim) isListed(k *keyState) bool { return k.exists() && !k.younger(s.listDelay) }
-
-// deleteKey is DELETE /v1/apikeys/{id}.
-func (s *Sim) deleteKey(r *http.Request, by caller) reply {
+// withKey performs what a call wants with the key that its path names, if the view
+// knows it: perform is told the time whose state it sees. It holds the lock meanwhile.
+func (s *Sim) withKey(r *http.Request, by caller, v view, perform func(*keyState, time.Time) reply) reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	at := s.seenAt(v)
 	for _, k := range s.keys {
-		if k.id != r.PathValue("id") || !k.exists() {
+		if k.id != r.PathValue("id") || !k.existedAt(at) {
 			continue
 		}
 		if !k.belongsTo(by) {
 			return notTheirs()
 		}
-		if k.Locked {
-			return keyError(http.StatusConflict, "conflict", "", "The API key is locked.")
-		}
-		k.delete()
-		s.counts.KeysDeleted++
-		return reply{http.StatusNoContent, nil}
+		return perform(k, at)
 	}
 	return keyNotFound()
+}
+
+// getKey is GET /v1/apikeys/{id}.
+func (s *Sim) getKey(r *http.Request, by caller) reply {
+	return s.withKey(r, by, viewGet, func(k *keyState, at time.Time) reply {
+		return reply{http.StatusOK, s.describe(k, at)}
+	})
+}
+
+// deleteKey is DELETE /v1/apikeys/{id}.
+func (s *Sim) deleteKey(r *http.Request, by caller) reply {
+	return s.withKey(r, by, viewDelete, func(k *keyState, _ time.Time) reply {
+		if k.Locked {
+			return keyLocked()
+		}
+		// A part that lags takes the deletion of a deleted key for the first.
+		if k.exists() {
+			k.delete()
+			s.counts.KeysDeleted++
+		}
+		return reply{http.StatusNoContent, nil}
+	})
+}
+
+// disableKey is POST /v1/apikeys/{id}/disable.
+func (s *Sim) disableKey(r *http.Request, by caller) reply { return s.toggleKey(r, by, true) }
+
+// enableKey is DELETE /v1/apikeys/{id}/disable.
+func (s *Sim) enableKey(r *http.Request, by caller) reply { return s.toggleKey(r, by, false) }
+
+func (s *Sim) toggleKey(r *http.Request, by caller, disabled bool) reply {
+	return s.withKey(r, by, viewDelete, func(k *keyState, _ time.Time) reply {
+		if k.Locked {
+			return keyLocked()
+		}
+		k.setDisabled(disabled)
+		return reply{http.StatusNoContent, nil}
+	})
 }
 
 // listKeys is GET /v1/apikeys.
@@ -179,10 +233,11 @@ func (s *Sim) listKeys(r *http.Request, by caller) reply {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	at := s.seenAt(viewList)
 	described := make(map[int]map[string]any)
 	for _, k := range s.keys {
-		if k.serial > after && k.belongsTo(by) && s.isListed(k) {
-			described[k.serial] = k.describe()
+		if k.serial > after && k.belongsTo(by) && k.existedAt(at) {
+			described[k.serial] = s.describe(k, at)
 		}
 	}
 	serials := slices.Sorted(maps.Keys(described))
@@ -225,21 +280,23 @@ func nextPage(r *http.Request, after int) string {
 	return next.String()
 }
 
-// describe is a key as IAM describes it. Its value is in the answer to its creation
-// alone.
-func (k *keyState) describe() map[string]any {
-	created := k.addedAt.UTC().Format(timeLayout)
+// describe is a key as a part of IAM describes it that sees the state of a time. Its
+// value is in the answer to its creation alone. The caller holds the lock.
+func (s *Sim) describe(k *keyState, at time.Time) map[string]any {
+	addedAt := k.addedAt.Add(s.clockAhead).UTC()
+	created := addedAt.Format(timeLayout)
 	body := map[string]any{
 		"id": k.id, "entity_tag": k.entityTag, "name": k.Name, "iam_id": k.IAMID, "account_id": k.AccountID,
 		"crn":    "crn:v1:bluemix:public:iam-identity::a/" + k.AccountID + "::apikey:" + k.id,
-		"locked": k.Locked, "disabled": k.disabled,
+		"locked": k.Locked, "disabled": k.disabledAt(at),
+		"action_when_leaked": cmp.Or(k.ActionWhenLeaked, "none"), "support_sessions": k.SupportSessions,
 		"created_at": created, "created_by": k.IAMID, "modified_at": created,
 	}
 	if k.Description != "" {
 		body["description"] = k.Description
 	}
 	if k.Life > 0 {
-		body["expires_at"] = k.addedAt.Add(k.Life).UTC().Truncate(time.Minute).Format(timeLayout)
+		body["expires_at"] = addedAt.Add(k.Life).Format(timeLayout)
 	}
 	return body
 }

@@ -97,6 +97,13 @@ func TestOnlyIAMsTokensLetInAndOnlyToTheirIdentitysKeys(t *testing.T) {
 				return callKeys(s, b, http.MethodGet, "/v1/apikeys?iam_id="+defaultIAMID+"&account_id="+defaultAccountID, "").Code
 			},
 			"delete": func(b string) int { return callKeys(s, b, http.MethodDelete, "/v1/apikeys/"+s.Keys()[0].ID, "").Code },
+			"get":    func(b string) int { return callKeys(s, b, http.MethodGet, "/v1/apikeys/"+s.Keys()[0].ID, "").Code },
+			"disable": func(b string) int {
+				return callKeys(s, b, http.MethodPost, "/v1/apikeys/"+s.Keys()[0].ID+"/disable", "").Code
+			},
+			"enable": func(b string) int {
+				return callKeys(s, b, http.MethodDelete, "/v1/apikeys/"+s.Keys()[0].ID+"/disable", "").Code
+			},
 		}
 		expired := bearerOf(t, s, testKey)
 		for name, call := range calls {
@@ -230,7 +237,7 @@ func TestAListHasEveryKeyOfTheIdentityOnceOnPagesOfAnySize(t *testing.T) {
 func TestACreatedKeyIsListedLateButCanBeDeletedByItsID(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTokenSim(t)
-		s.SetListDelay(5 * time.Second)
+		s.SetLag(Lag{List: 5 * time.Second})
 		bearer := bearerOf(t, s, testKey)
 		first, _ := decodeBody(t, callKeys(s, bearer, http.MethodPost, "/v1/apikeys", newKeyBody))["id"].(string)
 		callKeys(s, bearer, http.MethodPost, "/v1/apikeys", newKeyBody)
@@ -246,4 +253,86 @@ func TestACreatedKeyIsListedLateButCanBeDeletedByItsID(t *testing.T) {
 			t.Errorf("then the list is %v", names)
 		}
 	})
+}
+
+func TestKeyAPI_aKeyIsReadByItsID(t *testing.T) {
+	s := newTokenSim(t)
+	s.AddLimitedKey("second", KeyOptions{Name: "n", Description: "d", Life: time.Hour, ActionWhenLeaked: "disable", SupportSessions: true})
+	bearer := bearerOf(t, s, testKey)
+	second := s.Keys()[1]
+	got := decodeBody(t, callKeys(s, bearer, http.MethodGet, "/v1/apikeys/"+second.ID, ""))
+	for field, want := range map[string]any{
+		"id": second.ID, "name": "n", "description": "d", "action_when_leaked": "disable", "support_sessions": true, "disabled": false, "locked": false,
+		"created_at": second.CreatedAt.UTC().Format(timeLayout), "expires_at": second.CreatedAt.UTC().Add(time.Hour).Format(timeLayout), "apikey": nil,
+	} {
+		if got[field] != want {
+			t.Errorf("%s is %v", field, got[field])
+		}
+	}
+	s.RevokeKey("second")
+	if got := callKeys(s, bearer, http.MethodGet, "/v1/apikeys/"+second.ID, "").Code; got != http.StatusNotFound {
+		t.Errorf("after its deletion, status is %d", got)
+	}
+}
+
+func TestKeyAPI_aDisabledKeyBuysNoTokenUntilEnabled(t *testing.T) {
+	s := newTokenSim(t)
+	bearer := bearerOf(t, s, testKey)
+	path := "/v1/apikeys/" + s.Keys()[0].ID
+	tag := decodeBody(t, callKeys(s, bearer, http.MethodGet, path, ""))["entity_tag"]
+	// Disabling what is disabled already changes nothing.
+	for range 2 {
+		if got := callKeys(s, bearer, http.MethodPost, path+"/disable", "").Code; got != http.StatusNoContent {
+			t.Fatalf("status is %d", got)
+		}
+	}
+	if w := buyOf(s, "iam", testKey, nil); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "BXNIM0462E") {
+		t.Errorf("IAM answers %d", w.Code)
+	}
+	for _, service := range []string{"login", "platform"} {
+		if got := buyOf(s, service, testKey, nil).Code; got != http.StatusUnauthorized {
+			t.Errorf("%s: status is %d", service, got)
+		}
+	}
+	if details := decodeBody(t, callKeys(s, bearer, http.MethodGet, path, "")); details["disabled"] != true || details["entity_tag"] == tag {
+		t.Errorf("details are %v", details)
+	}
+	if got := callKeys(s, bearer, http.MethodDelete, path+"/disable", "").Code; got != http.StatusNoContent {
+		t.Fatalf("status is %d", got)
+	}
+	if got := buyOf(s, "iam", testKey, nil).Code; got != http.StatusOK {
+		t.Errorf("once it is enabled, status is %d", got)
+	}
+	s.LockKey(testKey)
+	for _, method := range []string{http.MethodPost, http.MethodDelete} {
+		if got := callKeys(s, bearer, method, path+"/disable", "").Code; got != http.StatusConflict {
+			t.Errorf("%s of a locked key: status is %d", method, got)
+		}
+	}
+}
+
+func TestKeyAPI_longNamesAreShortened(t *testing.T) {
+	s := newTokenSim(t)
+	bearer := bearerOf(t, s, testKey)
+	for limit, want := range map[int]string{0: "successor", 4: "succ", 9: "successor"} {
+		s.SetNameLimit(limit)
+		if got := decodeBody(t, callKeys(s, bearer, http.MethodPost, "/v1/apikeys", newKeyBody))["name"]; got != want {
+			t.Errorf("of %d characters: the name is %v", limit, got)
+		}
+	}
+}
+
+func TestKeyAPI_timesAreByTheServicesClock(t *testing.T) {
+	s := newTokenSim(t)
+	s.SetClockAhead(-time.Hour)
+	bearer := bearerOf(t, s, testKey)
+	w := callKeys(s, bearer, http.MethodPost, "/v1/apikeys", newKeyBody)
+	dated, err := http.ParseTime(w.Header().Get("Date"))
+	if err != nil || time.Since(dated).Round(time.Minute) != time.Hour {
+		t.Errorf("the answer is of %s, error %v", dated, err)
+	}
+	created, err := time.Parse(timeLayout, decodeBody(t, w)["created_at"].(string))
+	if err != nil || time.Since(created) < 59*time.Minute || time.Since(created) > 62*time.Minute {
+		t.Errorf("the key is of %s, error %v", created, err)
+	}
 }

@@ -25,11 +25,14 @@ const (
 	CallCreate  KeyCall = "create"
 	CallDelete  KeyCall = "delete"
 	CallDetails KeyCall = "details"
+	CallDisable KeyCall = "disable"
+	CallEnable  KeyCall = "enable"
+	CallGet     KeyCall = "get"
 	CallList    KeyCall = "list"
 )
 
 func keyCalls() []KeyCall {
-	return []KeyCall{CallAny, CallCreate, CallDelete, CallDetails, CallList}
+	return []KeyCall{CallAny, CallCreate, CallDelete, CallDetails, CallDisable, CallEnable, CallGet, CallList}
 }
 
 // keyFaultKinds are the kinds that do not need a token to spoil. In the place of
@@ -116,6 +119,7 @@ const maxKeyCallBytes = 1 << 16
 func (s *Sim) serveKeyCall(call KeyCall, perform func(*http.Request, caller) reply) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s.count(func(c *Counts) { c.KeyCalls++ })
+		w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
 		// The server notices that a client is gone only once the body is read.
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxKeyCallBytes))
 		if err != nil {

@@ -61,6 +61,33 @@ func TestAFaultComesBeforeOrAfterTheEffectOfADeletion(t *testing.T) {
 	}
 }
 
+func TestKeyFault_hitsEachCallThatChangesOrReadsAKey(t *testing.T) {
+	s := newTokenSim(t)
+	bearer := bearerOf(t, s, testKey)
+	path := "/v1/apikeys/" + s.Keys()[0].ID
+	for _, c := range []struct {
+		call         KeyCall
+		method, path string
+		status       int
+	}{{CallGet, http.MethodGet, path, 200}, {CallDisable, http.MethodPost, path + "/disable", 204}, {CallEnable, http.MethodDelete, path + "/disable", 204}} {
+		for _, after := range []bool{false, true} {
+			s.InjectKeyFault(KeyFault{Call: c.call, After: after, Kind: KindStatus, Status: 500, Times: 1})
+			if got := callKeys(s, bearer, c.method, c.path, "").Code; got != 500 {
+				t.Errorf("%s: status is %d", c.call, got)
+			}
+			if got := s.Keys()[0].Disabled; c.call == CallDisable && got != after {
+				t.Errorf("after %t: the key is disabled is %t", after, got)
+			}
+			if got := callKeys(s, bearer, c.method, c.path, "").Code; got != c.status {
+				t.Errorf("%s, without a fault: status is %d", c.call, got)
+			}
+			if c.call == CallDisable {
+				callKeys(s, bearer, http.MethodDelete, path+"/disable", "")
+			}
+		}
+	}
+}
+
 func TestAFaultHitsItsCallAloneAndItsOwnBeforeThatOfAll(t *testing.T) {
 	s := newTokenSim(t)
 	bearer := bearerOf(t, s, testKey)

@@ -46,7 +46,7 @@ func TestARevokedKeyIsKnownToHaveBeenThere(t *testing.T) {
 func TestACreatedKeyIsRefusedEverywhereUntilItHasArrived(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTokenSim(t)
-		s.SetKeyDelay(5 * time.Second)
+		s.SetLag(Lag{Tokens: 5 * time.Second})
 		value, _ := decodeBody(t, callKeys(s, bearerOf(t, s, testKey), http.MethodPost, "/v1/apikeys", newKeyBody))["apikey"].(string)
 		time.Sleep(5*time.Second - time.Nanosecond)
 		for service, want := range map[string]int{"login": 401, "iam": 400, "platform": 401} {

@@ -8,6 +8,7 @@
 package apicsim
 
 import (
+	"crypto/rsa"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -29,6 +30,9 @@ type Options struct {
 	ClientID, ClientSecret string
 	// Logger gets one line for each call, without keys or tokens; it may be nil.
 	Logger *slog.Logger
+	// RSAKey signs the tokens of the iam and platform services. A key takes long to
+	// make, so that many simulations may share one; nil makes one when it is needed.
+	RSAKey *rsa.PrivateKey
 }
 
 // Counts are the calls so far.
@@ -66,8 +70,7 @@ type IssuedToken struct {
 
 // Sim is the state of the simulated services. It is an http.Handler.
 type Sim struct {
-	// The login service signs with ES384, the others with RS256. An RSA key takes
-	// long to make, so that it is made when it is first asked for.
+	// The login service signs with ES384, the others with RS256.
 	ecdsa, rsa func() (*signer, error)
 	logger     *slog.Logger
 	mux        *http.ServeMux
@@ -79,9 +82,12 @@ type Sim struct {
 	keys map[string]*keyState
 	// keySerial counts the keys ever added.
 	keySerial int
-	// keyDelay and listDelay are how long a created key goes unknown.
-	keyDelay, listDelay time.Duration
-	tokenTTL            time.Duration
+	lag       Lag
+	// viewCalls counts the calls of each view since the lag was set.
+	viewCalls map[view]int
+	// nameLimit is the most characters that a created key's name keeps; 0 is all.
+	nameLimit int
+	tokenTTL  time.Duration
 	// clockAhead is how far the services' clock is ahead of the host's.
 	clockAhead time.Duration
 	counts     Counts
@@ -96,7 +102,8 @@ func New(o Options) (*Sim, error) {
 	s := &Sim{
 		logger: o.Logger, mux: http.NewServeMux(), clientID: o.ClientID, secret: o.ClientSecret,
 		keys: make(map[string]*keyState), keyFaults: make(map[KeyCall]*activeKeyFault), tokenTTL: o.TokenTTL,
-		ecdsa: sync.OnceValues(newECDSASigner), rsa: sync.OnceValues(newRSASigner),
+		ecdsa: sync.OnceValues(newECDSASigner), rsa: sync.OnceValues(func() (*signer, error) { return newRSASigner(o.RSAKey) }),
+		viewCalls: make(map[view]int),
 	}
 	if _, err := s.ecdsa(); err != nil {
 		return nil, err
@@ -116,7 +123,10 @@ func New(o Options) (*Sim, error) {
 	s.mux.HandleFunc("POST /v1/apikeys", named(s.serveKeyCall(CallCreate, s.createKey)))
 	s.mux.HandleFunc("GET /v1/apikeys", named(s.serveKeyCall(CallList, s.listKeys)))
 	s.mux.HandleFunc("GET /v1/apikeys/details", named(s.serveKeyCall(CallDetails, s.keyDetails)))
+	s.mux.HandleFunc("GET /v1/apikeys/{id}", named(s.serveKeyCall(CallGet, s.getKey)))
 	s.mux.HandleFunc("DELETE /v1/apikeys/{id}", named(s.serveKeyCall(CallDelete, s.deleteKey)))
+	s.mux.HandleFunc("POST /v1/apikeys/{id}/disable", named(s.serveKeyCall(CallDisable, s.disableKey)))
+	s.mux.HandleFunc("DELETE /v1/apikeys/{id}/disable", named(s.serveKeyCall(CallEnable, s.enableKey)))
 	s.mux.HandleFunc("GET /v1/me", s.me)
 	s.mux.HandleFunc("GET /api/me", s.me)
 	s.mux.HandleFunc("GET /api/orgs", s.orgs)

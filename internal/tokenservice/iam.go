@@ -43,10 +43,11 @@ func (i *iam) Exchange(ctx context.Context) (*Token, error) {
 	return i.caller.redeem(a, i.key)
 }
 
-// The codes that IAM's API reference gives for a key that is not accepted.
+// The codes that IAM's API reference gives for a key that is not accepted, as in
+// upstream.Error's Code.
 const (
-	iamKeyNotFound = "BXNIM0415E"
-	iamKeyDisabled = "BXNIM0462E"
+	IAMKeyNotFound = "BXNIM0415E"
+	IAMKeyDisabled = "BXNIM0462E"
 )
 
 func (i *iam) refusal(a *upstream.Answer) upstream.Refusal {
@@ -63,10 +64,10 @@ func (i *iam) refusal(a *upstream.Answer) upstream.Refusal {
 	switch code {
 	case "":
 		because.Advice = "check that it exists and is enabled, then write the config again with api_key"
-	case iamKeyNotFound:
+	case IAMKeyNotFound:
 		because.Reason = "does not know the API key"
 		because.Advice = "it was deleted, or rotated since the snapshot that was restored, or belongs elsewhere; create one in IBM Cloud and write the config again with api_key"
-	case iamKeyDisabled:
+	case IAMKeyDisabled:
 		because.Reason = "says that the API key is disabled"
 		because.Advice = "enable it in IBM Cloud, or write the config again with another api_key"
 	}

@@ -34,7 +34,7 @@ func TestTheCLIShowsAnOperatorAllOfIt(t *testing.T) {
 	}
 	s.expectCLI("us-south", "list", "apic/config")
 	s.expectCLI("Success! Data written to: apic/config/us-south", "patch", "apic/config/us-south", "max_retries=5")
-	s.expectCLI("max_retries        5", "read", "apic/config/us-south")
+	s.expectCLI("5", "read", "-field=max_retries", "apic/config/us-south")
 	if own := s.mustCLI("write", "-f", "-field=token", "apic/token/us-south"); own == token {
 		t.Error("an update answered the shared token")
 	}

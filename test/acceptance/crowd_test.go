@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -78,15 +79,26 @@ func (s *stack) rush(clients, each int, names ...string) []reading {
 // what they got.
 func (s *stack) crowd(clients int, pace time.Duration, name string) (stop func() []reading) {
 	s.Helper()
+	var reads []func() reading
+	for _, reader := range s.newReaders(clients) {
+		reads = append(reads, func() reading { return readOnce(reader, name) })
+	}
+	leave := s.crowdOf(pace, reads)
+	return func() []reading { return slices.Concat(leave()...) }
+}
+
+// crowdOf has each reader read at a pace until stop is called, which returns what
+// each of them got.
+func (s *stack) crowdOf(pace time.Duration, reads []func() reading) (stop func() [][]reading) {
 	end := make(chan struct{})
-	perReader := make([][]reading, clients)
+	perReader := make([][]reading, len(reads))
 	var all sync.WaitGroup
-	for i, reader := range s.newReaders(clients) {
+	for i, read := range reads {
 		all.Go(func() {
 			tick := time.NewTicker(pace)
 			defer tick.Stop()
 			for {
-				perReader[i] = append(perReader[i], readOnce(reader, name))
+				perReader[i] = append(perReader[i], read())
 				select {
 				case <-tick.C:
 				case <-end:
@@ -100,12 +112,9 @@ func (s *stack) crowd(clients int, pace time.Duration, name string) (stop func()
 		all.Wait()
 	})
 	s.Cleanup(leave)
-	return func() (readings []reading) {
+	return func() [][]reading {
 		leave()
-		for _, some := range perReader {
-			readings = append(readings, some...)
-		}
-		return readings
+		return perReader
 	}
 }
 

@@ -4,46 +4,63 @@
 package acceptance
 
 import (
+	"crypto/rand"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
-// TestWhateverStepARotationDiesAtOneKeyIsLeft is the crash matrix: at each step of
-// a rotation, before it takes effect and after, the plugin is killed, or the step
-// fails. Which key is left is what docs/rotation.md says.
-func TestWhateverStepARotationDiesAtOneKeyIsLeft(t *testing.T) {
-	t.Parallel()
-	documented, err := os.ReadFile("../../docs/rotation.md")
-	if err != nil {
-		t.Fatal(err)
+// crash is a fault in the rotation of a config of its own.
+type crash struct {
+	stepFault
+	config string
+}
+
+// crashesAt are four for each step, in the order of the documented table's columns.
+func crashesAt(steps []step) (crashes []crash) {
+	for i, at := range steps {
+		for j, f := range []stepFault{{step: at, kill: true}, {step: at}, {step: at, after: true, kill: true}, {step: at, after: true}} {
+			crashes = append(crashes, crash{f, fmt.Sprintf("crash-%s-%d-%d", strings.Fields(string(steps[0]))[0], i, j)})
+		}
 	}
+	return crashes
+}
+
+// TestRotation_crashMatrix kills the plugin at each step of a rotation, before it takes
+// effect and after, or has the step fail. Which key is stored and alive in the end
+// is what docs/rotation.md says.
+func TestRotation_crashMatrix(t *testing.T) {
+	t.Parallel()
 	s, gate := newSteppedStack(t)
 	s.auditTo("audit.log")
-	for _, at := range rotationSteps() {
-		row := fmt.Sprintf("| %s |", at)
-		for _, h := range harmsAt(at) {
-			t.Run(h.String(), func(t *testing.T) {
-				row += " " + s.in(t).sufferDuringRotation(gate, h, fmt.Sprintf("case-%d", len(gate.keys))) + " |"
-			})
-		}
-		if !strings.Contains(string(documented), row+"\n") {
-			t.Errorf("docs/rotation.md lacks the row\n%s", row)
-		}
+	crashes := crashesAt(rotationSteps())
+	for _, c := range crashes {
+		s.injectCrashes(gate, c)
 	}
+	cleanups := crashesAt(cleanupSteps())
+	for _, kill := range []bool{false, true} {
+		s.awaitDeletions()
+		s.injectCrashes(gate, slices.DeleteFunc(slices.Clone(cleanups), func(c crash) bool { return c.kill != kill })...)
+	}
+	crashes = append(crashes, cleanups...)
 
-	if len(gate.entries) == 0 || len(gate.keys) < 4*len(rotationSteps()) {
-		t.Fatalf("only %d write-ahead entries and %d keys came by", len(gate.entries), len(gate.keys))
+	s.awaitRecovery(crashes)
+	for row := range slices.Chunk(crashes, 4) {
+		s.requireDocumentedOutcomes(row)
 	}
-	entries := strings.Join(gate.entries, "\n")
+	s.requireNothingElseStored()
+	if len(gate.keys) < len(crashes)+s.sim.Counts().KeysCreated {
+		t.Fatalf("only %d keys came by", len(gate.keys))
+	}
 	log, audit := s.fileContent("vault.log"), s.fileContent("audit.log")
 	for key := range gate.keys {
-		for what, text := range map[string]string{"a write-ahead entry": entries, "the server's log": log, "the audit log": audit} {
+		for what, text := range map[string]string{"the server's log": log, "the audit log": audit} {
 			if occurs(text, key) {
 				t.Fatalf("%s holds an API key", what)
 			}
@@ -51,51 +68,133 @@ func TestWhateverStepARotationDiesAtOneKeyIsLeft(t *testing.T) {
 	}
 }
 
-// harmsAt are in the order of the table's columns.
-func harmsAt(at step) []harm {
-	return []harm{{step: at, kill: true}, {step: at}, {step: at, after: true, kill: true}, {step: at, after: true}}
-}
-
-func (h harm) String() string {
-	when, what := "before", "fails"
-	if h.after {
-		when = "after"
-	}
-	if h.kill {
-		what = "killed"
-	}
-	return fmt.Sprintf("%s %s, %s", when, h.step, what)
-}
-
-// sufferDuringRotation returns which key is left once everything is settled.
-func (s *stack) sufferDuringRotation(gate *stepGate, h harm, name string) string {
+// injectCrashes rotates the configs of some crashes at the same time. The kills among
+// them are one: the plugin is killed when all have come to their steps.
+func (s *stack) injectCrashes(gate *stepGate, crashes ...crash) {
 	s.Helper()
-	identity, key := "IBMid-"+name, "canary-"+name+"-"+s.key
-	s.sim.AddLimitedKey(key, apicsim.KeyOptions{IAMID: identity})
+	for _, c := range crashes {
+		s.writeRotatable(c.config)
+	}
+	armed, errs := make([]*armedFault, len(crashes)), make([]error, len(crashes))
+	var all sync.WaitGroup
+	for i, c := range crashes {
+		armed[i] = gate.arm(c.config, c.stepFault)
+		all.Go(func() {
+			_, errs[i] = s.rotate(c.config)
+		})
+	}
+	for i, f := range armed {
+		select {
+		case <-f.reached:
+		case <-time.After(2 * time.Minute):
+			s.Fatalf("%s: the rotation never came to the step", crashes[i])
+		}
+	}
+	if slices.ContainsFunc(crashes, func(c crash) bool { return c.kill }) {
+		s.killPlugin()
+	}
+	for _, f := range armed {
+		close(f.killed)
+	}
+	all.Wait()
+	for i, c := range crashes {
+		gate.disarm(c.config)
+		failed, adopts := errs[i] != nil, slices.Contains(cleanupSteps(), c.step)
+		if failed == adopts && !(c.kill && adopts) { // It may end before the kill.
+			s.Errorf("%s: the rotation's error is %v", c, errs[i])
+		}
+	}
+}
+
+// writeRotatable writes a config with a key, and an identity, of its own.
+func (s *stack) writeRotatable(name string) {
+	s.Helper()
+	key := "canary-" + rand.Text()
+	s.sim.AddLimitedKey(key, apicsim.KeyOptions{IAMID: identityPrefix + name})
 	s.writeConfig(name, map[string]any{"api_key": key, "iam_url": s.service.URL()})
-	gate.arm(&h)
-	_, err := s.rotate(name)
-	if !gate.disarm() {
-		s.Fatalf("the rotation never came to the step (its error was %v)", err)
+}
+
+// killPlugin returns when another process serves.
+func (s *stack) killPlugin() {
+	s.Helper()
+	killed := s.pluginPIDs()
+	for _, pid := range killed {
+		s.check(syscall.Kill(pid, syscall.SIGKILL))
 	}
-	if h.kill && err == nil {
-		// Vault was quick to see the plugin end, and gave the request to the next one, which rotated the key anew.
-		return s.sufferDuringRotation(gate, h, name+"-again")
-	}
-	var live []apicsim.KeyInfo
-	// What cannot be cleaned up at once is seen to at Vault's next tick, within a minute.
-	settled := s.until(2*time.Minute, nil, func() bool {
-		config, err := s.client.Logical().Read("apic/config/" + name)
-		live = s.liveKeysOf(identity)
-		return err == nil && len(live) == 1 && (configKeyID(config) == live[0].ID || configKeyID(config) == "" && !live[0].CreatedByAPI)
+	s.eventually("another process serves", func() bool {
+		pids := s.pluginPIDs()
+		isKilled := func(pid int) bool { return slices.Contains(killed, pid) }
+		_, err := s.client.Logical().Read("apic/info")
+		return err == nil && len(pids) > 0 && !slices.ContainsFunc(pids, isKilled)
 	})
-	if !settled {
-		s.Fatalf("IAM holds %d keys, and not just the stored one", len(live))
-	}
-	secret, err := s.client.Logical().Write("apic/token/"+name, nil)
+}
+
+// awaitDeletions waits until the plugin's process deletes keys, which it does not in
+// its first half minute, and not while it backs off from IAM.
+func (s *stack) awaitDeletions() {
+	s.Helper()
+	probe := "probe-" + strings.ToLower(rand.Text())
+	s.writeRotatable(probe)
+	_, err := s.rotate(probe)
 	s.check(err)
-	if seller := s.buyerOf(secret.Data["token_id"].(string)); seller != live[0].KeyID {
-		s.Fatalf("the token was bought with another key than the one that IAM holds")
+	s.awaitOneKey(identityPrefix + probe)
+}
+
+// awaitRecovery waits for all: a plugin watches an interrupted creation for two and a
+// half minutes, and believes an issuer's "no such key" of a key that is as old.
+func (s *stack) awaitRecovery(crashes []crash) {
+	s.Helper()
+	began, left := time.Now(), slices.Clone(crashes)
+	s.until(6*time.Minute, nil, func() bool {
+		for len(left) > 0 && s.hasRecovered(left[0].config) {
+			left = left[1:]
+		}
+		return len(left) == 0
+	})
+	s.Logf("all but %d of %d have recovered after %s", len(left), len(crashes), time.Since(began).Round(time.Second))
+}
+
+// hasRecovered says whether IAM has just the key that is stored, and nothing is left to
+// do.
+func (s *stack) hasRecovered(config string) bool {
+	s.Helper()
+	live := s.liveKeysOf(identityPrefix + config)
+	if len(live) != 1 {
+		return false
+	}
+	keys := s.storedKeys(config)
+	return keys.Intent == nil && keys.Candidate == nil && len(keys.Retired) == 0 && s.sim.KeyID(string(keys.Current.Value)) == live[0].KeyID
+}
+
+// requireDocumentedOutcomes holds a row of the table in docs/rotation.md.
+func (s *stack) requireDocumentedOutcomes(crashes []crash) {
+	s.Helper()
+	row := fmt.Sprintf("| %s |", crashes[0].step)
+	for _, c := range crashes {
+		s.Run(c.String(), func(t *testing.T) {
+			row += " " + s.in(t).outcome(c.config) + " |"
+		})
+	}
+	if !strings.Contains(document(s.T, "rotation.md"), row+"\n") {
+		s.Errorf("docs/rotation.md lacks the row\n%s", row)
+	}
+}
+
+// outcome is which key a config has in the end.
+func (s *stack) outcome(config string) string {
+	s.Helper()
+	live := s.liveKeysOf(identityPrefix + config)
+	if !s.hasRecovered(config) {
+		status, err := s.client.Logical().Read("apic/status/" + config)
+		s.check(err)
+		keys := s.storedKeys(config)
+		s.Fatalf("IAM has %d keys; an intent is stored: %t, a candidate: %t, retired keys: %d; the status is %v",
+			len(live), keys.Intent != nil, keys.Candidate != nil, len(keys.Retired), status.Data)
+	}
+	secret, err := s.client.Logical().Write("apic/token/"+config, nil)
+	s.check(err)
+	if s.exchangedKey(secret.Data["token_id"].(string)) != live[0].KeyID {
+		s.Fatal("the token was issued for another key than the one that IAM has")
 	}
 	if live[0].CreatedByAPI {
 		return "new"
@@ -103,20 +202,12 @@ func (s *stack) sufferDuringRotation(gate *stepGate, h harm, name string) string
 	return "old"
 }
 
-func (s *stack) liveKeysOf(identity string) []apicsim.KeyInfo {
-	return slices.DeleteFunc(s.sim.Keys(), func(key apicsim.KeyInfo) bool {
-		return key.IAMID != identity || !key.DeletedAt.IsZero()
-	})
-}
-
-// buyerOf is the digest of the key that bought a token.
-func (s *stack) buyerOf(tokenID string) string {
+// requireNothingElseStored fails if the mount has stored anything but configs.
+func (s *stack) requireNothingElseStored() {
 	s.Helper()
-	for _, issued := range s.sim.Issued() {
-		if issued.ID == tokenID {
-			return issued.KeyID
-		}
+	listed, err := s.client.Logical().List(s.storedPath())
+	s.check(err)
+	if got := fmt.Sprint(listed.Data["keys"]); got != "[config/]" {
+		s.Errorf("the mount has stored %s", got)
 	}
-	s.Fatal("nobody issued the token")
-	return ""
 }

@@ -4,7 +4,6 @@
 package acceptance
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"net/http"
@@ -18,6 +17,10 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
+// mostAlive is how many keys may be alive while one is rotated again and again: the one
+// in use, and those that are to be deleted, of which the plugin allows five.
+const mostAlive = 4
+
 // TestFiftyRotationsUnderLoadFailNoReadAndLeaveOneKey rotates while 200 clients
 // read.
 func TestFiftyRotationsUnderLoadFailNoReadAndLeaveOneKey(t *testing.T) {
@@ -25,20 +28,75 @@ func TestFiftyRotationsUnderLoadFailNoReadAndLeaveOneKey(t *testing.T) {
 	const clients, rotations = 200, 50
 	s := newRaftStack(t)
 	s.writeConfig("us-south", map[string]any{"iam_url": s.service.URL()})
+	_, err := s.rotate("us-south")
+	s.check(err)
+	identity := s.awaitOneKey("").IAMID
 	stop := s.crowd(clients, 200*time.Millisecond, "us-south")
-	for range rotations {
-		if _, err := s.rotate("us-south"); err != nil {
-			t.Fatal(err)
-		}
+	for range rotations - 1 {
+		_, err := s.rotate("us-south")
+		s.check(err)
+		s.eventually("replaced keys are deleted", func() bool { return len(s.liveKeysOf(identity)) <= mostAlive })
 	}
 	readings := stop()
 	requireAllAnswered(t, readings)
+	s.awaitOneKey(identity)
 	counts := s.sim.Counts()
 	if counts.KeysCreated != rotations || counts.KeysDeleted != rotations {
 		t.Errorf("IAM created %d keys and deleted %d", counts.KeysCreated, counts.KeysDeleted)
 	}
 	s.requireNoTokenOfADeletedKey(readings)
 	t.Logf("%d reads during %d rotations, the slowest took %s", len(readings), rotations, slowest(readings).Round(time.Millisecond))
+}
+
+// TestRotation_laggingIAM rotates while the key of each read is exchanged on its own and
+// every second part of IAM does not know a key until it is half a minute old.
+func TestRotation_laggingIAM(t *testing.T) {
+	t.Parallel()
+	const lag = 30 * time.Second
+	s := newRaftStack(t)
+	s.writeConfig("us-south", map[string]any{"iam_url": s.service.URL(), "cache": false})
+	s.sim.SetLag(apicsim.Lag{Tokens: lag, Every: 2})
+	stop := s.crowd(6, 200*time.Millisecond, "us-south")
+	id, err := s.rotate("us-south")
+	s.check(err)
+	rotated := time.Now()
+	s.awaitOneKey("")
+	s.until(time.Until(rotated.Add(lag)), nil, func() bool { return false })
+	readings := stop()
+	requireAllAnswered(t, readings)
+	if refused := s.sim.Counts().Refused; refused < 2 {
+		t.Errorf("%d exchanges met a part that lags", refused)
+	}
+	config, err := s.client.Logical().Read("apic/config/us-south")
+	s.check(err)
+	if configKeyID(config) != id {
+		t.Errorf("the config has the key %s, and %s was rotated in", configKeyID(config), id)
+	}
+	t.Logf("%d reads, the slowest took %s; %d exchanges were refused", len(readings), slowest(readings).Round(time.Millisecond), s.sim.Counts().Refused)
+}
+
+// TestRotation_keyTakenBackInItsGrace is the way back that docs/rotation.md promises to a
+// program that was forgotten and shows up when its key is disabled.
+func TestRotation_keyTakenBackInItsGrace(t *testing.T) {
+	t.Parallel()
+	const grace = 2 * time.Minute
+	s := newRaftStack(t)
+	s.writeConfig("us-south", map[string]any{"iam_url": s.service.URL()})
+	_, err := s.client.Logical().Write("apic/config/us-south/rotate", map[string]any{"grace_period": grace.String()})
+	s.check(err)
+	rotated := time.Now()
+	disabled := func() bool { return s.sim.Keys()[0].Disabled }
+	if !s.until(grace, nil, disabled) || time.Since(rotated) < grace/2-5*time.Second {
+		t.Fatalf("after %s the old key is disabled: %t", time.Since(rotated), disabled())
+	}
+
+	s.sim.EnableKey(s.key)
+	s.writeConfig("us-south", map[string]any{"iam_url": s.service.URL(), "rotation_grace_period": "0s"})
+	s.until(time.Until(rotated.Add(grace+10*time.Second)), nil, func() bool { return false })
+	if left := s.awaitOneKey(""); left.KeyID != s.sim.KeyID(s.key) {
+		t.Error("the key that was taken back is deleted")
+	}
+	s.check(s.buyToken("us-south"))
 }
 
 // requireNoTokenOfADeletedKey fails if a read began after the deletion of the key
@@ -71,17 +129,25 @@ func TestTheCLIRotatesAKeyAndShowsItsId(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", map[string]any{"iam_url": s.service.URL()})
-	printed := s.mustCLI("write", "-f", "apic/config/us-south/rotate")
-	if !strings.Contains(printed, "api_key_id") || !strings.Contains(printed, "last_rotated") {
-		t.Errorf("the CLI shows %q", printed)
+	for _, printed := range []string{
+		s.mustCLI("write", "-f", "apic/config/us-south/rotate"),
+		s.mustCLI("read", "apic/config/us-south"),
+	} {
+		if !strings.Contains(printed, "api_key_id") || !strings.Contains(printed, "last_rotated") || !strings.Contains(printed, "retired_api_keys") {
+			t.Errorf("the CLI shows %q", printed)
+		}
+	}
+	old := s.sim.Keys()[0]
+	if printed := s.mustCLI("read", "-field=retired_api_keys", "apic/status/us-south"); !strings.Contains(printed, old.ID) {
+		t.Errorf("the status shows %q", printed)
 	}
 	s.mustCLI("patch", "apic/config/us-south", "rotation_period=720h")
-	printed = s.mustCLI("read", "apic/config/us-south")
+	printed := s.mustCLI("read", "apic/config/us-south")
 	if !strings.Contains(printed, "next_rotation") || !strings.Contains(printed, "720h") {
 		t.Errorf("the CLI shows %q", printed)
 	}
-	if live := s.liveKeysOf(s.sim.Keys()[0].IAMID); len(live) != 1 || !live[0].CreatedByAPI {
-		t.Errorf("IAM holds %d keys", len(live))
+	if live := s.liveKeysOf(old.IAMID); len(live) != 2 || live[0].Disabled {
+		t.Errorf("in the grace period IAM has %d keys", len(live))
 	}
 	s.sim.InjectKeyFault(apicsim.KeyFault{Call: "create", Kind: apicsim.KindStatus, Status: http.StatusServiceUnavailable})
 	_, err := s.rotate("us-south")
@@ -113,9 +179,8 @@ func TestTheExampleAdoptsAKeyAndTheDownloadedOneIsDeleted(t *testing.T) {
 		t.Fatalf("%v\n%s", err, strings.ReplaceAll(string(said), s.key, "[the key]"))
 	}
 	s.requireNowhere("what the script says", string(said))
-	live := s.liveKeysOf(s.sim.Keys()[0].IAMID)
-	if len(live) != 1 || !live[0].CreatedByAPI {
-		t.Errorf("IAM holds %d keys", len(live))
+	if !s.awaitOneKey("").CreatedByAPI {
+		t.Error("the downloaded key is left")
 	}
 	if _, err := os.Stat(s.path("apikey.json")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the file is left: %v", err)
@@ -130,24 +195,22 @@ func TestTheExampleAdoptsAKeyAndTheDownloadedOneIsDeleted(t *testing.T) {
 // schedule back in Vault's own storage, because the shortest period is an hour.
 func TestAScheduledRotationThatCameDueWhileNobodyRanIsDoneAfterTheStart(t *testing.T) {
 	t.Parallel()
-	s := newStackOn(t, onRaft+"\nraw_storage_endpoint = true", pluginBinary)
-	s.writeConfig("us-south", map[string]any{"iam_url": s.service.URL(), "rotation_period": "24h"})
+	s := newStackOn(t, withRawStorage, pluginBinary)
+	s.writeConfig("us-south", map[string]any{"iam_url": s.service.URL(), "rotation_period": "24h", "rotation_grace_period": "0s"})
 	token := s.readToken("us-south").Data["token_id"]
 	s.editStored("us-south", func(stored map[string]any) {
 		stored["next_rotation"] = time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
 	})
 	_, err := s.client.Logical().Write("sys/plugins/reload/backend", map[string]any{"mounts": "apic/"})
 	s.check(err)
-	// Vault's tick comes once a minute.
 	rotated := s.until(2*time.Minute, nil, func() bool { return s.sim.Counts().KeysDeleted == 1 })
 	if !rotated {
 		t.Fatal("the key was not rotated")
 	}
 	config, err := s.client.Logical().Read("apic/config/us-south")
 	s.check(err)
-	live := s.liveKeysOf(s.sim.Keys()[0].IAMID)
-	if len(live) != 1 || configKeyID(config) != live[0].ID {
-		t.Errorf("IAM holds %d keys, and not just the stored one", len(live))
+	if live := s.awaitOneKey(""); configKeyID(config) != live.ID {
+		t.Errorf("IAM has the key %s, the config %s", live.ID, configKeyID(config))
 	}
 	next, err := time.Parse(time.RFC3339, config.Data["next_rotation"].(string))
 	if err != nil || time.Until(next) < 21*time.Hour || time.Until(next) > 24*time.Hour {
@@ -156,21 +219,4 @@ func TestAScheduledRotationThatCameDueWhileNobodyRanIsDoneAfterTheStart(t *testi
 	if s.readToken("us-south").Data["token_id"] == token {
 		t.Error("readers still share a token of the old key")
 	}
-}
-
-// editStored changes a config behind the plugin's back.
-func (s *stack) editStored(name string, edit func(map[string]any)) {
-	s.Helper()
-	mounts, err := s.client.Sys().ListMounts()
-	s.check(err)
-	path := "sys/raw/logical/" + mounts["apic/"].UUID + "/config/" + name
-	raw, err := s.client.Logical().Read(path)
-	s.check(err)
-	var stored map[string]any
-	s.check(json.Unmarshal([]byte(raw.Data["value"].(string)), &stored))
-	edit(stored)
-	edited, err := json.Marshal(stored)
-	s.check(err)
-	_, err = s.client.Logical().Write(path, map[string]any{"value": string(edited)})
-	s.check(err)
 }

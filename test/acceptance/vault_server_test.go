@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -40,9 +41,14 @@ type stack struct {
 	pluginEnv []string
 	client    *api.Client
 	vault     *exec.Cmd
-	sim       *apicsim.Sim
-	service   *apicsim.Server
-	key       string
+	// kill ends the server and its plugins at once.
+	kill func()
+	// port and clusterPort are where the server listens.
+	port, clusterPort int
+
+	sim     *apicsim.Sim
+	service *apicsim.Server
+	key     string
 	// clientID and clientSecret are what the platform service wants beside the key.
 	clientID     string
 	clientSecret string
@@ -88,6 +94,14 @@ func newStackOn(t *testing.T, storage, plugin string) *stack {
 // not know it yet.
 func newUnmountedStack(t *testing.T, storage, plugin string) *stack {
 	t.Helper()
+	s := newServerlessStack(t, storage, plugin)
+	s.startVault()
+	return s
+}
+
+// newServerlessStack has the simulation running and no server yet.
+func newServerlessStack(t *testing.T, storage, plugin string) *stack {
+	t.Helper()
 	key, clientID, clientSecret := "canary-"+rand.Text(), "client-"+rand.Text(), "canary-"+rand.Text()
 	sim, err := apicsim.New(apicsim.Options{Keys: []string{key}, ClientID: clientID, ClientSecret: clientSecret})
 	if err != nil {
@@ -98,24 +112,34 @@ func newUnmountedStack(t *testing.T, storage, plugin string) *stack {
 		t.Fatal(err)
 	}
 	t.Cleanup(service.Close)
-	// Vault compares a plugin's path with its directory's after following links.
+	return &stack{
+		T: t, dir: newDir(t), storage: storage, plugin: plugin, sim: sim, service: service,
+		key: key, clientID: clientID, clientSecret: clientSecret,
+	}
+}
+
+// newDir is a directory without links in its path: Vault compares a plugin's path
+// with its directory's after following them.
+func newDir(t *testing.T) string {
+	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stack{
-		T: t, dir: dir, storage: storage, plugin: plugin, sim: sim, service: service,
-		key: key, clientID: clientID, clientSecret: clientSecret,
-	}
-	s.startVault()
-	return s
+	return dir
 }
 
 func (s *stack) path(name string) string { return filepath.Join(s.dir, name) }
 
-// startVault tries ports until one is free: Vault can listen on port 0, but does
-// not say which port that gave it.
 func (s *stack) startVault() {
+	s.Helper()
+	s.startUninitialized()
+	s.initialize()
+}
+
+// startUninitialized tries ports until one is free: Vault can listen on port 0, but
+// does not say which port that gave it.
+func (s *stack) startUninitialized() {
 	s.Helper()
 	for _, dir := range []string{"plugins", "raft", "home"} {
 		s.check(os.MkdirAll(s.path(dir), 0o700))
@@ -124,15 +148,15 @@ func (s *stack) startVault() {
 	s.check(err)
 	s.check(os.WriteFile(s.path("plugins/"+pluginName), binary, 0o755))
 	for range 10 {
-		if s.tryStart(freePort(s.T), freePort(s.T)) {
-			s.initialize()
+		s.port, s.clusterPort = freePort(s.T), freePort(s.T)
+		if s.tryStart() {
 			return
 		}
 	}
 	s.Fatal("vault did not start")
 }
 
-func (s *stack) tryStart(port, clusterPort int) bool {
+func (s *stack) tryStart() bool {
 	s.Helper()
 	s.check(os.WriteFile(s.path("vault.hcl"), fmt.Appendf(nil, `%s
 listener "tcp" {
@@ -145,8 +169,8 @@ cluster_addr     = "http://127.0.0.1:%d"
 plugin_directory = %q
 log_level        = "trace"
 disable_mlock    = true
-`, s.storage, port, clusterPort, port, clusterPort, s.path("plugins")), 0o600))
-	log, err := os.Create(s.path("vault.log"))
+`, s.storage, s.port, s.clusterPort, s.port, s.clusterPort, s.path("plugins")), 0o600))
+	log, err := os.OpenFile(s.path("vault.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	s.check(err)
 	defer log.Close()
 	vault := exec.Command(vaultBinary, "server", "-config", s.path("vault.hcl"))
@@ -161,22 +185,26 @@ disable_mlock    = true
 		defer close(ended)
 		_ = vault.Wait()
 	}()
+	// Once only, for after that the group's number may be another's.
+	kill := sync.OnceFunc(func() {
+		_ = syscall.Kill(-vault.Process.Pid, syscall.SIGKILL)
+		<-ended
+	})
 	s.Cleanup(func() {
 		_ = vault.Process.Signal(os.Interrupt)
 		select {
 		case <-ended:
 		case <-time.After(10 * time.Second):
 		}
-		_ = syscall.Kill(-vault.Process.Pid, syscall.SIGKILL)
-		<-ended
+		kill()
 	})
 	config := api.DefaultConfig()
-	config.Address = fmt.Sprintf("http://127.0.0.1:%d", port)
+	config.Address = fmt.Sprintf("http://127.0.0.1:%d", s.port)
 	config.MaxRetries = 0
 	s.client, err = api.NewClient(config)
 	s.check(err)
 	s.client.ClearToken()
-	s.vault = vault
+	s.vault, s.kill = vault, kill
 	return s.until(30*time.Second, ended, func() bool {
 		_, err := s.client.Sys().InitStatus()
 		return err == nil
@@ -207,7 +235,8 @@ func (s *stack) eventually(what string, holds func() bool) {
 	}
 }
 
-func (s *stack) initialize() {
+// initialize makes this server the first of its storage and unseals it.
+func (s *stack) initialize() (unsealKey string) {
 	s.Helper()
 	made, err := s.client.Sys().Init(&api.InitRequest{SecretShares: 1, SecretThreshold: 1})
 	s.check(err)
@@ -218,6 +247,7 @@ func (s *stack) initialize() {
 		health, err := s.client.Sys().Health()
 		return err == nil && health.Initialized && !health.Sealed && !health.Standby
 	})
+	return made.Keys[0]
 }
 
 func (s *stack) mount() {

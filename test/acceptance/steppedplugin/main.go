@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Command steppedplugin is the plugin with a storage that asks before and after
-// each write whether to go on. Whoever answers can let the call fail, or kill the
-// process in the middle of it.
+// each write whether to go on, as does each request for a rotation before it begins.
+// The answer can let the call fail, or come after the process was killed.
 package main
 
 import (
@@ -19,14 +19,13 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/api"
-	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/plugin"
 
 	apic "github.com/apic-vault/vault-plugin-secrets-apic"
 )
 
-// hookVariable names the URL of who is asked.
+// hookVariable names the URL that is asked.
 const hookVariable = "STEP_HOOK"
 
 func main() {
@@ -49,61 +48,66 @@ func main() {
 }
 
 func newBackend(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-	made, err := apic.Factory(ctx, conf)
+	asked := hook(os.Getenv(hookVariable))
+	stepped := *conf
+	if conf.StorageView != nil {
+		stepped.StorageView = steppedStorage{conf.StorageView, asked}
+	}
+	made, err := apic.Factory(ctx, &stepped)
 	if err != nil {
 		return nil, err
 	}
-	return &steppedBackend{Backend: made, hook: os.Getenv(hookVariable)}, nil
+	return &steppedBackend{Backend: made, hook: asked}, nil
 }
 
+// steppedBackend asks before a rotation, because Vault sends a request again to the
+// next process if it is quick to see that one has ended.
 type steppedBackend struct {
 	logical.Backend
-	hook string
+	hook hook
 }
 
 func (b *steppedBackend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	req.Storage = steppedStorage{req.Storage, b.hook}
+	if strings.HasSuffix(req.Path, "/rotate") {
+		if err := b.hook.ask("before", "rotate", req.Path, nil); err != nil {
+			return nil, err
+		}
+	}
 	return b.Backend.HandleRequest(ctx, req)
-}
-
-func (b *steppedBackend) Initialize(ctx context.Context, req *logical.InitializationRequest) error {
-	req.Storage = steppedStorage{req.Storage, b.hook}
-	return b.Backend.Initialize(ctx, req)
 }
 
 type steppedStorage struct {
 	logical.Storage
-	hook string
+	hook hook
 }
 
 func (s steppedStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	var shown []byte
-	if strings.HasPrefix(entry.Key, framework.WALPrefix) {
-		shown = entry.Value // It is to hold no secret, which the one who is asked checks.
-	}
-	return s.around("put", entry.Key, shown, func() error { return s.Storage.Put(ctx, entry) })
+	return s.around("put", entry.Key, entry.Value, func() error { return s.Storage.Put(ctx, entry) })
 }
 
 func (s steppedStorage) Delete(ctx context.Context, key string) error {
 	return s.around("delete", key, nil, func() error { return s.Storage.Delete(ctx, key) })
 }
 
-func (s steppedStorage) around(call, key string, shown []byte, do func() error) error {
-	if err := s.ask("before", call, key, shown); err != nil {
+func (s steppedStorage) around(call, key string, entry []byte, do func() error) error {
+	if err := s.hook.ask("before", call, key, entry); err != nil {
 		return err
 	}
 	if err := do(); err != nil {
 		return err
 	}
-	return s.ask("after", call, key, shown)
+	return s.hook.ask("after", call, key, entry)
 }
 
-var errStep = errors.New("storage failed because it was told to")
+var errStep = errors.New("the step failed because it was told to")
+
+// hook is the URL that is asked.
+type hook string
 
 // ask waits for the answer as long as that takes.
-func (s steppedStorage) ask(when, call, key string, shown []byte) error {
+func (h hook) ask(when, call, key string, entry []byte) error {
 	query := url.Values{"when": {when}, "call": {call}, "key": {key}}
-	resp, err := http.Post(s.hook+"?"+query.Encode(), "application/json", bytes.NewReader(shown))
+	resp, err := http.Post(string(h)+"?"+query.Encode(), "application/json", bytes.NewReader(entry))
 	if err != nil {
 		return errStep
 	}

@@ -1,19 +1,21 @@
 // Copyright (c) The vault-plugin-secrets-apic authors
 // SPDX-License-Identifier: MPL-2.0
 
-package iam
+package keyissuer
 
 import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 )
 
 // knownSecret is what a session sends, and what no answer may make it repeat.
 const knownSecret = "a-key-of-some-length"
 
 const (
-	wholeKey = `{"id":"ApiKey-1","name":"n","iam_id":"IBMid-1","account_id":"a1","entity_tag":"1-e","locked":true,"disabled":true,` +
+	wholeKey = `{"id":"ApiKey-1","name":"n","iam_id":"IBMid-1","account_id":"a1","description":"d","locked":true,"disabled":true,"action_when_leaked":"disable","support_sessions":true,` +
 		`"created_at":"2026-01-02T03:04+0000","expires_at":"2027-01-02T03:04:05.678Z","apikey":"the-value"}`
 	oldKey = `{"id":"ApiKey-1","iam_id":"IBMid-1","account_id":"a1","apikey":""}`
 )
@@ -23,7 +25,7 @@ var keySeeds = []string{
 	wholeKey, oldKey, "", "{}", "null", "[]", "<html>", `{"id":"ApiKey-1"}`, `{"id":1}`,
 	`{"id":"../../etc","iam_id":"IBMid-1","account_id":"a1","apikey":"v"}`,
 	`{"id":"` + knownSecret + `","iam_id":"IBMid-1","account_id":"a1","apikey":"v"}`,
-	`{"id":"ApiKey-1","iam_id":"IBMid-1","account_id":"a1","name":"` + knownSecret + `","entity_tag":"` + knownSecret + `","apikey":"v"}`,
+	`{"id":"ApiKey-1","iam_id":"IBMid-1","account_id":"a1","name":"` + knownSecret + `","description":"` + knownSecret + `","action_when_leaked":"` + knownSecret + `","apikey":"v"}`,
 	`{"id":"ApiKey-1","iam_id":"IBMid-1","account_id":"a1","apikey":"two words"}`,
 	`{"id":"ApiKey-1","iam_id":"IBMid-1","account_id":"a1","apikey":"ApiKey-1"}`,
 	`{"id":"ApiKey-1","iam_id":"IBMid-1","account_id":"a1","apikey":{"v":1}}`,
@@ -32,9 +34,10 @@ var keySeeds = []string{
 }
 
 func TestAKeyIsReadWithAllItsDetails(t *testing.T) {
-	want := Key{
-		ID: "ApiKey-1", Name: "n", IAMID: "IBMid-1", AccountID: "a1", EntityTag: "1-e", Locked: true, Disabled: true,
-		CreatedAt: time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC), ExpiresAt: time.Date(2027, 1, 2, 3, 4, 5, 678e6, time.UTC),
+	want := rotation.Details{
+		ID: "ApiKey-1", Name: "n", Description: "d", Identity: "IBMid-1", AccountID: "a1", Locked: true, Disabled: true,
+		CreatedAt: time.Date(2026, 1, 2, 3, 5, 0, 0, time.UTC), ExpiresAt: time.Date(2027, 1, 2, 3, 4, 5, 678e6, time.UTC),
+		ActionWhenLeaked: "disable", SupportSessions: true,
 	}
 	if got, reason := parseKey([]byte(wholeKey), knownSecret); reason != "" || got != want {
 		t.Errorf("got %+v, %s", got, reason)
@@ -66,7 +69,11 @@ func TestAKeyThatCannotBeOneIsNotTaken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			key, value, reason := parseNewKey([]byte(c.body), knownSecret)
-			if !strings.Contains(reason, c.says) || key != (Key{}) || value != "" {
+			if !strings.Contains(reason, c.says) {
+				t.Fatalf("got %+v, %q", key, reason)
+			}
+			// By its id it can be deleted, though it can't be used.
+			if named := strings.Contains(c.body, `"id":"x"`); named != (key.ID == "x") || !named && (key != rotation.Details{} || value != "") {
 				t.Fatalf("got %+v, %q", key, reason)
 			}
 		})
@@ -114,7 +121,7 @@ func TestAnErrorsCodeAndTraceAreTakenIfTheyLookLikeThat(t *testing.T) {
 		"a sentence":           {`{"trace":"a trace","errors":[{"code":"The Code"}]}`, "", ""},
 		"a secret":             {`{"trace":"` + knownSecret + `","errors":[{"code":"` + knownSecret + `"}]}`, "", ""},
 		"a code without end":   {`{"errors":[{"code":"` + strings.Repeat("x", 65) + `"}]}`, "", ""},
-		"the token endpoint's": {`{"errorCode":"BXNIM0415E"}`, "", ""},
+		"the token endpoint's": {`{"errorCode":"BXNIM0415E"}`, "BXNIM0415E", ""},
 		"HTML":                 {`<html>`, "", ""},
 		"nothing":              {``, "", ""},
 	} {
@@ -132,14 +139,14 @@ func TestASecretThatLooksLikeACodeIsNoCode(t *testing.T) {
 	}
 }
 
-func requireFitToKeep(t *testing.T, key Key) {
+func requireFitToKeep(t *testing.T, key rotation.Details) {
 	t.Helper()
-	for _, id := range []string{key.ID, key.IAMID, key.AccountID} {
+	for _, id := range []string{key.ID, key.Identity, key.AccountID} {
 		if id == "" || len(id) > 128 || strings.ContainsAny(id, "/?#% \n") {
 			t.Fatalf("an id is %q", id)
 		}
 	}
-	if strings.Contains(key.ID+key.IAMID+key.AccountID+key.Name+key.EntityTag, knownSecret) {
+	if strings.Contains(key.ID+key.Identity+key.AccountID+key.Name+key.Description+key.ActionWhenLeaked, knownSecret) {
 		t.Fatal("a key's details give a secret away")
 	}
 }
@@ -150,7 +157,7 @@ func FuzzTheKeyAnswerParser(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		key, reason := parseKey(body, knownSecret)
-		if (key == Key{}) == (reason == "") {
+		if (key == rotation.Details{}) == (reason == "") {
 			t.Fatal("neither or both of a key and a reason")
 		}
 		if reason == "" {
@@ -165,14 +172,13 @@ func FuzzTheNewKeyAnswerParser(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		key, value, reason := parseNewKey(body, knownSecret)
-		if (key == Key{}) == (reason == "") || (value == "") == (reason == "") {
-			t.Fatal("neither or both of a key with its value and a reason")
+		if reason == "" {
+			requireFitToKeep(t, key)
 		}
-		if reason != "" {
-			return
+		if reason == "" && value == "" || key.ID == "" && (key != rotation.Details{} || value != "" || reason == "") {
+			t.Fatal("a key without its value and no reason, or no key and none")
 		}
-		requireFitToKeep(t, key)
-		if len(value) > maxValueBytes || strings.Contains(key.ID+key.IAMID+key.AccountID+key.Name+key.EntityTag, string(value)) {
+		if len(value) > maxValueBytes || value != "" && strings.Contains(key.ID+key.Identity+key.AccountID+key.Name+key.Description+key.ActionWhenLeaked, string(value)) {
 			t.Fatal("the value is no key, or shows in its details")
 		}
 	})

@@ -1,7 +1,7 @@
 // Copyright (c) The vault-plugin-secrets-apic authors
 // SPDX-License-Identifier: MPL-2.0
 
-package iam
+package keyissuer
 
 import (
 	"encoding/json"
@@ -15,11 +15,16 @@ import (
 type action string
 
 const (
-	readKey   action = "read the details of its API key"
-	createKey action = "create an API key"
-	listKeys  action = "list its API keys"
-	deleteKey action = "delete the API key"
+	readOwnKey action = "read the details of its API key"
+	readKey    action = "read the details of the API key"
+	createKey  action = "create an API key"
+	listKeys   action = "list its API keys"
+	disableKey action = "disable the API key"
+	deleteKey  action = "delete the API key"
 )
+
+// isAboutOneKey says whether a 404 can be about the key that the call names.
+func (a action) isAboutOneKey() bool { return a != createKey && a != listKeys }
 
 // limitReached is the code for an identity that has as many keys as it may. It
 // came with HTTP 422 (terraform-provider-ibm's issue 3626); IBM's "IAM limits"
@@ -51,20 +56,22 @@ func explain(wanted action, status int, code string) upstream.Refusal {
 			Reason: "refused to create an API key",
 			Advice: "an identity has 20 API keys at most: delete those that nobody uses",
 		}
-	case wanted == deleteKey && isConflict(status):
+	case (wanted == deleteKey || wanted == disableKey) && isConflict(status):
 		return upstream.Refusal{
-			Reason: "refused to delete the API key",
-			Advice: "a locked key can't be deleted: unlock it in IBM Cloud under Manage, Access (IAM), API keys",
+			Reason: "refused to " + string(wanted),
+			Advice: "a locked key can be neither disabled nor deleted: unlock it in IBM Cloud under Manage, Access (IAM), API keys",
 		}
-	case wanted == readKey && (status == http.StatusNotFound || status == http.StatusBadRequest):
+	case wanted == readOwnKey && (status == http.StatusNotFound || status == http.StatusBadRequest):
 		return upstream.Refusal{
 			Reason: "does not know the API key",
 			Advice: "it was deleted or belongs elsewhere; create one in IBM Cloud and write the config again with api_key",
 		}
+	case status == http.StatusNotFound && wanted.isAboutOneKey() && code != "":
+		return upstream.Refusal{Reason: "does not know the API key"}
 	case status == http.StatusNotFound:
-		return upstream.Refusal{Reason: "has no such address or identity", Advice: "check " + urlField}
+		return upstream.Refusal{Reason: "has no such address or identity", Advice: "check " + iamURLField}
 	default:
-		return upstream.Refusal{Reason: "refused to " + string(wanted), Advice: "check " + urlField}
+		return upstream.Refusal{Reason: "refused to " + string(wanted), Advice: "check " + iamURLField}
 	}
 }
 
@@ -82,11 +89,13 @@ const maxErrorCodeBytes = 64
 
 // parseError takes a code and the id of the request from an error's body, each
 // only if it looks like one and holds no secret. See ExceptionResponse in
-// iamidentityv1; its messages are not ours to repeat.
+// iamidentityv1, and errorCode in the token endpoint's errors; its messages are not
+// ours to repeat.
 func parseError(body []byte, secrets ...upstream.Secret) (code, trace string) {
 	var parsed struct {
-		Trace  string `json:"trace"`
-		Errors []struct {
+		Trace     string `json:"trace"`
+		ErrorCode string `json:"errorCode"`
+		Errors    []struct {
 			Code        string `json:"code"`
 			MessageCode string `json:"message_code"`
 		} `json:"errors"`
@@ -94,11 +103,13 @@ func parseError(body []byte, secrets ...upstream.Secret) (code, trace string) {
 	// A body of another shape leaves the fields empty, which is what it tells.
 	_ = json.Unmarshal(body, &parsed)
 	trace = upstream.Handle(parsed.Trace, secrets...)
+	var candidates []string
 	for _, e := range parsed.Errors {
-		for _, candidate := range []string{e.MessageCode, e.Code} {
-			if len(candidate) <= maxErrorCodeBytes && errorCode.MatchString(candidate) && !upstream.HoldsAny(candidate, secrets...) {
-				return candidate, trace
-			}
+		candidates = append(candidates, e.MessageCode, e.Code)
+	}
+	for _, candidate := range append(candidates, parsed.ErrorCode) {
+		if len(candidate) <= maxErrorCodeBytes && errorCode.MatchString(candidate) && !upstream.HoldsAny(candidate, secrets...) {
+			return candidate, trace
 		}
 	}
 	return "", trace

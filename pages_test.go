@@ -12,12 +12,12 @@ import (
 	"testing"
 )
 
-// TestSecurityPage_namesTestsThatExist keeps the threat model from naming a test that
-// was renamed or is gone.
-func TestSecurityPage_namesTestsThatExist(t *testing.T) {
+// TestPages_nameTestsThatExist keeps the threat model from naming a test that
+// was renamed or is gone, and ARCHITECTURE.md too.
+func TestPages_nameTestsThatExist(t *testing.T) {
 	existing := testNames(t)
 	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9_]+)`")
-	for _, page := range []string{"SECURITY.md"} {
+	for _, page := range []string{"SECURITY.md", "ARCHITECTURE.md"} {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)

@@ -62,3 +62,25 @@ func TestNoLockIsKeptForANameNobodyUses(t *testing.T) {
 		t.Fatalf("%d locks are left", len(locks.byName))
 	}
 }
+
+func TestNameLocks_tryLockDoesNotWait(t *testing.T) {
+	var locks nameLocks
+	unlock := locks.lock("a")
+	if _, ok := locks.tryLock("a"); ok {
+		t.Error("two have the lock")
+	}
+	unlockOther, ok := locks.tryLock("b")
+	if !ok {
+		t.Error("another name is locked too")
+	}
+	unlock()
+	unlockOther()
+	unlock, ok = locks.tryLock("a")
+	if !ok {
+		t.Error("the lock was not given back")
+	}
+	unlock()
+	if len(locks.byName) != 0 {
+		t.Errorf("%d locks are kept", len(locks.byName))
+	}
+}

@@ -1,0 +1,175 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+)
+
+// writeConfig prepares a candidate from what is stored and what the request
+// names, tries it out, and stores it if nothing changed meanwhile.
+func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData, mustExist bool) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	stored, err := b.configs.Stored(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if stored == nil && mustExist {
+		return nil, noSuchConfig(name)
+	}
+	if stored != nil && req.Operation == logical.CreateOperation {
+		return nil, existsByNow(name) // It came after Vault had asked for it.
+	}
+	candidate, err := prepareConfig(name, stored, d)
+	if err != nil {
+		return nil, err
+	}
+	w := &configWrite{name: name, stored: stored, candidate: candidate}
+	carriesKey := requestFields(d.Raw).carries("api_key")
+	if !carriesKey {
+		w.kept = b.configs.sharedToken(name, stored)
+	}
+	if wantsVerification(d, carriesKey) {
+		w.try = func(ctx context.Context, fresh *entry) error { return fresh.source.Replace(ctx) }
+	}
+	return b.carryOut(ctx, req, d, w)
+}
+
+// configWrite is a candidate on its way into the place of what is stored.
+type configWrite struct {
+	name string
+	// stored is nil for a config that is created.
+	stored, candidate *config
+	// kept is the shared token if that stays in use, or nil.
+	kept *tokensource.Lease
+	// try tries the candidate out, and is nil if that is not wanted. If it fails,
+	// nothing is stored.
+	try func(context.Context, *entry) error
+}
+
+// carryOut tries a write, stores it, tells of it, and responds to the request.
+func (b *backend) carryOut(ctx context.Context, req *logical.Request, d *framework.FieldData, w *configWrite) (*logical.Response, error) {
+	if w.takesKey() {
+		if err := b.rotations.ensureListed(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.tryAndStore(ctx, w); err != nil {
+		return nil, err
+	}
+	b.rotations.retry(w.name)
+	b.Logger().Info("config written", "config", w.name)
+	b.events.send(ctx, eventConfigWrite, w.name)
+	resp := &logical.Response{}
+	if k := w.retiredKey(); k != "" {
+		resp.AddWarning(fmt.Sprintf("The key %s, which a rotation had made for this config, will be deleted at its issuer in %s; status/%s says how that goes.", k, w.candidate.RotationGracePeriod, w.name))
+	}
+	if len(resp.Warnings) == 0 && !ignoresFields(req, d) {
+		return nil, nil
+	}
+	return resp, nil // The framework adds the warning that names unknown fields.
+}
+
+// takesKey says whether the config gets a key that it does not have.
+func (w *configWrite) takesKey() bool {
+	return w.stored == nil || !sameSecret(w.stored.APIKey, w.candidate.APIKey)
+}
+
+// retiredKey is the id of the managed key that the write has taken out of use, or
+// empty.
+func (w *configWrite) retiredKey() string {
+	if w.stored == nil || !w.takesKey() || !w.stored.Keys.Current.Managed {
+		return ""
+	}
+	return w.stored.Keys.Current.ID
+}
+
+// tryAndStore makes a write's candidate the config that readers use.
+func (b *backend) tryAndStore(ctx context.Context, w *configWrite) error {
+	fresh, err := b.configs.wire(w.name, w.candidate, w.kept)
+	if err != nil {
+		return err
+	}
+	stored := false
+	defer func() {
+		if !stored { // Be it for a panic.
+			fresh.close()
+		}
+	}()
+	if w.try != nil {
+		if err := w.try(ctx, fresh); err != nil {
+			return err
+		}
+	}
+	if err := b.configs.Update(ctx, w.name, w.stored, fresh, w.kept); err != nil {
+		return err
+	}
+	stored = true
+	return nil
+}
+
+// prepareConfig applies the request to a copy of the stored config, or to the
+// defaults, and refuses to send a key where its owner did not send it.
+func prepareConfig(name string, stored *config, d *framework.FieldData) (*config, error) {
+	now := time.Now().UTC()
+	candidate := defaultConfig(now)
+	if stored != nil {
+		*candidate = *stored
+	}
+	if err := candidate.applySettings(configSettings(), d); err != nil {
+		return nil, err
+	}
+	if err := candidate.validate(name); err != nil {
+		return nil, err
+	}
+	if err := checkDestination(name, stored, candidate, d.Raw); err != nil {
+		return nil, err
+	}
+	if err := candidate.follow(name, stored, now); err != nil {
+		return nil, err
+	}
+	return candidate, nil
+}
+
+// wantsVerification is what the request says about it, or else byDefault.
+func wantsVerification(d *framework.FieldData, byDefault bool) bool {
+	if !requestFields(d.Raw).carries("verify") {
+		return byDefault
+	}
+	return d.Get("verify").(bool)
+}
+
+// overtaken says that a write was prepared while another one happened.
+func overtaken(name string, prev *config) error {
+	if prev == nil {
+		return existsByNow(name)
+	}
+	return logical.CodedError(http.StatusConflict, fmt.Sprintf("config %q was changed by another write meanwhile; nothing was stored: read it and write again", name))
+}
+
+// existsByNow is what a creation gets that came second. Changing a config takes
+// another capability, which Vault asked for only if there was the config.
+func existsByNow(name string) error {
+	return logical.CodedError(http.StatusConflict, fmt.Sprintf("config %q was created by another write meanwhile; nothing was stored: read it, and write again to change it, which takes the update capability", name))
+}
+
+func ignoresFields(req *logical.Request, d *framework.FieldData) bool {
+	for field := range req.Data {
+		if d.Schema[field] == nil {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,106 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
+)
+
+// entry is what is in memory of one config. Its config is never changed: a write
+// replaces the whole entry, so that what began under the old config cannot end up
+// under the new one. A step of a rotation that leaves the key in use as it is
+// replaces the config alone.
+type entry struct {
+	config *config
+	source *tokensource.Source
+	watch  *exchangeWatch
+	// recheck is from when on, in nanoseconds since 1970, a reader is to read the stored
+	// config again, because a write failed that may take effect. It is 0 for never.
+	recheck atomic.Int64
+}
+
+// recheckAt has readers read the stored config again from a time on; zero is never.
+func (e *entry) recheckAt(at time.Time) {
+	if at.IsZero() {
+		e.recheck.Store(0)
+		return
+	}
+	e.recheck.Store(at.UnixNano())
+}
+
+func (e *entry) isToBeRechecked() bool {
+	at := e.recheck.Load()
+	return at != 0 && time.Now().UnixNano() >= at
+}
+
+// with is the entry with another config of the same key and settings.
+func (e *entry) with(c *config) *entry {
+	return &entry{config: c, source: e.source, watch: e.watch}
+}
+
+// close lets an exchange in flight finish, which then is no news any more of the
+// config that is stored.
+func (e *entry) close() {
+	e.watch.active.Store(false)
+	e.source.Close()
+}
+
+// closeUnlessShared is close of an entry that another one takes the place of.
+func (e *entry) closeUnlessShared(successor *entry) {
+	if e.source != successor.source {
+		e.close()
+	}
+}
+
+// wiring is what entries are made of.
+type wiring struct {
+	transports *upstream.Transports
+	limits     *exchangeLimits
+	metrics    *metrics.Metrics
+	events     *events
+	vault      *framework.Backend
+}
+
+// wire makes the entry of a config called name. current is a token that its key was
+// already exchanged for, or nil.
+func (w *wiring) wire(name string, c *config, current *tokensource.Lease) (*entry, error) {
+	transport, release, err := w.transports.Acquire(c.CACert)
+	if err != nil {
+		return nil, fieldError("ca_cert", err.Error())
+	}
+	service, err := tokenservice.New(tokenservice.Options{
+		Kind:           c.TokenService,
+		TokenURL:       c.tokenURL(),
+		APIKey:         upstream.Secret(c.APIKey),
+		ClientID:       c.ClientID,
+		ClientSecret:   upstream.Secret(c.ClientSecret),
+		Transport:      transport,
+		RequestTimeout: c.RequestTimeout,
+		MaxRetries:     c.MaxRetries,
+	})
+	if err != nil {
+		release()
+		return nil, err
+	}
+	watch := &exchangeWatch{name: name, events: w.events, vault: w.vault}
+	exchange := tokensource.ExchangeFunc(service.Exchange)
+	if c.Keys.Current.Managed {
+		exchange = patient(exchange, c.KeySetAt, watch.active.Load)
+	}
+	options := tokensource.Options{
+		Exchange:      watch.over(counted(w.metrics, c.TokenService, exchange)),
+		RefreshBefore: c.RefreshBefore,
+		Current:       current,
+	}
+	w.limits.applyTo(&options, name, c, release)
+	return &entry{config: c, source: tokensource.New(options), watch: watch}, nil
+}

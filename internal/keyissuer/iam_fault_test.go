@@ -1,0 +1,276 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package keyissuer_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
+)
+
+const (
+	known   = false
+	unknown = true
+)
+
+var (
+	allCalls  = []apicsim.KeyCall{apicsim.CallDetails, apicsim.CallCreate, apicsim.CallList, apicsim.CallGet, apicsim.CallDisable, apicsim.CallDelete}
+	changing  = []apicsim.KeyCall{apicsim.CallCreate, apicsim.CallDisable, apicsim.CallDelete}
+	answered  = []apicsim.KeyCall{apicsim.CallDetails, apicsim.CallCreate, apicsim.CallList, apicsim.CallGet}
+	described = []apicsim.KeyCall{apicsim.CallDetails, apicsim.CallCreate, apicsim.CallGet}
+	reading   = []apicsim.KeyCall{apicsim.CallDetails, apicsim.CallGet}
+	own       = []apicsim.KeyCall{apicsim.CallDetails}
+	creation  = []apicsim.KeyCall{apicsim.CallCreate}
+	list      = []apicsim.KeyCall{apicsim.CallList}
+	// ofAnID are the calls whose answer's status tells all, and get.
+	ofAnID  = []apicsim.KeyCall{apicsim.CallGet, apicsim.CallDisable, apicsim.CallDelete}
+	byState = []apicsim.KeyCall{apicsim.CallDisable, apicsim.CallDelete}
+)
+
+// faultCase is what IAM may do wrong, and what comes of it. An empty reason stands
+// for success.
+type faultCase struct {
+	fault   apicsim.KeyFault
+	calls   []apicsim.KeyCall
+	outcome upstream.Outcome
+	unknown bool
+	reason  string
+}
+
+func faultCases() []faultCase {
+	huge := `{"id":"` + strings.Repeat("x", 200<<10) + `"}`
+	status := func(status int) apicsim.KeyFault { return apicsim.KeyFault{Kind: apicsim.KindStatus, Status: status} }
+	kind := func(kind apicsim.FaultKind) apicsim.KeyFault { return apicsim.KeyFault{Kind: kind} }
+	return []faultCase{
+		{kind(apicsim.KindReset), allCalls, upstream.Unavailable, unknown, "broke the connection off"},
+		{kind(apicsim.KindResetMidBody), allCalls, upstream.Unavailable, unknown, "broke the connection off"},
+		{kind(apicsim.KindHang), allCalls, upstream.Unavailable, unknown, "did not answer in time"},
+		{kind(apicsim.KindTrickle), allCalls, upstream.Unavailable, unknown, "did not answer in time"},
+		{kind(apicsim.KindEndlessBody), allCalls, upstream.Unavailable, unknown, "more than 64 KiB"},
+		{apicsim.KeyFault{Kind: apicsim.KindNotJSON, Body: huge}, allCalls, upstream.Unavailable, unknown, "more than 64 KiB"},
+		{kind(apicsim.KindRedirect), allCalls, upstream.Unavailable, known, "redirected to another address on the same host (HTTP 307)"},
+		{apicsim.KeyFault{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/"}, allCalls, upstream.Unavailable, known, "set iam_url to the final address"},
+		{status(500), allCalls, upstream.Unavailable, unknown, "failed with HTTP 500"},
+		{status(503), allCalls, upstream.Unavailable, unknown, "failed with HTTP 503"},
+		{status(429), allCalls, upstream.Unavailable, known, "asks to be called less often"},
+		{status(401), allCalls, upstream.Refused, known, "does not let the key's identity"},
+		{status(403), allCalls, upstream.Refused, known, "User API key creator on the IAM Identity Service"},
+		{status(415), allCalls, upstream.Refused, known, "check iam_url"},
+		{status(404), own, upstream.Refused, known, "does not know the API key (HTTP 404)"},
+		{status(404), creation, upstream.Refused, known, "has no such address or identity (HTTP 404)"},
+		{status(404), list, upstream.Refused, known, "has no such address or identity (HTTP 404)"},
+		// These are not IAM's own words, so that the key may be there.
+		{status(404), ofAnID, upstream.Refused, known, "has no such address or identity (HTTP 404)"},
+		{status(400), byState, upstream.Refused, known, "a locked key can be neither disabled nor deleted"},
+		{status(409), byState, upstream.Refused, known, "a locked key can be neither disabled nor deleted"},
+		{status(400), creation, upstream.Refused, known, "20 API keys at most"},
+		{status(409), creation, upstream.Refused, known, "20 API keys at most"},
+		{status(422), creation, upstream.Refused, known, "20 API keys at most"},
+		{kind(apicsim.KindGzipBroken), allCalls, upstream.Unavailable, unknown, "compression is broken"},
+		{kind(apicsim.KindNotJSON), answered, upstream.Unavailable, unknown, "not JSON"},
+		{kind(apicsim.KindEmptyBody), answered, upstream.Unavailable, unknown, "not JSON"},
+		{kind(apicsim.KindNoJWT), answered, upstream.Unavailable, unknown, "answered "},
+		{kind(apicsim.KindErrorBody), answered, upstream.Unavailable, unknown, "answered "},
+		{kind(apicsim.KindJWTNotString), described, upstream.Unavailable, unknown, "another shape than an API key's"},
+		{kind(apicsim.KindJWTNotString), list, upstream.Unavailable, unknown, "without a list"},
+		{kind(apicsim.KindNotJWT), reading, upstream.Unavailable, unknown, "can't be one"},
+		{kind(apicsim.KindInvalidUTF8), answered, upstream.Unavailable, unknown, "answered "},
+		{kind(apicsim.KindNotJSON), byState, 0, known, ""},
+		{kind(apicsim.KindErrorBody), byState, 0, known, ""},
+		{kind(apicsim.KindGzip), answered, 0, known, ""},
+	}
+}
+
+// TestEveryFaultOfEveryCallEndsInAClearError has faults before a call's effect and
+// after it, which a client can't tell apart.
+func TestEveryFaultOfEveryCallEndsInAClearError(t *testing.T) {
+	for _, call := range allCalls {
+		t.Run(string(call), func(t *testing.T) {
+			t.Parallel()
+			for _, c := range faultCases() {
+				for _, after := range []bool{false, true} {
+					if slices.Contains(c.calls, call) {
+						c.fault.Call, c.fault.After = call, after
+						t.Run(fmt.Sprintf("%s %d%s after %t", c.fault.Kind, c.fault.Status, c.fault.RedirectTo, after), c.run)
+					}
+				}
+			}
+		})
+	}
+}
+
+func (c faultCase) run(t *testing.T) {
+	onGround(t, 0, func(t *testing.T, g *ground) {
+		g.sim.InjectKeyFault(c.fault)
+		err := g.calls()[c.fault.Call](t.Context())
+		// The transport itself repeats a GET whose kept connection turns out to be dead.
+		if got := g.sim.Counts().KeyCalls; got != 1 && (got != 2 || slices.Contains(changing, c.fault.Call)) {
+			t.Errorf("%d requests were sent", got)
+		}
+		c.judge(t, err)
+	})
+}
+
+func (c faultCase) judge(t *testing.T, err error) {
+	t.Helper()
+	if c.reason == "" {
+		if err != nil {
+			t.Errorf("the error is %v", err)
+		}
+		return
+	}
+	failed := failure(t, err)
+	if failed.Outcome != c.outcome || failed.OutcomeUnknown != c.unknown || !strings.Contains(err.Error(), c.reason) {
+		t.Errorf("outcome %d, unknown %t: %s", failed.Outcome, failed.OutcomeUnknown, err)
+	}
+	if !strings.HasPrefix(err.Error(), "the IAM API key service at 127.0.0.1 ") {
+		t.Errorf("the service and host are not named: %s", err)
+	}
+	if errors.Is(err, rotation.ErrNoSuchKey) {
+		t.Error("the key is taken for gone")
+	}
+}
+
+func TestOnlyACreationIsNotRepeatedIfItsOutcomeIsUnknown(t *testing.T) {
+	for _, call := range allCalls {
+		for _, kind := range []apicsim.FaultKind{apicsim.KindReset, apicsim.KindStatus, apicsim.KindHang} {
+			for _, after := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s %s after %t", call, kind, after), func(t *testing.T) {
+					onGround(t, 2, func(t *testing.T, g *ground) {
+						g.sim.InjectKeyFault(apicsim.KeyFault{Call: call, After: after, Kind: kind, Times: 1})
+						requireRepeated(t, g, call, after, g.calls()[call](t.Context()))
+					})
+				})
+			}
+		}
+	}
+}
+
+// requireRepeated holds err against what is due after one attempt that failed.
+func requireRepeated(t *testing.T, g *ground, call apicsim.KeyCall, after bool, err error) {
+	t.Helper()
+	want := 2
+	if call == apicsim.CallCreate {
+		want = 1
+		if failed := failure(t, err); !failed.OutcomeUnknown || failed.Attempts != 1 {
+			t.Errorf("%d attempts, unknown %t", failed.Attempts, failed.OutcomeUnknown)
+		}
+		if created := g.sim.Counts().KeysCreated == 1; created != after {
+			t.Errorf("a key was created is %t", created)
+		}
+	} else if lost := call == apicsim.CallDelete && after; lost != errors.Is(err, rotation.ErrNoSuchKey) || !lost && err != nil {
+		t.Errorf("the error is %v", err)
+	}
+	if got := g.sim.Counts().KeyCalls; got != want {
+		t.Errorf("%d requests were sent", got)
+	}
+}
+
+func TestACreationThatNeverReachedIAMIsKnownToHaveHadNoEffect(t *testing.T) {
+	onGround(t, 1, func(t *testing.T, g *ground) {
+		g.line.Sever()
+		// A kept connection that turns out to be dead leaves open what was sent on it.
+		_, _ = g.session.Details(t.Context())
+		_, _, err := g.session.Create(t.Context(), g.newKey("successor"))
+		if failed := failure(t, err); failed.OutcomeUnknown || failed.Attempts != 2 {
+			t.Fatalf("%d attempts, unknown %t: %s", failed.Attempts, failed.OutcomeUnknown, err)
+		}
+	})
+}
+
+func TestACreationThatIAMIsTooBusyForIsRepeated(t *testing.T) {
+	onGround(t, 2, func(t *testing.T, g *ground) {
+		g.sim.InjectKeyFault(apicsim.KeyFault{Call: apicsim.CallCreate, Kind: apicsim.KindStatus, Status: 429, RetryAfter: "3", Times: 2})
+		g.create(t, "successor")
+		if got := g.sim.Counts(); got.KeyCalls != 3 || got.KeysCreated != 1 {
+			t.Fatalf("counts are %+v", got)
+		}
+	})
+}
+
+func TestIAMsOwnRefusalsAreTurnedIntoWhatToDo(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(*ground)
+		call    apicsim.KeyCall
+		code    string
+		says    []string
+	}{
+		"a locked key to delete": {
+			func(g *ground) { g.sim.LockKey(testKey) }, apicsim.CallDelete, "conflict",
+			[]string{"refused to delete the API key (HTTP 409, conflict)", "unlock it in IBM Cloud", "IBM's support finds the request as "},
+		},
+		"a locked key to disable": {
+			func(g *ground) { g.sim.LockKey(testKey) }, apicsim.CallDisable, "conflict",
+			[]string{"refused to disable the API key (HTTP 409, conflict)", "unlock it in IBM Cloud"},
+		},
+		"too many keys": {
+			func(g *ground) {
+				for n := range 19 {
+					g.sim.AddKey(fmt.Sprint("key-", n))
+				}
+			}, apicsim.CallCreate, "BXNIM0151E",
+			[]string{"refused to create an API key (HTTP 422, BXNIM0151E)", "delete those that nobody uses"},
+		},
+		"a key that was deleted meanwhile": {
+			func(g *ground) { g.sim.RevokeKey(testKey) }, apicsim.CallDetails, "BXNIM0102E",
+			[]string{"does not know the API key (HTTP 404, BXNIM0102E)", "write the config again with api_key"},
+		},
+		"another identity's keys": {
+			func(g *ground) { g.own.Identity = "IBMid-2" }, apicsim.CallCreate, "forbidden",
+			[]string{"does not let the key's identity create an API key (HTTP 403, forbidden)", "User API key creator", "Operator"},
+		},
+		"a list of another identity's": {
+			func(g *ground) { g.own.Identity = "IBMid-2" }, apicsim.CallList, "forbidden",
+			[]string{"does not let the key's identity list its API keys (HTTP 403, forbidden)"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onGround(t, 2, func(t *testing.T, g *ground) {
+				c.prepare(g)
+				requireRefusal(t, g.calls()[c.call](t.Context()), c.code, c.says)
+			})
+		})
+	}
+}
+
+func requireRefusal(t *testing.T, err error, code string, says []string) {
+	t.Helper()
+	failed := failure(t, err)
+	if failed.Outcome != upstream.Refused || failed.Code != code || failed.Attempts != 1 || failed.OutcomeUnknown {
+		t.Errorf("the error is %+v", failed)
+	}
+	for _, text := range says {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("the error does not say %q: %s", text, err)
+		}
+	}
+}
+
+func TestIAMSession_errorsNameTheRequest(t *testing.T) {
+	for _, call := range allCalls {
+		for _, status := range []int{403, 500} {
+			t.Run(fmt.Sprint(call, " ", status), func(t *testing.T) {
+				onGround(t, 0, func(t *testing.T, g *ground) {
+					fault := apicsim.KeyFault{Call: call, Kind: apicsim.KindStatus, Status: status, Body: "{}"}
+					g.sim.InjectKeyFault(fault)
+					err := g.calls()[call](t.Context())
+					if failure(t, err).RequestID == "" || !strings.Contains(err.Error(), "; IBM's support finds the request as ") {
+						t.Errorf("the error is %s", err)
+					}
+					fault.Body = "" // Then it names the request after the key or the bearer.
+					g.sim.InjectKeyFault(fault)
+					if failure(t, g.calls()[call](t.Context())).RequestID != "" {
+						t.Error("the request is named after a secret")
+					}
+				})
+			})
+		}
+	}
+}

@@ -1,0 +1,335 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/schedule"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
+)
+
+// readAgain is how long after a config could not be read that is tried again.
+const readAgain = time.Minute
+
+// rotations decides when the protocol of internal/rotation has something to do for a
+// config, and tells what came of it. It begins when it is started, on a node that
+// may write.
+type rotations struct {
+	configs  *configStore
+	engine   *rotation.Engine
+	schedule *schedule.Queue
+	metrics  *metrics.Metrics
+	events   *events
+	vault    *framework.Backend
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	// listing is held, by a value in it, by whoever reads all configs. listed and unread
+	// go with it: whether that was begun when no late write could land any more, and
+	// which could not be read since.
+	listing chan struct{}
+	listed  bool
+	unread  []rotation.Ref
+
+	mu sync.Mutex
+	// started and closed are set by start and Close.
+	started, closed bool
+	// advancing are the records that the schedule is at.
+	advancing map[rotation.Ref]bool
+}
+
+func newRotations(configs *configStore, issuer rotation.Issuer, m *metrics.Metrics, e *events, vault *framework.Backend) *rotations {
+	r := &rotations{
+		configs: configs, metrics: m, events: e, vault: vault,
+		listing: make(chan struct{}, 1), advancing: make(map[rotation.Ref]bool),
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.engine = rotation.NewEngine(rotation.Options{Store: configs, Issuer: issuer, Holders: configs.holders, Observe: r.observe, Wake: r.wake})
+	r.schedule = schedule.New(schedule.Options{
+		Run:         r.advance,
+		Unavailable: isIssuerUnavailable,
+		Panicked:    func(_ string, value any) { reportPanic(vault.Logger(), value, "rotating a key") },
+	})
+	configs.follower = r.follow
+	return r
+}
+
+// start begins the work in the background, once.
+func (r *rotations) start() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.started || r.closed {
+		return
+	}
+	r.started = true
+	r.wg.Go(r.readInBackground)
+}
+
+// Close ends what is done in the background. What it leaves unfinished is in the
+// stored records.
+func (r *rotations) Close() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.cancel()
+	r.schedule.Close()
+	r.engine.Close()
+	r.wg.Wait()
+}
+
+// readInBackground reads each config once, when no late write of the process before can
+// land any more, so that the schedule knows what is due and the holders which key is
+// whose. Configs that cannot be read are tried again, and keep nothing waiting but the
+// deletion of keys.
+func (r *rotations) readInBackground() {
+	for wait := rotation.LateWriteTime + time.Millisecond; sleep(r.ctx, wait); wait = readAgain {
+		err := r.readAll(r.ctx, func() bool { return false })
+		if err == nil {
+			r.configs.holders.Complete()
+			return
+		}
+		if r.ctx.Err() == nil {
+			r.vault.Logger().Warn("not all configs can be read; until they are, or are deleted, no replaced api key is deleted", "reason", err)
+		}
+	}
+}
+
+// ensureListed has all configs read if that has not happened since the start, so that
+// no config takes a key whose deletion is under way for another one.
+func (r *rotations) ensureListed(ctx context.Context) error {
+	isListed := r.configs.holders.IsListed
+	if isListed() {
+		return nil
+	}
+	// One that cannot be read has no deletion under way that this process began.
+	if err := r.readAll(ctx, isListed); err != nil && !isListed() {
+		return err
+	}
+	return nil
+}
+
+// readAll reads all configs, or those that could not be read before, unless that turns out
+// to be done when its turn comes. A panic is an error, and the end of no process.
+func (r *rotations) readAll(ctx context.Context, done func() bool) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			reportPanic(r.vault.Logger(), p, "reading the configs for the schedule of rotations")
+			err = errors.New("the plugin failed; the log says where")
+		}
+	}()
+	select {
+	case r.listing <- struct{}{}:
+	case <-ctx.Done():
+		return storageError("waiting for the configs to be read", ctx.Err())
+	}
+	defer func() { <-r.listing }()
+	if done() {
+		return nil
+	}
+	late := r.configs.isPastLateWrites()
+	unread := r.unread
+	if !r.listed {
+		if unread, err = r.configs.refs(ctx); err != nil {
+			return err
+		}
+	}
+	unread, err = r.configs.readEach(ctx, unread)
+	if ctx.Err() != nil {
+		return storageError("reading the configs", ctx.Err())
+	}
+	if late {
+		r.listed, r.unread = true, unread
+	}
+	r.configs.holders.Listed()
+	return err
+}
+
+// follow has the schedule know what is stored. While the schedule itself changes a
+// record, its advance says when to come back. A node that may not write has no schedule.
+func (r *rotations) follow(seen sighting) {
+	if seen.record == nil && seen.doubtful.IsZero() {
+		r.schedule.Remove(jobOf(seen.ref))
+		r.engine.Forget(seen.ref)
+		return
+	}
+	if !r.isStarted() || r.isAdvancing(seen.ref) && r.configs.claimOf(seen.ref) != nil {
+		return
+	}
+	var due time.Time
+	if seen.record != nil {
+		due = seen.record.DueAt(seen.plan)
+	}
+	due = earlier(due, seen.doubtful)
+	if due.IsZero() {
+		r.schedule.Remove(jobOf(seen.ref))
+		return
+	}
+	r.schedule.Upsert(jobOf(seen.ref), issuerOf(seen.record, seen.plan), due)
+}
+
+// earlier is the first of two times, of which zero is never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// wake has the schedule look after what a rotation that was asked for has left.
+func (r *rotations) wake(ref rotation.Ref) {
+	if err := r.configs.read(r.ctx, ref); err != nil && r.ctx.Err() == nil {
+		r.vault.Logger().Warn("a config cannot be read after its rotation", "config", ref.Config, "reason", err)
+	}
+}
+
+// issuerOf groups what is backed off together.
+func issuerOf(record *rotation.Record, plan rotation.Plan) string {
+	if record == nil {
+		return plan.Issuer
+	}
+	for _, k := range record.Retired {
+		if k.Binding.Issuer != "" {
+			return k.Binding.Issuer
+		}
+	}
+	return plan.Issuer
+}
+
+// advance is what the schedule runs.
+func (r *rotations) advance(ctx context.Context, job string) (next time.Time, err error) {
+	ref := refOf(job)
+	if r.engine.IsAsked(ref) {
+		return time.Now().Add(time.Second), nil // Whoever asked for it is at it.
+	}
+	r.setAdvancing(ref, true)
+	defer r.setAdvancing(ref, false)
+	next, err = r.engine.Advance(ctx, ref)
+	if errors.Is(err, rotation.ErrNoRecord) {
+		next, err = time.Time{}, nil
+	}
+	return earlier(next, r.configs.doubts.until(ref)), err
+}
+
+// isIssuerUnavailable says whether an error is that of the issuer at that address, and
+// not of a token service, and for how long it asks to be called no more.
+func isIssuerUnavailable(issuer string, err error) (retryAfter time.Duration, unavailable bool) {
+	var failed *upstream.Error
+	if !errors.As(err, &failed) || failed.Outcome != upstream.Unavailable || failed.Host != hostOf(issuer) {
+		return 0, false
+	}
+	return failed.RetryAfter, true
+}
+
+func (r *rotations) isStarted() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.started
+}
+
+func (r *rotations) isAdvancing(ref rotation.Ref) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.advancing[ref]
+}
+
+func (r *rotations) setAdvancing(ref rotation.Ref, advancing bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !advancing {
+		delete(r.advancing, ref)
+		return
+	}
+	r.advancing[ref] = true
+}
+
+// jobOf and refOf name records to the schedule. No config's name has a slash.
+func jobOf(ref rotation.Ref) string {
+	if ref.Tombstone == "" {
+		return ref.Config
+	}
+	return ref.Config + "/" + ref.Tombstone
+}
+
+func refOf(job string) rotation.Ref {
+	name, uid, _ := strings.Cut(job, "/")
+	return rotation.Ref{Config: name, Tombstone: uid}
+}
+
+// rotate replaces name's key now. grace is how long the old one lives on, nil for the
+// config's own time.
+func (r *rotations) rotate(ctx context.Context, name string, grace *time.Duration) (rotation.Rotation, error) {
+	return r.engine.Rotate(ctx, rotation.Ref{Config: name}, grace)
+}
+
+// bury deletes what it can of a deleted config's keys, which have these ids, before ctx
+// ends. It returns the ids of those that are left for later, as far as is known.
+func (r *rotations) bury(ctx context.Context, grave rotation.Ref, ids []string) (left []string) {
+	left = slices.Clone(ids)
+	for {
+		next, err := r.engine.Advance(ctx, grave)
+		if errors.Is(err, rotation.ErrNoRecord) {
+			return nil
+		}
+		record, err := r.configs.tombstoneRecord(ctx, grave)
+		switch {
+		case err == nil && record == nil:
+			return nil
+		case err == nil:
+			left = record.ManagedIDs()
+		}
+		deadline, _ := ctx.Deadline()
+		if next.IsZero() || !next.Before(deadline) || !sleep(ctx, time.Until(next)) {
+			return left
+		}
+	}
+}
+
+// status is what this process knows of a config's rotations.
+func (r *rotations) status(name string) rotation.Status {
+	return r.engine.Status(rotation.Ref{Config: name})
+}
+
+// retry has a config's failures forgotten that somebody has written.
+func (r *rotations) retry(name string) { r.engine.Retry(rotation.Ref{Config: name}) }
+
+// observe counts, logs and tells what the protocol does.
+func (r *rotations) observe(e rotation.Event) {
+	name, log := e.Ref.Config, r.vault.Logger()
+	switch e.Kind {
+	case rotation.Rotated:
+		r.metrics.Rotated(metrics.RotationSuccess)
+		log.Info("api key rotated", "config", name, "key_id", e.KeyID)
+		r.events.send(r.ctx, eventConfigRotate, name, "key_id", e.KeyID)
+	case rotation.Failed, rotation.Discarded:
+		if e.Ref.Tombstone != "" {
+			log.Warn("an api key of a deleted config is not deleted yet; it will be tried again", "config", name, "reason", e.Err)
+			return
+		}
+		r.metrics.Rotated(metrics.RotationFailure)
+		log.Warn("rotating the api key failed; the present one stays", "config", name, "reason", e.Err)
+		r.events.send(r.ctx, eventRotateFailed, name)
+	case rotation.Recovered:
+		log.Warn("an interrupted rotation had made an api key, which will be deleted at its issuer", "config", name, "key_id", e.KeyID)
+	case rotation.KeyDisabled:
+		log.Info("replaced api key disabled at its issuer", "config", name, "key_id", e.KeyID)
+	case rotation.Deleted:
+		log.Info("replaced api key deleted at its issuer", "config", name, "key_id", e.KeyID)
+	case rotation.CleanupFailed:
+		log.Warn("a replaced api key is not deleted at its issuer yet; it will be tried again", "config", name, "key_id", e.KeyID, "reason", e.Err)
+	case rotation.Panicked:
+		log.Error("recovered from a panic; please report this", "operation", "rotating a key", "config", name, "reason", e.Err)
+	}
+}

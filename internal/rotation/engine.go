@@ -280,7 +280,7 @@ type opened struct {
 // session opens a session with a key, once in an advance.
 func (a *advance) session(ctx context.Context, at Binding, value Secret) (Session, error) {
 	for _, s := range a.sessions {
-		if s.value == value && s.of.Issuer == at.Issuer {
+		if s.value == value && s.of.isAt(at) {
 			return s, nil
 		}
 	}
@@ -293,9 +293,9 @@ func (a *advance) session(ctx context.Context, at Binding, value Secret) (Sessio
 }
 
 // clock returns the time at an issuer that was called already, or zero.
-func (a *advance) clock(issuer string) time.Time {
+func (a *advance) clock(at Binding) time.Time {
 	for _, s := range a.sessions {
-		if s.of.Issuer == issuer {
+		if s.of.isAt(at) {
 			return s.Now()
 		}
 	}

@@ -112,7 +112,7 @@ func TestBury_whatIsLeft(t *testing.T) {
 
 func TestRecord_isStoredWhole(t *testing.T) {
 	current, candidate := importedKey("current", ownerX), managedKey("candidate", ownerX)
-	current.Elsewhere = []string{"y"}
+	current.Elsewhere = []Binding{{Issuer: "y"}}
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 	r := Record{
 		UID: "uid", Config: "a", Current: &current, Candidate: &candidate, Intent: &Intent{Token: "token", Binding: ownerX, Since: at}, Grace: new(time.Hour),

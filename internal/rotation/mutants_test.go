@@ -282,8 +282,8 @@ var mutants = map[string]mutant{
 	"a key acts at any address": {
 		defect: "a key is sent to an issuer that only claims to have its identity",
 		file:   "record.go",
-		old:    `(k.Binding.Issuer == on.Issuer || slices.Contains(k.Elsewhere, on.Issuer))`,
-		new:    `(true || slices.Contains(k.Elsewhere, on.Issuer))`,
+		old:    `(k.Binding == on || slices.Contains(k.Elsewhere, on))`,
+		new:    `k.Binding.AccountID == on.AccountID && k.Binding.Identity == on.Identity`,
 		seed:   287,
 	},
 	"a key is deleted by its id alone": {

@@ -102,6 +102,9 @@ type Plan struct {
 	Fresh bool
 }
 
+// binding is where a successor is made.
+func (p Plan) binding() Binding { return Binding{Issuer: p.Issuer, CACert: p.CACert} }
+
 // Issuer is where keys are made and deleted. The errors of its methods, and of a
 // Session's, are a *upstream.Error or wrap ErrNoSuchKey.
 type Issuer interface {

@@ -29,6 +29,12 @@ type Binding struct {
 	Identity  string `json:"identity,omitempty"`
 }
 
+// isAt says whether both are of one address and trusted by the same CA. With a CA of
+// their own, and a place on the network, somebody else answers at the same address.
+func (b Binding) isAt(other Binding) bool {
+	return b.Issuer == other.Issuer && b.CACert == other.CACert
+}
+
 // Known says whether it was looked up at the issuer.
 func (b Binding) Known() bool { return b.Identity != "" }
 
@@ -47,17 +53,16 @@ type Key struct {
 	// CreatedAt is by the issuer's clock, zero for an imported key that was not looked
 	// up.
 	CreatedAt time.Time `json:"created_at,omitzero"`
-	// Elsewhere are other addresses at which an issuer has described this same key. It may
-	// act there, but what is deleted of it is deleted where it was bound.
-	Elsewhere []string `json:"elsewhere,omitempty"`
+	// Elsewhere are the bindings of other addresses at which an issuer has described this
+	// same key. It may act there, but what is deleted of it is deleted where it was bound.
+	Elsewhere []Binding `json:"elsewhere,omitempty"`
 }
 
 // mayAct says whether a key has rights over keys of a binding: those of the same
-// identity of the same account, at an address where it was seen. It is sent to no
-// other. A key whose own binding is not known has none.
+// identity of the same account, at an address where it was seen, trusted by the same
+// CA. It is sent to no other. A key whose own binding is not known has none.
 func (k Key) mayAct(on Binding) bool {
-	return k.Binding.Known() && k.Binding.AccountID == on.AccountID && k.Binding.Identity == on.Identity &&
-		(k.Binding.Issuer == on.Issuer || slices.Contains(k.Elsewhere, on.Issuer))
+	return k.Binding.Known() && (k.Binding == on || slices.Contains(k.Elsewhere, on))
 }
 
 // Intent is a creation that may have happened. It is stored before the issuer is
@@ -184,7 +189,7 @@ func (r Record) knows(id string) bool {
 
 // isSame says whether both are the same entry of a record, whatever became of it.
 func (r Retired) isSame(other Retired) bool {
-	return r.ID == other.ID && r.Binding.Issuer == other.Binding.Issuer && r.Value == other.Value
+	return r.ID == other.ID && r.Binding.isAt(other.Binding) && r.Value == other.Value
 }
 
 // replace returns the record with one of its retired keys changed.

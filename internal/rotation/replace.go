@@ -45,7 +45,7 @@ func (a *advance) begin(ctx context.Context) (begun bool, err error) {
 	if err := a.mayRotate(); err != nil {
 		return false, err
 	}
-	at := Binding{Issuer: a.plan.Issuer, CACert: a.plan.CACert}
+	at := a.plan.binding()
 	session, err := a.session(ctx, at, a.rec.Current.Value)
 	if err != nil {
 		return false, err
@@ -105,14 +105,16 @@ func (a *advance) bind(present Details, session Session) (*Key, error) {
 		current.Binding.Known() && (current.Binding.AccountID != present.AccountID || current.Binding.Identity != present.Identity):
 		return nil, refusef("the issuer says that the api key of %s has another id, account or identity than it had; check the issuer's address, or write the key again", a.ref)
 	}
-	if !current.Binding.Known() {
+	at := a.plan.binding()
+	at.AccountID, at.Identity = present.AccountID, present.Identity
+	switch {
+	case !current.Binding.Known():
 		current.ID, current.Name, current.CreatedAt = present.ID, present.Name, createdAt(present, session)
-		current.Binding = Binding{Issuer: a.plan.Issuer, AccountID: present.AccountID, Identity: present.Identity}
-	}
-	if current.Binding.Issuer == a.plan.Issuer {
-		current.Binding.CACert = a.plan.CACert // It has just been trusted there.
-	} else if !slices.Contains(current.Elsewhere, a.plan.Issuer) {
-		current.Elsewhere = append(slices.Clone(current.Elsewhere), a.plan.Issuer)
+		current.Binding = at
+	case current.Binding.Issuer == at.Issuer:
+		current.Binding = at // The key has just been sent there by the CA that the config names.
+	case !slices.Contains(current.Elsewhere, at):
+		current.Elsewhere = append(slices.Clone(current.Elsewhere), at)
 	}
 	return &current, nil
 }
@@ -218,7 +220,7 @@ func (a *advance) adopt(ctx context.Context, trial Trial) error {
 		grace = *a.rec.Grace
 	}
 	replaced := Retired{Key: *a.rec.Current, Grace: grace}
-	if now := a.clock(replaced.Binding.Issuer); !now.IsZero() {
+	if now := a.clock(replaced.Binding); !now.IsZero() {
 		replaced.DeleteAfter = now.Add(grace)
 	}
 	next := a.rec.clone()

@@ -66,7 +66,7 @@ func (a *advance) retireKey(ctx context.Context, k Retired) error {
 }
 
 // label is what the process remembers a retired key by: two issuers may use one id.
-func (r Retired) label() string { return r.ID + " " + r.Binding.Issuer }
+func (r Retired) label() string { return r.ID + " " + r.Binding.Issuer + " " + r.Binding.CACert }
 
 // cleanUp does what is due for one retired key, by its issuer's clock.
 func (a *advance) cleanUp(ctx context.Context, k Retired, c *cleanup) error {
@@ -123,7 +123,7 @@ func (a *advance) rightOf(ctx context.Context, k Retired) (Session, error) {
 func (a *advance) rightOfImported(ctx context.Context, k Retired) (Session, error) {
 	none := refusef("no key that Vault has may delete it: write one of the identity %s, or delete it at the issuer", k.Binding.Identity)
 	current := a.rec.Current
-	if current == nil || current.Binding.Known() || a.plan.Issuer != k.Binding.Issuer {
+	if current == nil || current.Binding.Known() || !k.Binding.isAt(a.plan.binding()) {
 		return nil, none
 	}
 	s, err := a.session(ctx, k.Binding, current.Value)

@@ -230,7 +230,7 @@ func (w *world) intentMayStay(ref Ref, i Intent, status Status) bool {
 // or kept for what is; another config holds it; or the right to delete it is lost. The status
 // says so.
 func (w *world) mayStay(ref Ref, r Retired, status Status) bool {
-	if r.Binding.Issuer == evilAddress || slices.Contains(r.Elsewhere, evilAddress) {
+	if r.Binding.Issuer == evilAddress || slices.ContainsFunc(r.Elsewhere, func(b Binding) bool { return b.Issuer == evilAddress }) {
 		return true
 	}
 	if r.Keep {

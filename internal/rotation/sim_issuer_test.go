@@ -56,7 +56,11 @@ type issuerKey struct {
 	graces   map[Ref]time.Duration
 }
 
-const evilAddress = "evil"
+const (
+	evilAddress = "evil"
+	// evilCA is that of somebody on the network, who answers in the place of any issuer.
+	evilCA = "evil-ca"
+)
 
 // at returns the issuer at an address: each has two.
 func (w *world) at(address string) *issuer {
@@ -182,6 +186,9 @@ func (p *process) Login(ctx context.Context, at Binding, value Secret) (Session,
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i := p.at(at.Issuer)
+	if at.CACert == evilCA {
+		i = p.at(evilAddress)
+	}
 	var session Session
 	err := p.call(ctx, "login", func() error {
 		k := p.tokens[value]

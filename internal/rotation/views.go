@@ -48,7 +48,7 @@ func (r Record) Move(from, to, caCert string) Record {
 		if *k != nil {
 			key := **k
 			move(&key.Binding)
-			key.Elsewhere = moveAddress(key.Elsewhere, from, to)
+			key.Elsewhere = moveAll(key.Elsewhere, move)
 			*k = &key
 		}
 	}
@@ -59,17 +59,15 @@ func (r Record) Move(from, to, caCert string) Record {
 	}
 	for i := range moved.Retired {
 		move(&moved.Retired[i].Binding)
-		moved.Retired[i].Elsewhere = moveAddress(moved.Retired[i].Elsewhere, from, to)
+		moved.Retired[i].Elsewhere = moveAll(moved.Retired[i].Elsewhere, move)
 	}
 	return moved
 }
 
-func moveAddress(addresses []string, from, to string) []string {
-	moved := slices.Clone(addresses)
-	for i, address := range moved {
-		if address == from {
-			moved[i] = to
-		}
+func moveAll(bindings []Binding, move func(*Binding)) []Binding {
+	moved := slices.Clone(bindings)
+	for i := range moved {
+		move(&moved[i])
 	}
 	return moved
 }

@@ -14,7 +14,7 @@ func TestMove_allThatIsFoundAtAnAddress(t *testing.T) {
 	elsewhere.Issuer = "y"
 	current, candidate := managedKey("current", ownerX), managedKey("candidate", ownerX)
 	seen := managedKey("seen", elsewhere)
-	seen.Elsewhere = []string{"x"}
+	seen.Elsewhere = []Binding{ownerX}
 	r := Record{
 		Current: &current, Candidate: &candidate, Intent: &Intent{Token: "token", Binding: ownerX},
 		Retired: []Retired{{Key: managedKey("retired", ownerX)}, {Key: seen}},
@@ -28,10 +28,10 @@ func TestMove_allThatIsFoundAtAnAddress(t *testing.T) {
 			t.Errorf("%s is bound to %+v", name, b)
 		}
 	}
-	if k := moved.Retired[1]; k.Binding != elsewhere || !slices.Equal(k.Elsewhere, []string{"z"}) {
+	if k := moved.Retired[1]; k.Binding != elsewhere || !slices.Equal(k.Elsewhere, []Binding{moved.Current.Binding}) {
 		t.Errorf("a key of another address is bound to %+v, and seen at %v", k.Binding, k.Elsewhere)
 	}
-	if !r.Equal(before) || r.Retired[1].Elsewhere[0] != "x" {
+	if !r.Equal(before) || r.Retired[1].Elsewhere[0] != ownerX {
 		t.Error("the record that was moved has changed itself")
 	}
 }

@@ -31,8 +31,12 @@ type backoffID [sha256.Size]byte
 // newBackoffID leaves out what a config's writer may change without the key, such as
 // the client credentials: with another id comes another attempt.
 func newBackoffID(c *config) backoffID {
+	return backoffIDOf(string(c.TokenService), c.tokenURL(), c.CACert, c.APIKey)
+}
+
+func backoffIDOf(parts ...string) backoffID {
 	digest := sha256.New()
-	for _, part := range []string{string(c.TokenService), c.tokenURL(), c.CACert, c.APIKey} {
+	for _, part := range parts {
 		fmt.Fprintf(digest, "%d:%s", len(part), part)
 	}
 	return backoffID(digest.Sum(nil))
@@ -53,10 +57,9 @@ type heldBackoff struct {
 	holders int
 }
 
-// acquire returns the memory of c's key and the function that gives it back, which is
+// acquire returns the memory of a key and the function that gives it back, which is
 // called once.
-func (b *backoffs) acquire(c *config) (backoff *tokensource.Backoff, release func()) {
-	id := newBackoffID(c)
+func (b *backoffs) acquire(id backoffID) (backoff *tokensource.Backoff, release func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.dropExpired()

@@ -40,7 +40,7 @@ func TestBackoffID_IsTheKeyAndItsDestination(t *testing.T) {
 // failOnce records a failure of a key that nobody holds afterwards.
 func (b *backoffs) failOnce(t *testing.T, key string, err error) {
 	t.Helper()
-	backoff, release := b.acquire(&config{APIKey: key})
+	backoff, release := b.acquire(newBackoffID(&config{APIKey: key}))
 	failing := func(context.Context) (*tokenservice.Token, error) { return nil, err }
 	source := tokensource.New(tokensource.Options{Exchange: failing, Backoff: backoff, Release: release})
 	defer source.Close()
@@ -50,7 +50,7 @@ func (b *backoffs) failOnce(t *testing.T, key string, err error) {
 }
 
 func (b *backoffs) until(key string) time.Time {
-	backoff, release := b.acquire(&config{APIKey: key})
+	backoff, release := b.acquire(newBackoffID(&config{APIKey: key}))
 	defer release()
 	return backoff.Until()
 }
@@ -80,8 +80,8 @@ func TestBackoffs_KeepAFailureThatNobodyHolds(t *testing.T) {
 func TestBackoffs_KeepNothingOfKeysThatDidNotFail(t *testing.T) {
 	var b backoffs
 	for i := range 100 {
-		_, release := b.acquire(&config{APIKey: fmt.Sprint("key-", i)})
-		_, again := b.acquire(&config{APIKey: fmt.Sprint("key-", i)})
+		_, release := b.acquire(newBackoffID(&config{APIKey: fmt.Sprint("key-", i)}))
+		_, again := b.acquire(newBackoffID(&config{APIKey: fmt.Sprint("key-", i)}))
 		release()
 		if len(b.held) != 1 {
 			t.Fatalf("%d are held by one config", len(b.held))
@@ -98,7 +98,7 @@ func TestBackoffs_KeepNothingOfKeysThatDidNotFail(t *testing.T) {
 func TestBackoffs_OfMadeUpKeysAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b backoffs
-		held, release := b.acquire(&config{APIKey: "held"})
+		held, release := b.acquire(newBackoffID(&config{APIKey: "held"}))
 		defer release()
 		b.failOnce(t, "held", &upstream.Error{})
 		b.failOnce(t, "first", &upstream.Error{})

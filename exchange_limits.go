@@ -30,7 +30,7 @@ func newExchangeLimits() *exchangeLimits {
 // holds them until it is closed and none of its exchanges is in flight, and then
 // calls release too.
 func (l *exchangeLimits) applyTo(o *tokensource.Options, name string, c *config, release func()) {
-	backoff, releaseBackoff := l.backoffs.acquire(c)
+	backoff, releaseBackoff := l.backoffs.acquire(newBackoffID(c))
 	slots, releaseSlots := l.slots.acquire(name)
 	o.Lifetime, o.Backoff, o.Slots = l.lifetime, backoff, slots
 	o.Release = func() {

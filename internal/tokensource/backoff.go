@@ -44,8 +44,8 @@ func (b *Backoff) state() (failures int, until time.Time) {
 	return b.failures, b.until
 }
 
-// check returns a *BackoffError while the last failure is remembered.
-func (b *Backoff) check() error {
+// Check returns a *BackoffError while the last failure is remembered.
+func (b *Backoff) Check() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.last == nil || !time.Now().Before(b.until) {
@@ -54,9 +54,9 @@ func (b *Backoff) check() error {
 	return &BackoffError{Last: b.last, RetryAt: b.until}
 }
 
-// record takes note of an exchange's outcome. Failures of exchanges that were
+// Record takes note of an exchange's outcome. Failures of exchanges that were
 // under way together count as one: none starts while a failure is remembered.
-func (b *Backoff) record(err error) {
+func (b *Backoff) Record(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err == nil {

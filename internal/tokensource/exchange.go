@@ -75,7 +75,7 @@ func (s *Source) startShared() {
 			return
 		}
 		defer free()
-		if x.err = s.backoff.check(); x.err == nil {
+		if x.err = s.backoff.Check(); x.err == nil {
 			s.run(s.lifetime, deadline, x)
 		}
 	}()
@@ -102,7 +102,7 @@ func (s *Source) finishShared(x *exchange) {
 // outcome until ctx ends.
 func (s *Source) exchangeFor(ctx context.Context) (*Lease, error) {
 	deadline := time.Now().Add(exchangeTimeout)
-	if err := s.backoff.check(); err != nil {
+	if err := s.backoff.Check(); err != nil {
 		return nil, err // There is no use in waiting for a slot.
 	}
 	free, err := s.slots.acquireDedicated(ctx, s.open)
@@ -132,7 +132,7 @@ func (s *Source) startDedicated(ctx context.Context, deadline time.Time, free fu
 	if s.open.Err() != nil {
 		return nil, ErrClosed
 	}
-	if err := s.backoff.check(); err != nil {
+	if err := s.backoff.Check(); err != nil {
 		return nil, err
 	}
 	x := newExchange()
@@ -165,7 +165,7 @@ func (s *Source) run(ctx context.Context, deadline time.Time, x *exchange) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.backoff.record(x.err)
+	s.backoff.Record(x.err)
 	s.outcomes.record(x.err)
 }
 

@@ -219,7 +219,7 @@ func TestClose_LetsCallersGoAndTheirExchangesFinish(t *testing.T) {
 					if s.Current() != nil || released.Load() != 1 {
 						t.Errorf("the closed source shares %v and was released %d times", s.Current(), released.Load())
 					}
-					if err := backoff.check(); !errors.Is(err, want) || backoff.failures != map[bool]int{true: 4}[want != nil] {
+					if err := backoff.Check(); !errors.Is(err, want) || backoff.failures != map[bool]int{true: 4}[want != nil] {
 						t.Errorf("of the answer that came late is remembered %v after %d failures", err, backoff.failures)
 					}
 				})

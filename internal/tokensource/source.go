@@ -245,7 +245,7 @@ func (s *Source) join(minTTL time.Duration) (*Lease, *exchange, error) {
 		}
 	}
 	if s.shared == nil {
-		if err := s.backoff.check(); err != nil {
+		if err := s.backoff.Check(); err != nil {
 			return lease, endedExchange(err), nil
 		}
 		s.startShared()
@@ -364,7 +364,7 @@ func (s *Source) refresh(lease *Lease) {
 	if s.open.Err() != nil || s.shared != nil || s.current.Load() != lease {
 		return
 	}
-	if s.backoff.check() != nil {
+	if s.backoff.Check() != nil {
 		s.retryWhileOldLives()
 		return
 	}

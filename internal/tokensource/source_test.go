@@ -469,7 +469,7 @@ func (h *history) play() {
 func (h *history) judgeExchange(ctx context.Context) {
 	s, now := h.source, time.Now()
 	s.mu.Lock()
-	err := s.backoff.check()
+	err := s.backoff.Check()
 	s.mu.Unlock()
 	if err != nil {
 		h.Errorf("an exchange while a failure is remembered: %v", err)
@@ -536,7 +536,7 @@ func (h *history) serviceIsAble() (able bool) {
 	h.svc.set(func(svc *service) { able = svc.err == nil && svc.latency < staleTimeout })
 	h.source.mu.Lock()
 	defer h.source.mu.Unlock()
-	remembered := h.source.backoff.check() != nil
+	remembered := h.source.backoff.Check() != nil
 	return able && !remembered && h.source.shared == nil
 }
 

@@ -224,10 +224,12 @@ func (r *rotations) advance(ctx context.Context, job string) (next time.Time, er
 }
 
 // isIssuerUnavailable says whether an error is that of the issuer at that address, and
-// not of a token service, and for how long it asks to be called no more.
+// not of a token service, and for how long it asks to be called no more. That a config
+// does not trust it tells nothing: with a CA that somebody made up, one config would keep
+// the others waiting.
 func isIssuerUnavailable(issuer string, err error) (retryAfter time.Duration, unavailable bool) {
 	var failed *upstream.Error
-	if !errors.As(err, &failed) || failed.Outcome != upstream.Unavailable || failed.Host != hostOf(issuer) {
+	if !errors.As(err, &failed) || failed.Outcome != upstream.Unavailable || failed.Untrusted || failed.Host != hostOf(issuer) {
 		return 0, false
 	}
 	return failed.RetryAfter, true

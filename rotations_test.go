@@ -374,3 +374,41 @@ func TestRotations_unloadIsToldToWhoeverAsks(t *testing.T) {
 		}
 	})
 }
+
+// TestRotations_whatKeepsAnIssuersOthersWaiting asks an issuer as configs with different
+// CAs do: only what all of them would see counts as the issuer's.
+func TestRotations_whatKeepsAnIssuersOthersWaiting(t *testing.T) {
+	m := newMount(t)
+	start := func(fault apicsim.Fault) *apicsim.Server {
+		sim := newSim(t)
+		sim.Inject(fault)
+		server, err := apicsim.StartTLS(sim)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(server.Close)
+		return server
+	}
+	well, failing, gone := start(apicsim.Fault{}), start(apicsim.Fault{Kind: apicsim.KindStatus, Status: http.StatusServiceUnavailable}), start(apicsim.Fault{})
+	gone.Close()
+	for name, c := range map[string]struct {
+		issuer *apicsim.Server
+		caCert string
+		want   bool
+	}{
+		"it fails":                             {failing, failing.CACertPEM(), true},
+		"it is not there":                      {gone, gone.CACertPEM(), true},
+		"a CA was made up for it":              {well, failing.CACertPEM(), false},
+		"the system's CAs do not vouch for it": {well, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := m.backend.issuer.Login(t.Context(), rotation.Binding{Issuer: c.issuer.URL(), CACert: c.caCert}, testKey)
+			if err == nil {
+				t.Fatal("the login succeeded")
+			}
+			if _, got := isIssuerUnavailable(c.issuer.URL(), err); got != c.want {
+				t.Errorf("the others wait is %t after: %v", got, err)
+			}
+		})
+	}
+}

@@ -114,7 +114,7 @@ func (c *Caller) Send(ctx context.Context, r Request, refused func(*Answer) Refu
 	req.Header.Set("Accept", "application/json")
 	resp, err := c.client.Do(req)
 	if err != nil {
-		return nil, c.fail(sent, Error{Reason: transportReason(err)})
+		return nil, c.fail(sent, Error{Reason: transportReason(err), Untrusted: isUntrusted(err)})
 	}
 	defer resp.Body.Close()
 	sent.requestID = Handle(resp.Header.Get(c.idHeader), r.Secrets...)

@@ -44,6 +44,9 @@ type Error struct {
 	// OutcomeUnknown says that a request may have had its effect, though no answer
 	// says so: it was sent and there was no answer, a 5xx, or one of no use.
 	OutcomeUnknown bool
+	// Untrusted says that the service showed a certificate which the CA of this caller does
+	// not vouch for, or which is out of date: others may trust another CA.
+	Untrusted bool
 	// Attempts is how many requests were sent.
 	Attempts int
 	// Elapsed is the time they took together.

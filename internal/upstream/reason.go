@@ -53,6 +53,11 @@ func transportReason(err error) string {
 	}
 }
 
+func isUntrusted(err error) bool {
+	var cert *tls.CertificateVerificationError
+	return errors.As(err, &cert)
+}
+
 // certificateReason tells a certificate that is out of date from one whose
 // authority is not trusted.
 func certificateReason(failed *tls.CertificateVerificationError) string {

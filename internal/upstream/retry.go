@@ -5,7 +5,6 @@ package upstream
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"math/rand/v2"
 	"net/http"
@@ -54,9 +53,8 @@ func shouldRetry(ctx context.Context, resp *http.Response, err error) (bool, err
 // isPassing tells connection errors, which may pass, from answers that will be
 // the same again.
 func isPassing(err error) bool {
-	var cert *tls.CertificateVerificationError
 	return !errors.Is(err, errAnswerTooLarge) && !errors.Is(err, errNotLoopback) && !isCorruptGzip(err) &&
-		!errors.As(err, &cert) && !errors.Is(err, http.ErrSchemeMismatch)
+		!isUntrusted(err) && !errors.Is(err, http.ErrSchemeMismatch)
 }
 
 // retryWait doubles from lowest to highest and takes a random part of the upper

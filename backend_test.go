@@ -261,7 +261,9 @@ func (s *failingStorage) around(ctx context.Context, call func() error) error {
 	n := s.calls.Add(1)
 	if s.hang.Load() {
 		<-ctx.Done()
-		return ctx.Err()
+	}
+	if ctx.Err() != nil {
+		return ctx.Err() // As Vault's does over gRPC.
 	}
 	if n == s.severAt.Load() {
 		s.severed.Store(true)

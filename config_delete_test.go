@@ -4,7 +4,9 @@
 package apic
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -59,6 +61,24 @@ func TestConfigDelete_thatNeverHappenedLeavesTheConfigAlone(t *testing.T) {
 		m.requireNothingPending()
 		if len(m.list(tombstoneStoragePrefix)) != 0 {
 			t.Error("the tombstone is left")
+		}
+	})
+}
+
+// TestConfigDelete_leavesNoStatusToTheNext creates a config again of which a key could not
+// be deleted. That is the business of what the deletion has left.
+func TestConfigDelete_leavesNoStatusToTheNext(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.sim.InjectKeyFault(apicsim.KeyFault{Call: apicsim.CallDelete, Kind: apicsim.KindStatus, Status: 503})
+		m.rotate("us-south")
+		m.ticks(5 * time.Minute)
+		if why := m.must(logical.ReadOperation, "status/us-south", nil).Data["cleanup_errors"]; why == nil {
+			t.Fatal("the status does not say that a key cannot be deleted")
+		}
+		m.must(logical.DeleteOperation, "config/us-south", nil)
+		m.writeConfig("us-south", map[string]any{"api_key": m.newKey()})
+		if why := m.must(logical.ReadOperation, "status/us-south", nil).Data["cleanup_errors"]; why != nil {
+			t.Errorf("the status of a new config says %v", why)
 		}
 	})
 }
@@ -154,10 +174,15 @@ type masquerade struct {
 	says func() *strings.Replacer
 	// unsays does the reverse to the paths of requests.
 	unsays func() *strings.Replacer
+	// heard are the bodies of the requests that it got.
+	heard *strings.Builder
 }
 
 func (m masquerade) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.URL.Path = m.unsays().Replace(r.URL.Path)
+	sent, _ := io.ReadAll(r.Body)
+	m.heard.WriteString(r.URL.RawQuery + string(sent) + "\n")
+	r.Body = io.NopCloser(bytes.NewReader(sent))
 	captured := &capture{ResponseWriter: w, status: http.StatusOK}
 	m.Sim.ServeHTTP(captured, r)
 	body := m.says().Replace(captured.body.String())
@@ -190,8 +215,9 @@ func TestRotation_confusedDeputy(t *testing.T) {
 		m.waitForCleanup()
 		victim := m.managedLiveKeys()[0]
 		own := theirs.Keys()[1]
+		var heard strings.Builder
 		byHost["127.0.0.2"] = masquerade{
-			Sim: theirs,
+			Sim: theirs, heard: &heard,
 			says: func() *strings.Replacer {
 				return strings.NewReplacer(own.ID, victim.ID, `"name":"`+own.Name+`"`, `"name":"`+victim.Name+`"`, own.IAMID, victim.IAMID, own.AccountID, victim.AccountID)
 			},
@@ -204,7 +230,8 @@ func TestRotation_confusedDeputy(t *testing.T) {
 		if len(retired) != 1 || retired[0].ID != victim.ID || retired[0].Binding.Identity != victim.IAMID || retired[0].Name != victim.Name {
 			t.Fatalf("the attack does not get as far as that: %+v", retired)
 		}
-		m.writeConfig("shared", map[string]any{"api_key": m.newKey(), "iam_url": m.url})
+		owners := m.newKey()
+		m.writeConfig("shared", map[string]any{"api_key": owners, "iam_url": m.url})
 		m.rotate("shared")
 		m.ticks(48 * time.Hour)
 		for _, k := range m.sim.Keys() {
@@ -214,5 +241,13 @@ func TestRotation_confusedDeputy(t *testing.T) {
 		}
 		m.must(logical.UpdateOperation, "token/victim", nil)
 		m.must(logical.UpdateOperation, "token/shared", nil)
+		for _, name := range []string{"victim", "shared"} {
+			if strings.Contains(heard.String(), m.storedConfigOf(name).APIKey) || strings.Contains(heard.String(), owners) {
+				t.Errorf("the attacker's IAM has been sent a key of %s", name)
+			}
+		}
+		if !strings.Contains(heard.String(), "attackers-key") {
+			t.Error("the attacker's IAM was not called")
+		}
 	})
 }

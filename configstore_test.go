@@ -130,6 +130,7 @@ func TestStore_failedPutThatTookEffectIsFound(t *testing.T) {
 						t.Error("what is in use was dropped before anything else was stored")
 					}
 					time.Sleep(later + recheckPause)
+					synctest.Wait() // For whoever else reads it now: readers do not wait for them.
 				}
 				m.readToken("us-south")
 				if m.inUse().config.Revision != m.storedConfigOf("us-south").Revision {

@@ -138,6 +138,14 @@ func (m *memory) cleanup(k Retired) *cleanup {
 	return c
 }
 
+// cleanupDue returns when something is to be done about a retired key. Retry may have it
+// done sooner.
+func (m *memory) cleanupDue(c *cleanup) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return c.next
+}
+
 // cleanupFailed takes note of why a retired key is not deleted yet, and returns when
 // to try again.
 func (m *memory) cleanupFailed(c *cleanup, err error) time.Time {

@@ -43,8 +43,8 @@ func (a *advance) retireKey(ctx context.Context, k Retired) error {
 		return a.save(ctx, a.rec.without(k))
 	}
 	c := a.mem.cleanup(k)
-	if time.Now().Before(c.next) {
-		a.out.wake(c.next)
+	if next := a.mem.cleanupDue(c); time.Now().Before(next) {
+		a.out.wake(next)
 		return nil
 	}
 	err := a.cleanUp(ctx, k, c)

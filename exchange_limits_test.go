@@ -411,3 +411,19 @@ func TestWatch_TellsNothingOfAKeyThatWasReplaced(t *testing.T) {
 		}
 	})
 }
+
+// TestLease_revokedByItsReaderCostsTenExchangesALife has somebody who may only read
+// tokens give back each lease, as the end of a Vault token does.
+func TestLease_revokedByItsReaderCostsTenExchangesALife(t *testing.T) {
+	limitsTest(t, func(m *mount, calls *callGauge) {
+		m.must(logical.PatchOperation, "config/us-south", map[string]any{"lease": true})
+		before := calls.total()
+		for range 3600 {
+			m.revoke(m.must(logical.ReadOperation, "token/us-south", nil).Secret)
+			time.Sleep(time.Second)
+		}
+		if got := calls.total() - before; got > 10 {
+			t.Errorf("%d exchanges", got)
+		}
+	})
+}

@@ -79,6 +79,8 @@ type Lease struct {
 	// it out: a service may hand out the same one again. See follow.
 	tokenLife time.Duration
 	wanted    atomic.Bool
+	// dropped says that it is not to be shared for much longer; see Drop.
+	dropped atomic.Bool
 }
 
 // Answer is what a reader gets.
@@ -124,6 +126,9 @@ type Source struct {
 	inFlight int
 	outcomes outcomes
 	timer    *time.Timer
+	// mayDropAt is when a token may be dropped again, and dropTimer waits for that.
+	mayDropAt time.Time
+	dropTimer *time.Timer
 }
 
 // New returns a source. It makes no exchange before somebody reads.
@@ -142,7 +147,7 @@ func New(o Options) *Source {
 		s.lifetime = context.Background()
 	}
 	s.open, s.cancel = context.WithCancel(s.lifetime)
-	if o.Current != nil {
+	if o.Current != nil && !o.Current.dropped.Load() {
 		lease := o.Current.shared(o.RefreshBefore)
 		s.current.Store(lease)
 		s.outcomes.lastSuccess = lease.BoughtAt
@@ -161,8 +166,10 @@ func (s *Source) Close() {
 	defer s.mu.Unlock()
 	s.cancel()
 	s.current.Store(nil)
-	if s.timer != nil {
-		s.timer.Stop()
+	for _, timer := range []*time.Timer{s.timer, s.dropTimer} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	s.releaseIfDone()
 }
@@ -176,14 +183,33 @@ func (s *Source) Current() *Lease {
 	return lease
 }
 
-// Drop forgets the shared token if it is the one called id, so that the next
-// reader gets another.
+// Drop forgets the shared token if it is the one called id, so that the next reader gets
+// another. Whoever may read tokens may have them dropped, and would have an exchange made
+// each time: within a tenth of a token's life after a drop, the next one waits for that
+// time to end, and the token stays shared until then.
 func (s *Source) Drop(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if lease := s.current.Load(); lease != nil && lease.ID == id {
-		s.current.Store(nil)
+	lease := s.current.Load()
+	if lease == nil || lease.ID != id {
+		return
 	}
+	if wait := time.Until(s.mayDropAt); wait > 0 {
+		lease.dropped.Store(true)
+		s.dropLater(id, wait)
+		return
+	}
+	s.mayDropAt = time.Now().Add(lease.tokenLife / 10)
+	s.current.Store(nil)
+}
+
+// dropLater takes the place of what it was told before: that is of a token which is not
+// shared any more, or of the same one. The caller holds the lock.
+func (s *Source) dropLater(id string, wait time.Duration) {
+	if s.dropTimer != nil {
+		s.dropTimer.Stop()
+	}
+	s.dropTimer = time.AfterFunc(wait, func() { s.Drop(id) })
 }
 
 // Read returns the shared token, which lives for at least minTTL longer. It waits

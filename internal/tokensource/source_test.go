@@ -317,6 +317,45 @@ func TestOnlyTheNamedTokenIsDropped(t *testing.T) {
 	})
 }
 
+// TestDrop_costsTenExchangesALifeAtMost has a reader drop whatever it gets, all the time.
+func TestDrop_costsTenExchangesALifeAtMost(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		var at []time.Time
+		svc.watch = func(context.Context) { at = append(at, time.Now()) }
+		for range 3 * 3600 {
+			s.Drop(mustRead(t, s).ID)
+			time.Sleep(time.Second)
+		}
+		requireAtMost(t, at[1:], 10, time.Hour-time.Second) // The first was made for nobody's drop.
+		if len(at) < 30 {
+			t.Errorf("%d exchanges: a token stays shared for longer than it has to", len(at))
+		}
+	})
+}
+
+// TestDrop_thatWaitsCountsForASuccessor has a source be replaced, as by a write of the
+// config, while its token waits to be dropped.
+func TestDrop_thatWaitsCountsForASuccessor(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		s.Drop(mustRead(t, s).ID)
+		second := mustRead(t, s)
+		s.Drop(second.ID)
+		if mustRead(t, s).ID != second.ID {
+			t.Fatal("it was dropped at once")
+		}
+		successor := New(Options{Exchange: svc.exchange, Current: s.Current()})
+		defer successor.Close()
+		if mustRead(t, successor).ID == second.ID {
+			t.Error("a token that was dropped is shared by the successor")
+		}
+		time.Sleep(time.Hour / 10)
+		synctest.Wait()
+		if mustRead(t, s).ID == second.ID {
+			t.Error("it is shared for longer than a tenth of its life")
+		}
+	})
+}
+
 func TestADroppedTokenIsNotReplacedInTheBackground(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		s.Drop(mustRead(t, s).ID)
@@ -363,6 +402,10 @@ func TestNoTimerIsLeftOfAClosedSource(t *testing.T) {
 			time.Sleep(time.Until(first.DueAt))
 			mustRead(t, s)
 		},
+		"before a drop": func(t *testing.T, s *Source, _ *service) {
+			s.Drop(mustRead(t, s).ID)
+			s.Drop(mustRead(t, s).ID)
+		},
 		"with a reader that is late": func(t *testing.T, s *Source, _ *service) {
 			lease := mustUnread(t, s)
 			mustRead(t, s)
@@ -375,8 +418,8 @@ func TestNoTimerIsLeftOfAClosedSource(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Source, svc *service) {
 				prepare(t, s, svc)
 				s.Close()
-				if s.timer.Stop() {
-					t.Fatal("the timer was still armed")
+				if s.timer.Stop() || s.dropTimer != nil && s.dropTimer.Stop() {
+					t.Fatal("a timer was still armed")
 				}
 			})
 		})
@@ -445,8 +488,8 @@ func (h *history) play() {
 		case 5:
 			if current := h.source.Current(); current != nil && h.random.IntN(2) == 0 {
 				h.asked++
-				h.gone[current.ID] = true
 				h.source.Drop(current.ID)
+				h.gone[current.ID] = h.source.Current() == nil // Else it will be soon.
 			}
 		case 6:
 			h.read(h.upTo(h.svc.life + time.Second))

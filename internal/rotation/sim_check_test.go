@@ -69,12 +69,7 @@ func (d *disk) checkReplaced(before Record, w *write) {
 		after = w.entry.rec
 		now = after.Current
 	}
-	if w.process.dead {
-		for _, k := range d.tokens { // What was decided since, and when, is undone.
-			delete(k.replaced, w.ref)
-		}
-		return
-	}
+	d.undone[w.ref] = d.undone[w.ref] || w.process.dead
 	if before.Current == nil || now != nil && now.Value == before.Current.Value {
 		return
 	}
@@ -134,14 +129,15 @@ func (p *process) checkHarm(k *issuerKey, done string) {
 }
 
 // checkDeletion holds that a key had its grace, in true time, reckoned from when its
-// replacement was decided.
+// replacement was decided. Where a late write has undone a replacement, that cannot be
+// told.
 func (p *process) checkDeletion(k *issuerKey) {
 	if p.epoch > 0 {
 		return
 	}
 	for ref, at := range k.replaced {
 		decided := slices.ContainsFunc(p.disk.stored[ref].rec.Retired, func(r Retired) bool { return r.Value == k.value && r.Condemned })
-		if lived := time.Since(at); decided && lived < k.graces[ref]-30*time.Second {
+		if lived := time.Since(at); decided && !p.disk.undone[ref] && lived < k.graces[ref]-30*time.Second {
 			p.fail("%s: key %s is deleted %s after %s replaced it, with a grace of %s", p, k.details.ID, lived, ref, k.graces[ref])
 		}
 	}

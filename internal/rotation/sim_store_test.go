@@ -423,7 +423,9 @@ type disk struct {
 	*world
 	stored     map[Ref]entry
 	unreadable map[Ref]time.Time
-	down       time.Time
+	// undone says which entries a late write has overwritten.
+	undone map[Ref]bool
+	down   time.Time
 }
 
 func (d *disk) fails(ref Ref) bool {

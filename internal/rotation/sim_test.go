@@ -118,7 +118,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		evil: w.chance(0.25), restores: w.chance(0.15), hasty: w.chance(0.7), shortens: w.chance(0.3), mixesUp: w.chance(0.15), noDisabling: w.chance(0.15),
 		grace: pick(w, 0, 0, time.Minute, 5*time.Minute, time.Hour), period: pick(w, 0, 20*time.Minute, 2*time.Hour),
 	}
-	w.disk = &disk{world: w, stored: make(map[Ref]entry), unreadable: make(map[Ref]time.Time)}
+	w.disk = &disk{world: w, stored: make(map[Ref]entry), unreadable: make(map[Ref]time.Time), undone: make(map[Ref]bool)}
 	for n := range 2 + w.random.IntN(2) {
 		w.nodes = append(w.nodes, &node{id: n, clock: time.Duration(w.random.IntN(600)-300) * time.Second})
 	}

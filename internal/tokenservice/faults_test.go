@@ -172,7 +172,8 @@ func brokenTokens() []hostility {
 		{what: "sells a token of 60 KiB", fault: kind(apicsim.KindLargeToken)},
 		{what: "sells a token of 200 KiB", fault: kind(apicsim.KindHugeToken), reason: "more than 64 KiB"},
 		{what: "sells a token without jti", fault: kind(apicsim.KindNoJTI)},
-		{what: "sells a token with the key for its jti", fault: kind(apicsim.KindJTIEcho)},
+		{what: "sells a token with the key for its jti", fault: kind(apicsim.KindJTIEcho), reason: "holds the API key or the client secret"},
+		{what: "sells a token with the key within a claim", fault: selling(fmt.Sprintf(`{"sub":"apikey:%s","exp":%d}`, testKey, time.Now().Add(time.Hour).Unix())), reason: "holds the API key or the client secret"},
 		{what: "sells a token with part of the key in its jti", fault: selling(fmt.Sprintf(`{"jti":%q,"exp":%d}`, testKey[3:12], time.Now().Add(time.Hour).Unix()))},
 		{what: "sells a token whose jti is not printable", fault: selling(fmt.Sprintf(`{"jti":"line\nfeed","exp":%d}`, time.Now().Add(time.Hour).Unix()))},
 	}

@@ -5,9 +5,11 @@ package tokenservice
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -25,6 +27,10 @@ const (
 
 	maxTokenIDBytes = 128
 
+	// minSecretBytes is the length from which on a secret is sought in tokens: a shorter
+	// one may stand there by chance.
+	minSecretBytes = 8
+
 	// minClockDifference is from when on two clocks are said to differ. Less is how
 	// far clocks drift and answers take.
 	minClockDifference = time.Minute
@@ -39,6 +45,9 @@ func newToken(raw string, stated time.Time, clockAhead time.Duration, secrets ..
 	claims, ok := readClaims(raw)
 	if !ok {
 		return nil, "answered a token that is not a JWT"
+	}
+	if carries(raw, secrets) {
+		return nil, "answered a token that holds the API key or the client secret"
 	}
 	expiresAt := stated.UTC()
 	if clockAhead.Abs() < minClockDifference {
@@ -115,6 +124,23 @@ func readClaims(raw string) (claims jwt.Claims, ok bool) {
 		return claims, false
 	}
 	return claims, true
+}
+
+// carries says whether a JWT has one of the secrets in it, whole, as it is or in what
+// its parts encode. Parts of a secret are not sought: words of a client secret may be
+// names of claims.
+func carries(raw string, secrets []upstream.Secret) bool {
+	texts := []string{raw}
+	for part := range strings.SplitSeq(raw, ".") {
+		if decoded, err := base64.RawURLEncoding.DecodeString(part); err == nil {
+			texts = append(texts, string(decoded))
+		}
+	}
+	return slices.ContainsFunc(secrets, func(secret upstream.Secret) bool {
+		return len(secret) >= minSecretBytes && slices.ContainsFunc(texts, func(text string) bool {
+			return strings.Contains(text, string(secret))
+		})
+	})
 }
 
 // tokenID prefers the JWT's own jti. A jti that could not stand in a log line,

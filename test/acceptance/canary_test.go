@@ -215,7 +215,7 @@ func (s *stack) provokeFaults(said io.Writer, service string) {
 		{Kind: apicsim.KindEndlessBody}, {Kind: apicsim.KindTrickle}, {Kind: apicsim.KindGzipBroken}, {Kind: apicsim.KindNotJSON},
 		{Kind: apicsim.KindEmptyBody}, {Kind: apicsim.KindNoJWT}, {Kind: apicsim.KindJWTNotString}, {Kind: apicsim.KindNotJWT},
 		{Kind: apicsim.KindErrorBody}, {Kind: apicsim.KindInvalidUTF8}, {Kind: apicsim.KindNoExp}, {Kind: apicsim.KindExpired},
-		{Kind: apicsim.KindExpString}, {Kind: apicsim.KindExpFar}, {Kind: apicsim.KindHugeToken},
+		{Kind: apicsim.KindExpString}, {Kind: apicsim.KindExpFar}, {Kind: apicsim.KindHugeToken}, {Kind: apicsim.KindJTIEcho},
 	} {
 		s.sim.Inject(fault)
 		config["api_key"] = s.anotherKey()
@@ -226,7 +226,7 @@ func (s *stack) provokeFaults(said io.Writer, service string) {
 		s.say(said, path, config, want)
 	}
 	for _, kind := range []apicsim.FaultKind{
-		apicsim.KindGzip, apicsim.KindDuplicateJWT, apicsim.KindExpFloat, apicsim.KindNoJTI, apicsim.KindLargeToken, apicsim.KindJTIEcho,
+		apicsim.KindGzip, apicsim.KindDuplicateJWT, apicsim.KindExpFloat, apicsim.KindNoJTI, apicsim.KindLargeToken,
 	} {
 		s.sim.Inject(apicsim.Fault{Kind: kind})
 		config["api_key"] = s.anotherKey()

@@ -32,6 +32,9 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	if stored != nil && req.Operation == logical.CreateOperation {
 		return nil, existsByNow(name) // It came after Vault had asked for it.
 	}
+	if stored == nil && req.Operation == logical.UpdateOperation {
+		return nil, goneByNow(name)
+	}
 	candidate, err := prepareConfig(name, stored, d)
 	if err != nil {
 		return nil, err
@@ -163,6 +166,11 @@ func overtaken(name string, prev *config) error {
 // another capability, which Vault asked for only if there was the config.
 func existsByNow(name string) error {
 	return logical.CodedError(http.StatusConflict, fmt.Sprintf("config %q was created by another write meanwhile; nothing was stored: read it, and write again to change it, which takes the update capability", name))
+}
+
+// goneByNow is what a change gets that comes after a deletion, for the same reason.
+func goneByNow(name string) error {
+	return logical.CodedError(http.StatusConflict, fmt.Sprintf("config %q was deleted by another request meanwhile; nothing was stored: write again to create it, which takes the create capability", name))
 }
 
 func ignoresFields(req *logical.Request, d *framework.FieldData) bool {

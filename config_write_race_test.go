@@ -35,6 +35,22 @@ func TestConfigCreate_ofWhatExistsChangesNothing(t *testing.T) {
 	}
 }
 
+// TestConfigUpdate_ofWhatIsGoneCreatesNothing has the config be deleted between the check,
+// which lets somebody with update alone in, and the handler.
+func TestConfigUpdate_ofWhatIsGoneCreatesNothing(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	m.must(logical.DeleteOperation, "config/us-south", nil)
+	calls := m.sim.Counts().Exchanges
+	status, text := m.failure(logical.UpdateOperation, "config/us-south", m.configData(nil))
+	if status != http.StatusConflict || !strings.Contains(text, "takes the create capability") {
+		t.Errorf("responded %d %s", status, text)
+	}
+	if m.storedConfig("us-south") != "" || m.sim.Counts().Exchanges != calls {
+		t.Error("the config was tried or created")
+	}
+}
+
 // TestConfigWrite_overtakenIsAConflict makes two writes at once. Both find the same
 // config, or none, and are tried at the service before the first is stored.
 func TestConfigWrite_overtakenIsAConflict(t *testing.T) {

@@ -6,6 +6,7 @@ package apic
 import (
 	"context"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,7 +72,7 @@ func (b *backend) statusRead(ctx context.Context, _ *logical.Request, d *framewo
 	setTime(data, "next_rotation", e.config.NextRotation)
 	addSourceStatus(data, e.source.Status(), now)
 	maps.Copy(data, retiredKeysData(e.config))
-	addRotationStatus(data, b.rotations.status(name))
+	addRotationStatus(data, b.rotations.status(name), e.config.Keys.Retired)
 	return &logical.Response{Data: data}, nil
 }
 
@@ -95,12 +96,16 @@ func addSourceStatus(data map[string]any, s tokensource.Status, now time.Time) {
 	}
 }
 
-func addRotationStatus(data map[string]any, s rotation.Status) {
-	if len(s.Cleanups) > 0 {
-		reasons := make(map[string]any)
-		for _, c := range s.Cleanups {
+// addRotationStatus tells of the cleanup of those keys alone that are still retired: one
+// may have been taken back since.
+func addRotationStatus(data map[string]any, s rotation.Status, retired []rotation.Retired) {
+	reasons := make(map[string]any)
+	for _, c := range s.Cleanups {
+		if slices.ContainsFunc(retired, func(k rotation.Retired) bool { return k.ID == c.KeyID }) {
 			reasons[c.KeyID] = c.Reason.Error()
 		}
+	}
+	if len(reasons) > 0 {
 		data["cleanup_errors"] = reasons
 	}
 	if s.Failures == 0 {

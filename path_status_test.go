@@ -9,11 +9,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 )
 
 func (m *mount) readStatus(name string) map[string]any {
@@ -134,4 +136,29 @@ func TestAStatusThatStorageFailsIsAnsweredWith500(t *testing.T) {
 	if status, text := m.failure(logical.ReadOperation, "status/us-south", nil); status != 500 || !strings.Contains(text, "read status") {
 		t.Errorf("answered %d %s", status, text)
 	}
+}
+
+// TestStatus_tellsOfRetiredKeysAlone takes a key back whose deletion has failed.
+func TestStatus_tellsOfRetiredKeysAlone(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		for range 2 {
+			m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "1h"})
+		}
+		m.sim.RevokeKey(m.storedConfigOf("us-south").APIKey)
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		retired := m.storedConfigOf("us-south").Keys.Retired
+		taken := retired[slices.IndexFunc(retired, func(k rotation.Retired) bool { return k.Managed && !k.Keep })]
+		cleanupErrors := func() map[string]any {
+			why, _ := m.readStatus("us-south")["cleanup_errors"].(map[string]any)
+			return why
+		}
+		if cleanupErrors()[taken.ID] == nil {
+			t.Fatal("the deletion has not failed")
+		}
+		m.must(logical.UpdateOperation, "config/us-south", m.configData(map[string]any{"api_key": string(taken.Value)}))
+		if why := cleanupErrors()[taken.ID]; why != nil {
+			t.Errorf("of the key in use the status says %v", why)
+		}
+	})
 }

@@ -479,8 +479,8 @@ func TestRotation_keyWhoseDeletionIsDecided(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.sim.InjectKeyFault(apicsim.KeyFault{Call: "delete", Kind: apicsim.KindStatus, Status: 503})
 		m.rotate("us-south")
-		for _, name := range []string{"us-south", "eu-de"} {
-			status, text := m.failure(logical.UpdateOperation, "config/"+name, m.configData(map[string]any{"verify": false}))
+		for name, op := range map[string]logical.Operation{"us-south": logical.UpdateOperation, "eu-de": logical.CreateOperation} {
+			status, text := m.failure(op, "config/"+name, m.configData(map[string]any{"verify": false}))
 			if status != http.StatusBadRequest || !strings.Contains(text, "being deleted at its issuer") {
 				t.Errorf("%s: responded %d %s", name, status, text)
 			}

@@ -254,7 +254,8 @@ func (s *stack) provokeEchoesOfTheClientSecret(said io.Writer) {
 		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 500, Body: echo}, http.StatusBadGateway},
 		{apicsim.Fault{Kind: apicsim.KindNotJSON, Body: s.clientSecret}, http.StatusBadGateway},
 		{apicsim.Fault{Kind: apicsim.KindNotJWT, Body: echo}, http.StatusBadGateway},
-		{apicsim.Fault{Kind: apicsim.KindNoJWT, Body: fmt.Sprintf(`{"access_token":%q}`, s.unsignedToken())}, http.StatusNoContent},
+		{apicsim.Fault{Kind: apicsim.KindNoJWT, Body: fmt.Sprintf(`{"access_token":%q}`, s.tokenWithJTI(s.clientSecret))}, http.StatusBadGateway},
+		{apicsim.Fault{Kind: apicsim.KindNoJWT, Body: fmt.Sprintf(`{"access_token":%q}`, s.tokenWithJTI(s.clientSecret[:len(s.clientSecret)-1]))}, http.StatusNoContent},
 	} {
 		s.sim.Inject(c.fault)
 		config["api_key"] = s.anotherKey()
@@ -264,10 +265,10 @@ func (s *stack) provokeEchoesOfTheClientSecret(said io.Writer) {
 	s.sim.ClearFault()
 }
 
-// unsignedToken has the client secret for its jti.
-func (s *stack) unsignedToken() string {
+// tokenWithJTI is not signed.
+func (s *stack) tokenWithJTI(jti string) string {
 	part := base64.RawURLEncoding.EncodeToString
-	claims := fmt.Sprintf(`{"jti":%q,"exp":%d}`, s.clientSecret, time.Now().Add(time.Hour).Unix())
+	claims := fmt.Sprintf(`{"jti":%q,"exp":%d}`, jti, time.Now().Add(time.Hour).Unix())
 	return part([]byte(`{"alg":"RS256"}`)) + "." + part([]byte(claims)) + "." + part([]byte("signature"))
 }
 

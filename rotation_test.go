@@ -452,6 +452,45 @@ func TestRotation_anotherKeyWhileTheCandidateWaits(t *testing.T) {
 	})
 }
 
+// TestRotation_withoutGrace has the old key deleted when the rotation is answered: it may
+// have leaked.
+func TestRotation_withoutGrace(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		resp := m.rotate("us-south")
+		if live := m.liveKeys(); len(live) != 1 || !live[0].CreatedByAPI {
+			t.Errorf("IAM holds %d keys when the rotation is answered", len(live))
+		}
+		if retired, ok := resp.Data["retired_api_keys"]; ok {
+			t.Errorf("the response says of the old key %v", retired)
+		}
+	})
+}
+
+// TestRotation_rightAfterTheStart deletes nothing before all configs are known, and does
+// not call that a failure.
+func TestRotation_rightAfterTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := newPipedMount(t, sim, sim)
+		m.defaults = map[string]any{"iam_url": m.url}
+		m.initializeBackend()
+		m.writeConfig("us-south", nil)
+		m.rotate("us-south")
+		for range 35 {
+			time.Sleep(time.Second)
+			if why := m.must(logical.ReadOperation, "status/us-south", nil).Data["cleanup_errors"]; why != nil {
+				t.Fatalf("the status says %v", why)
+			}
+		}
+		synctest.Wait()
+		m.requireOneKey("us-south")
+		m.requireNothingPending()
+	})
+}
+
 // TestRotation_keyThatAnotherConfigTakes has a second config take the old key before
 // its deletion is decided: it is kept until that config gives it up.
 func TestRotation_keyThatAnotherConfigTakes(t *testing.T) {

@@ -329,18 +329,18 @@ var mutants = map[string]mutant{
 		defect: "clocks that differ by minutes cut a grace period short",
 		file:   "retire.go",
 		old: `	now := session.Now()
-	if k.DeleteAfter.IsZero() {`,
+	if k.DeleteAfter.IsZero() && k.Grace > 0 {`,
 		new: `	now := session.Now()
 	if !k.DeleteAfter.IsZero() {
 		now = time.Now()
 	}
-	if k.DeleteAfter.IsZero() {`,
+	if k.DeleteAfter.IsZero() && k.Grace > 0 {`,
 		seed: 0,
 	},
 	"nobody is asked who else holds a key": {
 		defect: "a config loses the key that it has taken while its deletion was pending",
 		file:   "retire.go",
-		old: `	if err := a.holders.Condemn(a.ref, k.Value); err != nil {
+		old: `	if err := a.condemn(k); err != nil {
 		return err
 	}
 	k.Condemned`,

@@ -79,7 +79,7 @@ type Intent struct {
 type Retired struct {
 	Key
 	// Grace is how long it is to live on. DeleteAfter is when that ends, by the issuer's
-	// clock; it is zero until the issuer was asked for the time.
+	// clock; it is zero until the issuer was asked for the time, and where there is no grace.
 	Grace       time.Duration `json:"grace,omitempty"`
 	DeleteAfter time.Time     `json:"delete_after,omitzero"`
 	// Disabled says that it was disabled at the issuer, half-way through its grace.

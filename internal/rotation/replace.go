@@ -220,7 +220,7 @@ func (a *advance) adopt(ctx context.Context, trial Trial) error {
 		grace = *a.rec.Grace
 	}
 	replaced := Retired{Key: *a.rec.Current, Grace: grace}
-	if now := a.clock(replaced.Binding); !now.IsZero() {
+	if now := a.clock(replaced.Binding); !now.IsZero() && grace > 0 {
 		replaced.DeleteAfter = now.Add(grace)
 	}
 	next := a.rec.clone()

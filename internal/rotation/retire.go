@@ -78,7 +78,7 @@ func (a *advance) cleanUp(ctx context.Context, k Retired, c *cleanup) error {
 		return err
 	}
 	now := session.Now()
-	if k.DeleteAfter.IsZero() {
+	if k.DeleteAfter.IsZero() && k.Grace > 0 {
 		k.DeleteAfter = now.Add(k.Grace)
 		if err := a.save(ctx, a.rec.replace(k)); err != nil {
 			return err
@@ -218,7 +218,7 @@ func (a *advance) delete(ctx context.Context, session Session, k Retired) error 
 	if gone {
 		return a.drop(ctx, k)
 	}
-	if err := a.holders.Condemn(a.ref, k.Value); err != nil {
+	if err := a.condemn(k); err != nil {
 		return err
 	}
 	k.Condemned = true
@@ -233,6 +233,16 @@ func (a *advance) delete(ctx context.Context, session Session, k Retired) error 
 		return err
 	}
 	return a.drop(ctx, k)
+}
+
+// condemn asks the holders. That they do not know all records is nothing to tell of soon
+// after the start, for then they are about to be read.
+func (a *advance) condemn(k Retired) error {
+	err := a.holders.Condemn(a.ref, k.Value)
+	if errors.Is(err, ErrNotAllRead) && time.Since(a.started) < LateWriteTime+firstBackoff {
+		return &waitError{until: time.Now().Add(claimedWait), because: err}
+	}
+	return err
 }
 
 // isGone looks at a key just before something is done to it. What is not exactly the

@@ -171,6 +171,19 @@ try() {
   ((status == 0)) || die "FAILED with status $status"
 }
 
+# try_until is try for what takes its time: it shows the command once and runs it until it answers this, for a minute at
+# most.
+try_until() {
+  local deadline=$((SECONDS + 60))
+  printf '\n    $ %s\n' "$2"
+  until answer=$(eval "$2" 2>&1 </dev/null) && [[ $answer == *"$1"* ]]; do
+    ((SECONDS < deadline)) || break
+    sleep 0.5
+  done
+  tell "$answer"
+  [[ $answer == *"$1"* ]] || die "FAILED: that did not get to be $1"
+}
+
 # try_refused is for a command that must not succeed, and must say this while it fails.
 try_refused() {
   printf '\n    $ %s\n' "$2"

@@ -106,6 +106,8 @@ type EventKind int
 const (
 	// Rotated is the adoption of the key.
 	Rotated EventKind = iota
+	// Renewed is a token that the key got, where keys work once.
+	Renewed
 	// Discarded is a candidate that got no token and will be deleted.
 	Discarded
 	// Recovered is a key that was found at the issuer and will be deleted: its creation
@@ -128,6 +130,8 @@ const (
 type want struct {
 	rotate bool
 	grace  *time.Duration
+	// token is what somebody waits for, in a record whose keys work once. It may be nil.
+	token *wantedToken
 	// of is the key that is to be replaced. It is set by the first advance: a key that
 	// somebody writes afterwards is not meant. It may be nil.
 	of *Secret
@@ -139,6 +143,8 @@ type outcome struct {
 	next time.Time
 	// rotated is the key that was adopted, and replaced the one that was in use.
 	rotated, replaced *Key
+	// token is the one that was waited for.
+	token *Token
 	// waiting is why a rotation has to wait, err why it, or something else, failed.
 	waiting, err error
 }
@@ -214,7 +220,7 @@ func (a *advance) run(ctx context.Context) {
 			return
 		}
 	}
-	err := a.replace(ctx)
+	err := a.bringForward(ctx)
 	a.note(err)
 	if isDoubt(err) {
 		return
@@ -226,6 +232,14 @@ func (a *advance) run(ctx context.Context) {
 	if a.ref.Tombstone != "" && a.rec.Empty() {
 		a.note(a.claim.Remove(ctx))
 	}
+}
+
+// bringForward does what the plan says of new keys.
+func (a *advance) bringForward(ctx context.Context) error {
+	if a.plan.Renew {
+		return a.renew(ctx)
+	}
+	return a.replace(ctx)
 }
 
 // note takes down an error and when to try again.
@@ -240,8 +254,21 @@ func (a *advance) note(err error) {
 		return
 	}
 	a.out.err = errors.Join(a.out.err, err)
-	a.out.wake(a.mem.failed(err))
+	next := a.mem.failedFor(err, a.longestBackoff())
+	var usedUp *usedUpError
+	if !errors.As(err, &usedUp) { // Trying again is then for whoever wants a token.
+		a.out.wake(next)
+	}
 	a.observe(Event{Ref: a.ref, Kind: Failed, Err: err})
+}
+
+// longestBackoff is a tenth of what is left of a token's life, so that there are some attempts
+// before its end.
+func (a *advance) longestBackoff() time.Duration {
+	if !a.plan.Renew || !a.rec.Token.lives() {
+		return maxBackoff
+	}
+	return min(max(time.Until(a.rec.Token.ExpiresAt)/10, firstBackoff), maxBackoff)
 }
 
 // panicked is the outcome of a panic, which in a goroutine would end the process.

@@ -5,6 +5,7 @@ package rotation
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +38,8 @@ type memory struct {
 	watched map[string]time.Time
 	// trials counts the refusals of the candidate.
 	trials int
+	// refusedKey is the id of the key that was refused last, of those that work once.
+	refusedKey string
 	// cleanups are the retired keys that wait, by their labels; gone are those that this
 	// process has lately found or made gone.
 	cleanups map[string]*cleanup
@@ -66,12 +69,16 @@ func (e *Engine) memory(ref Ref) *memory {
 }
 
 // failed takes note of a failure and returns when to try again.
-func (m *memory) failed(err error) time.Time {
+func (m *memory) failed(err error) time.Time { return m.failedFor(err, maxBackoff) }
+
+// failedFor is failed for when that is to be after longest at most, unless the issuer asks for
+// more.
+func (m *memory) failedFor(err error, longest time.Duration) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.failures++
 	m.last, m.lastAt = err, time.Now()
-	m.until = m.lastAt.Add(max(doubled(firstBackoff, m.failures, maxBackoff), retryAfter(err)))
+	m.until = m.lastAt.Add(max(doubled(firstBackoff, m.failures, longest), retryAfter(err)))
 	return m.until
 }
 
@@ -92,6 +99,16 @@ func (m *memory) backedOff() time.Time {
 	return time.Time{}
 }
 
+// lately returns the last failure while it is backed off from, or nil.
+func (m *memory) lately() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if time.Now().Before(m.until) {
+		return m.last
+	}
+	return nil
+}
+
 // watch returns since when something has been seen, which is now if it is new.
 func (m *memory) watch(what string) time.Time {
 	m.mu.Lock()
@@ -102,6 +119,17 @@ func (m *memory) watch(what string) time.Time {
 		m.watched[what] = since
 	}
 	return since
+}
+
+// watchedFor returns for how long something has been watched, which is for ever if it was not.
+func (m *memory) watchedFor(what string) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	since, ok := m.watched[what]
+	if !ok {
+		return math.MaxInt64
+	}
+	return time.Since(since)
 }
 
 func (m *memory) unwatch(what string) {
@@ -124,6 +152,19 @@ func (m *memory) endTrials(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.trials = 0
+}
+
+// refused takes note of the refusal of a key that works once, which did not use it up.
+func (m *memory) refused(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refusedKey = id
+}
+
+func (m *memory) wasRefused(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return id != "" && m.refusedKey == id
 }
 
 // cleanup returns what is remembered of a retired key.
@@ -174,6 +215,7 @@ func (m *memory) cleanedUp(k Retired) {
 	defer m.mu.Unlock()
 	delete(m.cleanups, k.label())
 	delete(m.watched, k.label())
+	delete(m.watched, k.ID)
 	m.gone[k.label()] = time.Now()
 	maps.DeleteFunc(m.gone, func(_ string, at time.Time) bool { return time.Since(at) > 2*agreeTime })
 }

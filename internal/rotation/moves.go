@@ -48,5 +48,26 @@ func (r Record) putAway(grace time.Duration) Record {
 		r.Retired = append(r.Retired, Retired{Key: *c, Keep: true})
 	}
 	r.Current, r.Candidate, r.Grace = nil, nil, nil
+	return r.lendToken()
+}
+
+// lendToken leaves the token in hand to the keys that it may delete. The record gets
+// another one, which may be of somebody else, or none.
+func (r Record) lendToken() Record {
+	for i, k := range r.Retired {
+		if k.Binding.Kind == KindPlatform && k.Bearer == nil {
+			r.Retired[i].Bearer = r.Token
+		}
+	}
+	r.Token = nil
 	return r
+}
+
+// WithToken returns the record of which somebody has used the current key to get a token.
+func (r Record) WithToken(t Token) Record {
+	next := r.clone().lendToken()
+	current := *next.Current
+	current.Spent = true
+	next.Current, next.Token = &current, &t
+	return next
 }

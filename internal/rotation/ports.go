@@ -73,26 +73,31 @@ type Claim interface {
 	Save(ctx context.Context, next Record) error
 	// Reload reads what is stored, which is then also what is in use.
 	Reload(ctx context.Context) error
-	// Try gets a token with the candidate, at the service that the settings name. Nothing
-	// is stored.
-	Try(ctx context.Context, candidate Key) (Trial, error)
-	// Adopt is Save of a record whose current key is the one of the trial. If it
-	// succeeds, the trial's token is the one that readers share; if not, what is in use
-	// stays in use.
+	// Try gets a token with a key, at the service that the settings name. Nothing is
+	// stored.
+	Try(ctx context.Context, key Key) (Trial, error)
+	// Adopt is Save of a record that came of the trial. If it succeeds, the trial's token
+	// is the one that readers share; if not, what is in use stays in use.
 	Adopt(ctx context.Context, next Record, trial Trial) error
 	// Remove deletes the stored tombstone.
 	Remove(ctx context.Context) error
 	Release()
 }
 
-// Trial is a Store's own: a token that was got with a candidate. It is handed back to
-// Adopt, or closed.
-type Trial interface{ Close() }
+// Trial is a Store's own: a token that was got with a key. It is handed back to Adopt,
+// or closed.
+type Trial interface {
+	Token() Token
+	Close()
+}
 
 // Plan is what a config's settings say about its rotation.
 type Plan struct {
-	// Issuer and CACert are where a successor is made, and what it is trusted by.
-	Issuer, CACert string
+	// Kind, Issuer and CACert are where a successor is made, and what it is trusted by. An
+	// empty Issuer makes none.
+	Kind, Issuer, CACert string
+	// Renew says that keys work once, so that each token takes a key of its own.
+	Renew bool
 	// Grace is how long a replaced key lives on.
 	Grace time.Duration
 	// Due is when the next rotation is due, by this process's clock. Zero is never.
@@ -103,13 +108,14 @@ type Plan struct {
 }
 
 // binding is where a successor is made.
-func (p Plan) binding() Binding { return Binding{Issuer: p.Issuer, CACert: p.CACert} }
+func (p Plan) binding() Binding { return Binding{Kind: p.Kind, Issuer: p.Issuer, CACert: p.CACert} }
 
 // Issuer is where keys are made and deleted. The errors of its methods, and of a
 // Session's, are a *upstream.Error or wrap ErrNoSuchKey.
 type Issuer interface {
-	// Login opens a session with the key of that value at the binding's address,
-	// trusting the binding's CA. The caller closes it.
+	// Login opens a session at the binding's address, trusting the binding's CA. value is
+	// what the issuer takes for a login: IAM an API key, the platform one of its tokens. The
+	// caller closes the session.
 	Login(ctx context.Context, at Binding, value Secret) (Session, error)
 }
 
@@ -155,4 +161,7 @@ type NewKey struct {
 	Of Binding
 	// Like is the key that it is to succeed.
 	Like Details
+	// TTL is how long it is to live, 0 for as long as the issuer likes. An issuer may grant
+	// less, or have no such thing.
+	TTL time.Duration
 }

@@ -19,6 +19,9 @@ type Secret = upstream.Secret
 // Binding is where a key was made, or first used, and for whom. What is deleted is
 // deleted there and nowhere else, whatever the config says by then.
 type Binding struct {
+	// Kind is what sort of issuer it is: empty for IBM Cloud IAM, KindPlatform for the
+	// platform service of API Connect.
+	Kind string `json:"kind,omitempty"`
 	// Issuer is the address of the issuer, CACert the PEM bundle that it was trusted by,
 	// empty for the system's roots.
 	Issuer string `json:"issuer,omitempty"`
@@ -28,6 +31,9 @@ type Binding struct {
 	AccountID string `json:"account_id,omitempty"`
 	Identity  string `json:"identity,omitempty"`
 }
+
+// KindPlatform is the Kind of a Binding whose issuer is API Connect's platform service.
+const KindPlatform = "platform"
 
 // isAt says whether both are of one address and trusted by the same CA. With a CA of
 // their own, and a place on the network, somebody else answers at the same address.
@@ -51,8 +57,12 @@ type Key struct {
 	// when it is no longer used. An imported key is not, unless rotation replaced it.
 	Managed bool `json:"managed,omitempty"`
 	// CreatedAt is by the issuer's clock, zero for an imported key that was not looked
-	// up.
+	// up. ExpiresAt is too, zero for a key without an end, or with one that nobody knows.
 	CreatedAt time.Time `json:"created_at,omitzero"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	// Spent says that a token was asked for with the key, in a record whose keys work
+	// once. It is stored before.
+	Spent bool `json:"spent,omitempty"`
 	// Elsewhere are the bindings of other addresses at which an issuer has described this
 	// same key. It may act there, but what is deleted of it is deleted where it was bound.
 	Elsewhere []Binding `json:"elsewhere,omitempty"`
@@ -90,7 +100,14 @@ type Retired struct {
 	// Keep says that it is not to be deleted: it was imported, and is kept only as long
 	// as others can be deleted with no key but this.
 	Keep bool `json:"keep,omitempty"`
+	// Bearer is a token that may delete it where that takes a token, and the record's own
+	// may be of somebody else.
+	Bearer *Token `json:"bearer,omitempty"`
 }
+
+// isLost says whether all that is known is the beginning of its name: it may have been
+// made, and is to be looked for.
+func (r Retired) isLost() bool { return r.ID == "" && !r.Keep }
 
 // DisableAfter is half-way through the grace period, by the issuer's clock. It is zero
 // where there is none, or it has not begun.
@@ -116,6 +133,9 @@ type Record struct {
 	// the config's own.
 	Grace   *time.Duration `json:"grace,omitempty"`
 	Retired []Retired      `json:"retired,omitempty"`
+	// Token is the token in hand of a record whose keys work once. It makes the next key,
+	// and deletes those before.
+	Token *Token `json:"token,omitempty"`
 }
 
 // New returns the record of a config that is created with an imported key.
@@ -146,6 +166,7 @@ func (r Record) Equal(other Record) bool {
 		equal(r.Current, other.Current, Key.equal) && equal(r.Candidate, other.Candidate, Key.equal) &&
 		equal(r.Intent, other.Intent, Intent.equal) &&
 		equal(r.Grace, other.Grace, func(a, b time.Duration) bool { return a == b }) &&
+		equal(r.Token, other.Token, Token.equal) &&
 		slices.EqualFunc(r.Retired, other.Retired, Retired.equal)
 }
 
@@ -158,7 +179,8 @@ func equal[T any](a, b *T, same func(a, b T) bool) bool {
 
 func (k Key) equal(other Key) bool {
 	return k.Value == other.Value && k.ID == other.ID && k.Name == other.Name && k.Binding == other.Binding &&
-		k.Managed == other.Managed && k.CreatedAt.Equal(other.CreatedAt) && slices.Equal(k.Elsewhere, other.Elsewhere)
+		k.Managed == other.Managed && k.CreatedAt.Equal(other.CreatedAt) && k.ExpiresAt.Equal(other.ExpiresAt) &&
+		k.Spent == other.Spent && slices.Equal(k.Elsewhere, other.Elsewhere)
 }
 
 func (i Intent) equal(other Intent) bool {
@@ -167,7 +189,8 @@ func (i Intent) equal(other Intent) bool {
 
 func (r Retired) equal(other Retired) bool {
 	return r.Key.equal(other.Key) && r.Grace == other.Grace && r.DeleteAfter.Equal(other.DeleteAfter) &&
-		r.Disabled == other.Disabled && r.Condemned == other.Condemned && r.Keep == other.Keep
+		r.Disabled == other.Disabled && r.Condemned == other.Condemned && r.Keep == other.Keep &&
+		equal(r.Bearer, other.Bearer, Token.equal)
 }
 
 // Names of the keys that are made: the unique parts come first, for issuers shorten
@@ -183,13 +206,13 @@ func (r Record) nameOf(i Intent) string { return r.namePrefixOf(i) + "-" + r.Con
 // knows says whether a key of an issuer's is one of the record's, by its id: an issuer may
 // have several addresses.
 func (r Record) knows(id string) bool {
-	is := func(k *Key) bool { return k != nil && k.ID == id }
+	is := func(k *Key) bool { return k != nil && k.ID != "" && k.ID == id }
 	return is(r.Current) || is(r.Candidate) || slices.ContainsFunc(r.Retired, func(k Retired) bool { return is(&k.Key) })
 }
 
 // isSame says whether both are the same entry of a record, whatever became of it.
 func (r Retired) isSame(other Retired) bool {
-	return r.ID == other.ID && r.Binding.isAt(other.Binding) && r.Value == other.Value
+	return r.ID == other.ID && r.Name == other.Name && r.Binding.isAt(other.Binding) && r.Value == other.Value
 }
 
 // replace returns the record with one of its retired keys changed.
@@ -212,7 +235,7 @@ func (r Record) without(key Retired) Record {
 // others, or to look for them: those whose own value is not known or can't be used. The
 // current key gives that right too, if it may act on them.
 func (r Record) isNeeded(key Retired) bool {
-	if key.Value == "" || key.Disabled {
+	if key.Value == "" || key.Disabled || key.Binding.Kind == KindPlatform {
 		return false
 	}
 	needs := func(of Binding) bool {

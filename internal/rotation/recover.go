@@ -6,73 +6,86 @@ package rotation
 import (
 	"context"
 	"errors"
-	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
 
-// recoverIntent finds out what came of a creation whose answer nobody has: a key that
-// is found is to be deleted, for its value is lost. That there is none is believed only
-// after this process has watched the intent for as long as it may take to be seen;
-// whoever stored it may be another process, still alive, with another clock.
-func (a *advance) recoverIntent(ctx context.Context) error {
+// lose has a creation whose answer nobody has looked for, and goes on without it.
+// Whoever has asked for the key may still be alive; what it stores then names the key.
+func (a *advance) lose(ctx context.Context) error {
 	intent := *a.rec.Intent
-	watched := time.Since(a.mem.watch(intent.Token))
-	session, err := a.rightOf(ctx, Retired{Key: Key{Binding: intent.Binding}})
-	if err != nil {
-		return fmt.Errorf("looking for the key of an interrupted rotation: %w", err)
-	}
-	found, err := a.find(ctx, session, intent.Binding)
-	if err != nil {
-		return fmt.Errorf("looking for the key of an interrupted rotation: %w", err)
-	}
-	if len(found) == 0 && watched < agreeTime {
-		return waitUntil(time.Now().Add(min(agreeTime-watched, maxTrialWait/4)), "an interrupted rotation may still create a key at the issuer")
-	}
 	next := a.rec.clone()
 	next.Intent, next.Grace = nil, nil
-	for _, d := range found {
-		next.Retired = append(next.Retired, Retired{Key: Key{
-			ID: d.ID, Name: d.Name, Binding: intent.Binding, Managed: true, CreatedAt: createdAt(d, session),
-		}})
+	next.Retired = append(next.Retired, Retired{Key: Key{
+		Name: a.rec.namePrefixOf(intent), Binding: intent.Binding, Managed: true, CreatedAt: intent.Since,
+	}})
+	return a.save(ctx, next.tidy())
+}
+
+// lookFor finds out what came of a creation whose answer nobody has: a key that is
+// found is to be deleted, for its value is lost. That there is none is believed only
+// after this process has watched for as long as it may take to be seen; whoever wanted
+// it may be another process, still alive, with another clock.
+func (a *advance) lookFor(ctx context.Context, session Session, k Retired) error {
+	watched := time.Since(a.mem.watch(k.label()))
+	listed, err := session.Find(ctx, k.Name, k.Binding)
+	if err != nil {
+		return err
 	}
+	next := a.rec.clone()
+	next.Retired = slices.DeleteFunc(next.Retired, k.isSame)
+	var found []Retired
+	for _, d := range listed {
+		one := k
+		one.ID, one.Name, one.CreatedAt, one.ExpiresAt = d.ID, d.Name, createdAt(d, session), d.ExpiresAt
+		if d.AccountID == k.Binding.AccountID && d.Identity == k.Binding.Identity && !next.knows(d.ID) && !a.mem.isGone(one.label()) {
+			found = append(found, one)
+		}
+	}
+	if len(found) == 0 && watched < agreeTime {
+		return waitUntil(time.Now().Add(min(agreeTime-watched, maxTrialWait/4)), "the issuer may still get to know a key whose creation it has not answered")
+	}
+	next.Retired = append(next.Retired, found...)
 	if err := a.save(ctx, next.tidy()); err != nil {
 		return err
 	}
-	a.mem.unwatch(intent.Token)
-	for _, d := range found {
-		a.observe(Event{Ref: a.ref, Kind: Recovered, KeyID: d.ID})
+	a.mem.unwatch(k.label())
+	for _, one := range found {
+		a.observe(Event{Ref: a.ref, Kind: Recovered, KeyID: one.ID})
+		a.out.wake(time.Now())
 	}
 	return nil
 }
 
-// find returns the keys that were made for the record's intent, and fails if there are
-// others that carry the record's UID and are not in it. Then the record is older than
-// they: it was restored from a snapshot, here or on another cluster, and is not to be
-// acted upon.
-func (a *advance) find(ctx context.Context, session Session, of Binding) ([]Details, error) {
+// rejectStrangers fails if the issuer has keys that carry the record's UID and are not in
+// it. Then the record is older than they: it was restored from a snapshot, here or on
+// another cluster, and is not to be acted upon.
+func (a *advance) rejectStrangers(ctx context.Context, session Session, of Binding) error {
 	listed, err := session.Find(ctx, a.rec.prefix(), of)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var found []Details
 	var strangers []string
 	for _, d := range listed {
 		label := Retired{Key: Key{ID: d.ID, Binding: of}}.label()
 		switch {
-		case d.AccountID != of.AccountID || d.Identity != of.Identity || a.rec.knows(d.ID) || a.mem.isGone(label):
-		case a.rec.Intent != nil && strings.HasPrefix(d.Name, a.rec.namePrefixOf(*a.rec.Intent)):
-			found = append(found, d)
+		case d.AccountID != of.AccountID || d.Identity != of.Identity || a.rec.knows(d.ID) || a.rec.hasLost(d.Name) || a.mem.isGone(label):
 		case time.Since(a.mem.watch(label)) < agreeTime:
-			return nil, waitUntil(time.Now().Add(maxTrialWait/4), "the issuer's list has a key that another process may have deleted just now")
+			return waitUntil(time.Now().Add(maxTrialWait/4), "the issuer's list has a key that another process may have deleted just now")
 		default:
 			strangers = append(strangers, d.ID)
 		}
 	}
 	if strangers != nil {
-		return nil, refusef("the issuer has keys made for %s of which Vault knows nothing (%s): the config was restored from a snapshot that is older, or another Vault cluster that was restored from one rotates the same key; if no other cluster uses them, delete them at the issuer; else write another api_key here", a.ref, strings.Join(strangers, ", "))
+		return refusef("the issuer has keys made for %s of which Vault knows nothing (%s): the config was restored from a snapshot that is older, or another Vault cluster that was restored from one rotates the same key; if no other cluster uses them, delete them at the issuer; else write another api_key here", a.ref, strings.Join(strangers, ", "))
 	}
-	return found, nil
+	return nil
+}
+
+// hasLost says whether a name is that of a key which is looked for.
+func (r Record) hasLost(name string) bool {
+	return slices.ContainsFunc(r.Retired, func(k Retired) bool { return k.isLost() && strings.HasPrefix(name, k.Name) })
 }
 
 // exhume looks whether the deletion of a config took place that has left a tombstone.

@@ -21,7 +21,7 @@ func (a *advance) replace(ctx context.Context) error {
 		return nil
 	}
 	if a.rec.Intent != nil {
-		if err := a.recoverIntent(ctx); err != nil {
+		if err := a.lose(ctx); err != nil {
 			return err
 		}
 	}
@@ -59,10 +59,13 @@ func (a *advance) begin(ctx context.Context) (begun bool, err error) {
 		return false, err
 	}
 	at.AccountID, at.Identity = present.AccountID, present.Identity
-	if _, err := a.find(ctx, session, at); err != nil {
+	if err := a.mayMakeMore(at); err != nil {
 		return false, err
 	}
-	return true, a.create(ctx, session, current, present, at)
+	if err := a.rejectStrangers(ctx, session, at); err != nil {
+		return false, err
+	}
+	return true, a.create(ctx, session, current, NewKey{Of: at, Like: present})
 }
 
 // isWanted says whether a rotation is asked for or due.
@@ -88,10 +91,21 @@ func (a *advance) mayRotate() error {
 	if by, ok := a.holders.OtherHolder(a.ref, a.rec.Current.Value); ok {
 		return &RefusedError{Reason: (&HeldError{By: by}).Error() + ", for a rotation deletes the old one"}
 	}
-	if len(a.rec.Retired) >= maxRetired {
-		return refusef("%d replaced keys of %s are not deleted at the issuer yet, and more would be left there; its status says why", len(a.rec.Retired), a.ref)
-	}
 	return nil
+}
+
+// mayMakeMore refuses a key for an identity that has too many left already.
+func (a *advance) mayMakeMore(of Binding) error {
+	left := 0
+	for _, k := range a.rec.Retired {
+		if !k.Keep && k.Binding.isAt(of) && k.Binding.AccountID == of.AccountID && k.Binding.Identity == of.Identity {
+			left++
+		}
+	}
+	if left < maxRetired {
+		return nil
+	}
+	return refusef("%d replaced keys of %s are not deleted at the issuer yet, and more would be left there; its status says why", left, a.ref)
 }
 
 // bind returns the current key with what the issuer says of it, or refuses it if that
@@ -119,8 +133,10 @@ func (a *advance) bind(present Details, session Session) (*Key, error) {
 	return &current, nil
 }
 
-// create makes a successor. The intent is stored before it, and the candidate after.
-func (a *advance) create(ctx context.Context, session Session, current *Key, present Details, of Binding) error {
+// create makes a key, of which all is known but the name. The intent is stored before it,
+// with what is known of the current key by now, and the candidate after.
+func (a *advance) create(ctx context.Context, session Session, current *Key, key NewKey) error {
+	of := key.Of
 	intent := Intent{Token: strings.ToLower(rand.Text()[:12]), Binding: of, Since: session.Now()}
 	announced := a.rec.clone()
 	announced.Current, announced.Intent, announced.Grace = current, &intent, a.want.grace
@@ -129,8 +145,8 @@ func (a *advance) create(ctx context.Context, session Session, current *Key, pre
 	if err := a.save(creating, announced); err != nil {
 		return err
 	}
-	a.mem.watch(intent.Token)
-	made, value, err := session.Create(creating, NewKey{Name: a.rec.nameOf(intent), Of: of, Like: present})
+	key.Name = a.rec.nameOf(intent)
+	made, value, err := session.Create(creating, key)
 	if err != nil && hadNoEffect(err) {
 		return errors.Join(err, a.withdraw(ctx, intent))
 	}
@@ -140,14 +156,13 @@ func (a *advance) create(ctx context.Context, session Session, current *Key, pre
 	if err != nil {
 		return err // The intent stays, for there may be a key.
 	}
-	return a.keep(ctx, intent, Key{Value: value, ID: made.ID, Name: made.Name, Binding: of, Managed: true, CreatedAt: createdAt(made, session)})
+	return a.keep(ctx, intent, Key{Value: value, ID: made.ID, Name: made.Name, Binding: of, Managed: true, CreatedAt: createdAt(made, session), ExpiresAt: made.ExpiresAt})
 }
 
 // withdraw clears the intent of a creation that had no effect.
 func (a *advance) withdraw(ctx context.Context, intent Intent) error {
 	next := a.rec.clone()
 	next.Intent, next.Grace = nil, nil
-	a.mem.unwatch(intent.Token)
 	return a.save(ctx, next.tidy())
 }
 
@@ -165,7 +180,7 @@ func (a *advance) keep(ctx context.Context, intent Intent, made Key) error {
 		}
 		err := a.save(ctx, next)
 		if err == nil {
-			a.mem.unwatch(intent.Token)
+			a.mem.watch(made.ID)
 			return nil
 		}
 		if attempt > 0 || a.claim.Reload(ctx) != nil {

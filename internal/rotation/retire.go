@@ -4,6 +4,7 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -66,7 +67,9 @@ func (a *advance) retireKey(ctx context.Context, k Retired) error {
 }
 
 // label is what the process remembers a retired key by: two issuers may use one id.
-func (r Retired) label() string { return r.ID + " " + r.Binding.Issuer + " " + r.Binding.CACert }
+func (r Retired) label() string {
+	return cmp.Or(r.ID, r.Name) + " " + r.Binding.Issuer + " " + r.Binding.CACert
+}
 
 // cleanUp does what is due for one retired key, by its issuer's clock.
 func (a *advance) cleanUp(ctx context.Context, k Retired, c *cleanup) error {
@@ -76,6 +79,9 @@ func (a *advance) cleanUp(ctx context.Context, k Retired, c *cleanup) error {
 	}
 	if err != nil {
 		return err
+	}
+	if k.isLost() {
+		return a.lookFor(ctx, session, k)
 	}
 	now := session.Now()
 	if k.DeleteAfter.IsZero() && k.Grace > 0 {
@@ -94,6 +100,9 @@ func (a *advance) cleanUp(ctx context.Context, k Retired, c *cleanup) error {
 // same owner, and then of no other, for nothing is deleted while the key in use is
 // refused; else of the key itself, or of another that the same owner left behind.
 func (a *advance) rightOf(ctx context.Context, k Retired) (Session, error) {
+	if k.Binding.Kind == KindPlatform {
+		return a.rightByToken(ctx, k)
+	}
 	current := a.rec.Current
 	if current != nil && current.mayAct(k.Binding) {
 		s, err := a.session(ctx, k.Binding, current.Value)

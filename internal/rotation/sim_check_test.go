@@ -29,6 +29,9 @@ func (d *disk) recorded(k *issuerKey) bool {
 		if e.rec.Intent != nil && strings.HasPrefix(k.details.Name, e.rec.namePrefixOf(*e.rec.Intent)) {
 			return true
 		}
+		if e.rec.hasLost(k.details.Name) {
+			return true
+		}
 		for _, recorded := range e.rec.all() {
 			if recorded.ID == k.details.ID && recorded.Binding.Issuer != "" && d.at(recorded.Binding.Issuer) == k.issuer {
 				return true
@@ -146,6 +149,10 @@ func (p *process) checkDeletion(k *issuerKey) {
 // checkReaders holds invariant 7 as far as an exchange of the leader's can tell. A new
 // key may not be known everywhere yet.
 func (w *world) checkReaders() {
+	if w.traits.platform {
+		w.checkTokens()
+		return
+	}
 	for name, e := range w.leader.memory {
 		k := w.tokens[e.rec.Current.Value]
 		if k == nil || w.broken[name] || k.usable() || time.Since(k.created) < time.Minute {
@@ -161,7 +168,12 @@ func (w *world) checkEnd() {
 	staying := make(map[string]bool)
 	for ref, e := range w.disk.stored {
 		status := w.leader.engine.Status(ref)
-		if ref.Tombstone == "" {
+		if ref.Tombstone == "" && w.traits.platform {
+			w.checkWayOn(ref, e.rec)
+			for _, k := range e.rec.all() {
+				staying[k.ID] = true
+			}
+		} else if ref.Tombstone == "" {
 			k := w.tokens[e.rec.Current.Value]
 			if k == nil || !k.usable() {
 				w.fail("at the end, the key of %s is dead", ref)
@@ -198,6 +210,10 @@ func (w *world) checkRotates(name string) {
 	if !ok || w.rightsMayBeLost(ref) || w.traits.evil {
 		return
 	}
+	if w.traits.platform {
+		w.checkRenews(ref)
+		return
+	}
 	if _, shared := w.leader.holders.OtherHolder(ref, e.rec.Current.Value); shared {
 		return
 	}
@@ -231,6 +247,9 @@ func (w *world) mayStay(ref Ref, r Retired, status Status) bool {
 	}
 	if r.Keep {
 		return w.rightsMayBeLost(ref)
+	}
+	if r.Binding.Kind == KindPlatform && w.lacksToken(ref, r) {
+		return true
 	}
 	if k := w.tokens[r.Value]; k != nil && k.details.ID != r.ID {
 		return true // Its id was never told.

@@ -26,6 +26,9 @@ func (w *world) disturb() {
 	if w.traits.restores {
 		happenings = append(happenings, w.snapshot, w.restore)
 	}
+	if w.traits.platform {
+		happenings = w.onPlatform()
+	}
 	pick(w, happenings...)()
 }
 
@@ -177,13 +180,17 @@ func (p *process) write(name string, value Secret, set *settings) error {
 	if set != nil {
 		next.set = *set
 	}
+	var token Token
 	if value != "" {
-		if err := p.call(p.ctx, "verify", func() error { return p.exchange(value, next.set.issuer) }); err != nil {
+		if token, err = p.verify(value, next.set.issuer); err != nil {
 			return err
 		}
 		if next.rec, err = next.rec.Import(value, next.set.grace); err != nil {
 			return err
 		}
+	}
+	if token.Value != "" {
+		next.rec = next.rec.WithToken(token)
 	}
 	if err := p.holders.Reserve(ref, next.rec); err != nil {
 		return err
@@ -378,7 +385,11 @@ func (w *world) restore() {
 // repair brings a working key into a config whose key is dead by its operators' doing.
 func (w *world) repair(name string) {
 	e, ok := w.disk.stored[Ref{Config: name}]
-	if !ok || e.set.issuer != evilAddress && w.exchange(e.rec.Current.Value, e.set.issuer) == nil {
+	if w.traits.platform && ok && w.goesOn(name) {
+		w.broken[name] = false
+		return
+	}
+	if !ok || !w.traits.platform && e.set.issuer != evilAddress && w.exchange(e.rec.Current.Value, e.set.issuer) == nil {
 		w.broken[name] = false
 		return
 	}

@@ -22,6 +22,10 @@ type issuer struct {
 	clock time.Duration
 	keys  []*issuerKey
 	told  map[string]Details
+	// granted is how long the keys live that a platform makes, and reusable says that they
+	// work more than once.
+	granted  time.Duration
+	reusable bool
 }
 
 // view is a part of an issuer that gets to know of changes in its own time.
@@ -51,6 +55,9 @@ type issuerKey struct {
 	exempt, untold bool
 	// exposed says that an operator had it used at the evil issuer.
 	exposed bool
+	// life is how long a platform takes the key, and used says that it has got a token.
+	life time.Duration
+	used bool
 	// replaced is when each config last replaced it, and graces how long it was to live on.
 	replaced map[Ref]time.Time
 	graces   map[Ref]time.Duration
@@ -92,6 +99,9 @@ func (i *issuer) add(name, account, identity string, managed bool) *issuerKey {
 			k.goes[v] = time.Duration(i.random.Int64N(int64(i.traits.lag)))
 		}
 	}
+	if i.traits.platform {
+		i.limit(k)
+	}
 	i.keys = append(i.keys, k)
 	i.tokens[k.value] = k
 	i.note("%s has the new key %s, %s of %s", i.name, k.details.ID, k.details.Name, identity)
@@ -106,7 +116,11 @@ func (k *issuerKey) seen(v view) bool {
 	return now.Sub(k.created) >= k.appears[v] && (k.deleted.IsZero() || now.Sub(k.deleted) < k.goes[v])
 }
 
-func (k *issuerKey) usable() bool { return k.seen(tokenView) && k.disabled.IsZero() }
+func (k *issuerKey) usable() bool {
+	return k.seen(tokenView) && k.disabled.IsZero() && (k.reusable || !k.used) && !k.expired()
+}
+
+func (k *issuerKey) expired() bool { return k.life > 0 && time.Since(k.created) >= k.life }
 
 func (i *issuer) find(id string) *issuerKey {
 	for _, k := range i.keys {
@@ -186,6 +200,9 @@ func (p *process) Login(ctx context.Context, at Binding, value Secret) (Session,
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i := p.at(at.Issuer)
+	if at.Kind == KindPlatform {
+		return p.resume(i, value)
+	}
 	if at.CACert == evilCA {
 		i = p.at(evilAddress)
 	}
@@ -219,6 +236,8 @@ type simSession struct {
 	*process
 	issuer *issuer
 	key    *issuerKey
+	// bearer is a platform's.
+	bearer *bearer
 }
 
 func (s *simSession) Close() {}
@@ -234,6 +253,9 @@ func (s *simSession) Details(ctx context.Context) (Details, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var d Details
+	if s.bearer != nil {
+		return Details{AccountID: "account", Identity: s.bearer.identity}, nil
+	}
 	err := s.call(ctx, "details", func() error {
 		if s.issuer.evil {
 			d = s.issuer.victim()
@@ -254,6 +276,9 @@ func (s *simSession) Create(ctx context.Context, n NewKey) (Details, Secret, err
 	var made *issuerKey
 	var answer Details
 	err := s.call(ctx, "create", func() error {
+		if s.hasEnded() {
+			return refusal("the token has ended")
+		}
 		if s.issuer.evil {
 			answer = s.issuer.lie(n)
 			return nil
@@ -312,6 +337,9 @@ func (s *simSession) Find(ctx context.Context, prefix string, of Binding) ([]Det
 	defer s.mu.Unlock()
 	var found []Details
 	err := s.call(ctx, "find", func() error {
+		if s.hasEnded() {
+			return refusal("the token has ended")
+		}
 		if s.issuer.evil {
 			if s.chance(0.3) {
 				d := s.issuer.victim()
@@ -335,6 +363,9 @@ func (s *simSession) Get(ctx context.Context, id string) (Details, error) {
 	defer s.mu.Unlock()
 	var d Details
 	err := s.call(ctx, "get", func() error {
+		if s.hasEnded() {
+			return refusal("the token has ended")
+		}
 		if s.issuer.evil {
 			var ok bool
 			if d, ok = s.issuer.told[id]; !ok {
@@ -380,6 +411,9 @@ func (s *simSession) Delete(ctx context.Context, id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.call(ctx, "delete", func() error {
+		if s.hasEnded() {
+			return refusal("the token has ended")
+		}
 		k := s.issuer.find(id)
 		switch {
 		case s.issuer.evil:
@@ -425,7 +459,7 @@ func (i *issuer) lie(n NewKey) Details {
 func (w *world) managedKeys() (keys []*issuerKey) {
 	for _, name := range []string{"iam-1", "iam-2"} {
 		for _, k := range w.issuers[name].keys {
-			if k.managed && k.alive() && !k.exempt && !k.untold {
+			if k.managed && k.alive() && !k.expired() && !k.exempt && !k.untold {
 				keys = append(keys, k)
 			}
 		}

@@ -318,6 +318,10 @@ func (c *simClaim) Plan() Plan {
 	}
 	set := c.entry.set
 	plan := Plan{Issuer: set.issuer, Grace: set.grace, Fresh: c.fresh}
+	if c.traits.platform {
+		plan.Kind, plan.Renew = KindPlatform, true
+		return plan
+	}
 	if set.period > 0 && !c.quiet {
 		plan.Due = set.rotated.Add(set.period - c.node.clock)
 	}
@@ -372,14 +376,18 @@ func (c *simClaim) Reload(context.Context) error {
 	return nil
 }
 
-type simTrial struct{}
+type simTrial struct{ token Token }
 
-func (simTrial) Close() {}
+func (t simTrial) Token() Token { return t.token }
+func (simTrial) Close()         {}
 
-func (c *simClaim) Try(ctx context.Context, candidate Key) (Trial, error) {
+func (c *simClaim) Try(ctx context.Context, key Key) (Trial, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	err := c.call(ctx, "exchange", func() error { return c.exchange(candidate.Value, c.entry.set.issuer) })
+	if c.traits.platform {
+		return c.buy(ctx, key)
+	}
+	err := c.call(ctx, "exchange", func() error { return c.exchange(key.Value, c.entry.set.issuer) })
 	return simTrial{}, err
 }
 

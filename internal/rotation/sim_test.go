@@ -77,6 +77,8 @@ type world struct {
 	issuers map[string]*issuer
 	tokens  map[Secret]*issuerKey
 	names   []string
+	// bearers are the tokens of the platforms.
+	bearers map[Secret]*bearer
 	// quiet says that nothing fails any more.
 	quiet bool
 	// epoch counts the snapshots that were restored.
@@ -87,7 +89,9 @@ type world struct {
 	broken map[string]bool
 	// hurt says which had a key that was dead before it was written, and may have made others
 	// with it while the issuer's parts did not agree on that.
-	hurt    map[string]bool
+	hurt map[string]bool
+	// absent says which have no token because everything was down for long.
+	absent  map[string]bool
 	failure string
 	begun   time.Time
 	serial  int
@@ -106,12 +110,14 @@ type traits struct {
 	mixesUp  bool
 	// noDisabling says that the issuers offer no such thing.
 	noDisabling bool
+	// platform says that keys work once, and are made with a token.
+	platform bool
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
 		T: t, seed: seed, random: rand.New(rand.NewPCG(seed, 1)), issuers: make(map[string]*issuer),
-		tokens: make(map[Secret]*issuerKey), broken: make(map[string]bool), hurt: make(map[string]bool), begun: time.Now(),
+		tokens: make(map[Secret]*issuerKey), bearers: make(map[Secret]*bearer), broken: make(map[string]bool), hurt: make(map[string]bool), absent: make(map[string]bool), begun: time.Now(),
 	}
 	w.traits = traits{
 		faults: pick(w, 0, 0.05, 0.15, 0.3), lag: pick(w, 0, 5*time.Second, 60*time.Second, 60*time.Second),
@@ -126,6 +132,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		w.issuers[name] = &issuer{world: w, name: name, clock: time.Duration(w.random.IntN(600)-300) * time.Second}
 	}
 	w.names = []string{"a", "b", "c"}[:1+w.random.IntN(3)]
+	w.choosePlatform()
 	return w
 }
 
@@ -192,12 +199,28 @@ func (w *world) settleDown() {
 	if w.failure != "" {
 		return
 	}
+	w.untilIdle()
 	w.checkEnd()
 	for _, name := range w.names {
 		w.checkRotates(name)
 	}
 	w.sleep(3 * 24 * time.Hour)
+	w.untilIdle()
 	w.checkEnd()
+}
+
+// untilIdle waits for what is under way: tokens get due at any time.
+func (w *world) untilIdle() {
+	for range 1000 {
+		busy := len(w.leader.claims) > 0
+		for _, e := range w.disk.stored {
+			busy = busy || w.traits.platform && len(e.rec.Retired) > 0
+		}
+		if !busy {
+			return
+		}
+		w.sleep(time.Second)
+	}
 }
 
 func (w *world) fail(format string, args ...any) {

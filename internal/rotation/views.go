@@ -15,7 +15,13 @@ func (r Record) DueAt(plan Plan) time.Time {
 	if r.Candidate != nil || r.Intent != nil || len(r.Retired) > 0 || r.Current == nil {
 		return time.Now()
 	}
-	return plan.Due
+	if !plan.Renew {
+		return plan.Due
+	}
+	if r.Token.isDue() || r.wantsReserve() {
+		return time.Now()
+	}
+	return r.Token.DueAt
 }
 
 // ManagedIDs are the issuer's ids of the keys that a rotation made, and of those that
@@ -28,7 +34,7 @@ func (r Record) ManagedIDs() []string {
 		}
 	}
 	for _, k := range r.Retired {
-		if !k.Keep {
+		if !k.Keep && !k.isLost() {
 			ids = append(ids, k.ID)
 		}
 	}
@@ -57,11 +63,22 @@ func (r Record) Move(from, to, caCert string) Record {
 		move(&intent.Binding)
 		moved.Intent = &intent
 	}
+	moved.Token = moveToken(moved.Token, move)
 	for i := range moved.Retired {
 		move(&moved.Retired[i].Binding)
 		moved.Retired[i].Elsewhere = moveAll(moved.Retired[i].Elsewhere, move)
+		moved.Retired[i].Bearer = moveToken(moved.Retired[i].Bearer, move)
 	}
 	return moved
+}
+
+func moveToken(t *Token, move func(*Binding)) *Token {
+	if t == nil {
+		return nil
+	}
+	moved := *t
+	move(&moved.At)
+	return &moved
 }
 
 func moveAll(bindings []Binding, move func(*Binding)) []Binding {

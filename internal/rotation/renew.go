@@ -1,0 +1,304 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package rotation
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	// renewedTTL is the life that is asked for a key in reserve: how long Vault may be away.
+	// Issuers grant what they like.
+	renewedTTL = 365 * 24 * time.Hour
+	// spendable is how much of its life a key must have left to be relied upon.
+	spendable = 30 * time.Second
+	// youngKeyTime is how long the refusal of a new key may mean that it is not known
+	// everywhere yet.
+	youngKeyTime = 2 * time.Minute
+)
+
+// renew brings a record further whose keys work once. The token in hand makes the next
+// key, which is stored before it, or the one before, is spent on the next token. A key
+// that lives long is kept in reserve, for when the token's life ends while nobody is
+// there.
+func (a *advance) renew(ctx context.Context) error {
+	if a.rec.Intent != nil {
+		if err := a.lose(ctx); err != nil {
+			return err
+		}
+	}
+	wanted := a.want.token
+	if until := a.mem.backedOff(); !until.IsZero() && wanted == nil {
+		a.out.wake(until)
+		return nil
+	}
+	if a.rec.Token.isDue() || wanted.isToReplace(a.rec.Token) {
+		if _, err := a.buy(ctx, true); err != nil {
+			return err
+		}
+	}
+	if wanted != nil && wanted.dedicated {
+		got, err := a.buy(ctx, false)
+		if err != nil {
+			return err
+		}
+		a.out.token = got
+	} else if wanted != nil {
+		a.out.token = a.rec.Token
+	}
+	if err := a.keepReserve(ctx); err != nil {
+		return err
+	}
+	a.out.wake(a.rec.Token.DueAt)
+	return nil
+}
+
+// buy spends the current key on a token, which is stored and shared if keep says so. While the
+// present token lives, another key is made and stored first.
+func (a *advance) buy(ctx context.Context, keep bool) (*Token, error) {
+	unmade := a.prepare(ctx)
+	if unmade != nil && !a.mayGoWithout(unmade, keep) {
+		return nil, unmade
+	}
+	if !a.rec.Current.Spent {
+		next, key := a.rec.clone(), *a.rec.Current
+		key.Spent = true
+		next.Current = &key
+		if err := a.save(ctx, next); err != nil {
+			return nil, err
+		}
+	}
+	got, err := a.spend(ctx, keep)
+	if err != nil {
+		return nil, errors.Join(unmade, err)
+	}
+	return got, nil
+}
+
+// prepare has the current key be one that can be spent, and, where keys live long, another one
+// stored for when it is.
+func (a *advance) prepare(ctx context.Context) error {
+	if a.isToBeSentAgain(a.rec.Current) {
+		return nil
+	}
+	if !a.rec.Current.isGood() {
+		if a.rec.Candidate == nil && !a.rec.Token.lives() {
+			return nil // Some issuers let keys work more than once.
+		}
+		if err := a.makeCurrent(ctx); err != nil {
+			return err
+		}
+	}
+	if a.rec.Candidate != nil || !a.rec.Token.lives() || !a.rec.livesLong() {
+		return nil
+	}
+	return a.makeKey(ctx)
+}
+
+// makeCurrent puts a key that was not spent in the place of the current one.
+func (a *advance) makeCurrent(ctx context.Context) error {
+	if a.rec.Candidate == nil {
+		if err := a.makeKey(ctx); err != nil {
+			return err
+		}
+	}
+	return a.save(ctx, a.rec.succeed())
+}
+
+// mayGoWithout says whether a token is to be got though no other key could be made. The token in
+// hand is kept until it is near its end; a key in reserve is for readers alone.
+func (a *advance) mayGoWithout(unmade error, keep bool) bool {
+	switch {
+	case isDoubt(unmade):
+		return false
+	case keep:
+		return a.rec.Token.isNearEnd()
+	default:
+		return a.rec.Current.Spent && isRefused(unmade)
+	}
+}
+
+// isToBeSentAgain says whether a key was refused that may not have been known everywhere.
+func (a *advance) isToBeSentAgain(k *Key) bool {
+	return a.mem.wasRefused(k.ID) && a.isYoung(k)
+}
+
+// isYoung says whether the refusal of a key may mean that it is not known everywhere yet: this
+// process has made it just now.
+func (a *advance) isYoung(k *Key) bool { return a.mem.watchedFor(k.ID) < youngKeyTime }
+
+// succeed puts the candidate, if there is one, in the place of the current key.
+func (r Record) succeed() Record {
+	next := r.clone()
+	if next.Candidate == nil {
+		return next
+	}
+	if next.Current.Managed {
+		next.Retired = append(next.Retired, Retired{Key: *next.Current})
+	}
+	next.Current, next.Candidate = next.Candidate, nil
+	return next
+}
+
+// spend gets a token with the current key, which is stored as spent.
+func (a *advance) spend(ctx context.Context, keep bool) (*Token, error) {
+	key := *a.rec.Current
+	trial, err := a.claim.Try(ctx, key)
+	if isRefused(err) {
+		return nil, a.refused(key, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer trial.Close()
+	got := trial.Token()
+	next := a.rec.succeed()
+	if !keep {
+		return &got, a.save(ctx, next)
+	}
+	next.Token = &got
+	if err := a.claim.Adopt(ctx, next, trial); err != nil {
+		return nil, &doubtError{err}
+	}
+	a.rec, a.plan = a.claim.Record(), a.claim.Plan()
+	a.mem.succeeded()
+	a.mem.endTrials(key.ID)
+	a.observe(Event{Ref: a.ref, Kind: Renewed, KeyID: key.ID})
+	return &got, nil
+}
+
+// refused says what a refusal means for the record, whose token may be alive.
+func (a *advance) refused(key Key, err error) error {
+	switch {
+	case !a.rec.Token.lives() && !a.isYoung(&key):
+		return &usedUpError{ref: a.ref, why: err}
+	case a.isYoung(&key):
+		a.mem.refused(key.ID)
+		return &waitError{until: a.mem.refusedTrial(), because: fmt.Errorf("the new key is refused, as keys are that are not known everywhere yet: %w", err)}
+	case key.Managed:
+		return fmt.Errorf("the key %s, which Vault had made, is refused: it was used or deleted by somebody else, or has expired; Vault makes another one while the present token lives, and the next one needs nobody if that works: %w", key.ID, err)
+	default:
+		return err
+	}
+}
+
+// usedUpError says that there is no way on without a person.
+type usedUpError struct {
+	ref Ref
+	why error
+}
+
+func (e *usedUpError) Error() string {
+	return fmt.Sprintf("%s has no token any more, and no key that gets one; write another api_key: %s", e.ref, e.why)
+}
+
+func (e *usedUpError) Unwrap() error { return e.why }
+
+// keepReserve makes a key for when the token's life ends while nobody is there, if
+// there is none and the issuer's keys live that long. The first that is made tells.
+func (a *advance) keepReserve(ctx context.Context) error {
+	if a.rec.Candidate == nil && !a.rec.wantsReserve() {
+		return nil
+	}
+	if a.rec.Current.isGood() {
+		return nil
+	}
+	return a.makeCurrent(ctx)
+}
+
+func (r Record) wantsReserve() bool {
+	return r.Token.lives() && !r.Current.isGood() && (!r.Current.Managed || r.livesLong())
+}
+
+// livesLong says whether the current key was made to outlive a token.
+func (r Record) livesLong() bool {
+	k := r.Current
+	return k.Managed && (k.ExpiresAt.IsZero() || k.ExpiresAt.Sub(k.CreatedAt) > r.Token.life())
+}
+
+// makeKey makes a key with the token in hand, which is the candidate then. It asks nobody
+// while a failure is remembered.
+func (a *advance) makeKey(ctx context.Context) error {
+	if err := a.mem.lately(); err != nil {
+		return err
+	}
+	if at := a.settlesAt(); !at.IsZero() {
+		return waitUntil(at, "the plugin has just started, and a late write of the process before may still land")
+	}
+	if a.plan.Issuer == "" {
+		return refusef("the token_url of %s does not end in /token, so that Vault does not know where its keys are made", a.ref)
+	}
+	at := a.plan.binding()
+	session, err := a.session(ctx, at, a.rec.Token.Value)
+	if err != nil {
+		return err
+	}
+	whose, err := session.Details(ctx)
+	if err != nil {
+		return err
+	}
+	at.AccountID, at.Identity = whose.AccountID, whose.Identity
+	if err := a.mayMakeMore(at); err != nil {
+		return err
+	}
+	return a.create(ctx, session, a.rec.Current, NewKey{Of: at, Like: whose, TTL: renewedTTL})
+}
+
+// isGood says whether a key can be relied upon to get a token.
+func (k *Key) isGood() bool {
+	return !k.Spent && (k.ExpiresAt.IsZero() || time.Until(k.ExpiresAt) > spendable)
+}
+
+// rightByToken returns a session that may delete a key of an issuer which takes tokens.
+func (a *advance) rightByToken(ctx context.Context, k Retired) (Session, error) {
+	for _, t := range []*Token{a.rec.Token, k.Bearer} {
+		if !t.lives() || !t.At.isAt(k.Binding) {
+			continue
+		}
+		s, err := a.session(ctx, k.Binding, t.Value)
+		if err != nil {
+			return nil, err
+		}
+		whose, err := s.Details(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if whose.Identity == k.Binding.Identity && whose.AccountID == k.Binding.AccountID {
+			return s, nil
+		}
+	}
+	if !k.ExpiresAt.IsZero() && time.Since(k.ExpiresAt) > expiredFor {
+		return nil, ErrNoSuchKey
+	}
+	return nil, refusef("no token that Vault has may delete the key %s any more: delete it at the issuer", cmp.Or(k.ID, k.Name))
+}
+
+// expiredFor is how long after its end a key that can't be deleted is forgotten, whatever the
+// clocks say.
+const expiredFor = 24 * time.Hour
+
+// CanBeAwayUntil is how long nobody needs to look after a record whose keys work once: the end
+// of its token's life, or of that of the key in reserve. It is zero where nothing is left, and
+// endless says that the key has no end that is known.
+func (r Record) CanBeAwayUntil() (at time.Time, endless bool) {
+	if r.Token.lives() {
+		at = r.Token.ExpiresAt
+	}
+	for _, k := range []*Key{r.Current, r.Candidate} {
+		if k == nil || !k.Managed || !k.isGood() {
+			continue
+		}
+		if k.ExpiresAt.IsZero() {
+			return at, true
+		}
+		if k.ExpiresAt.After(at) {
+			at = k.ExpiresAt
+		}
+	}
+	return at, false
+}

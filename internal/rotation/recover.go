@@ -14,11 +14,14 @@ import (
 // lose has a creation whose answer nobody has looked for, and goes on without it.
 // Whoever has asked for the key may still be alive; what it stores then names the key.
 func (a *advance) lose(ctx context.Context) error {
-	intent := *a.rec.Intent
+	intent := a.rec.Intent
+	if intent == nil {
+		return nil
+	}
 	next := a.rec.clone()
 	next.Intent, next.Grace = nil, nil
 	next.Retired = append(next.Retired, Retired{Key: Key{
-		Name: a.rec.namePrefixOf(intent), Binding: intent.Binding, Managed: true, CreatedAt: intent.Since,
+		Name: a.rec.namePrefixOf(*intent), Binding: intent.Binding, Managed: true, CreatedAt: intent.Since,
 	}})
 	return a.save(ctx, next.tidy())
 }

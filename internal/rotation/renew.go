@@ -27,10 +27,8 @@ const (
 // that lives long is kept in reserve, for when the token's life ends while nobody is
 // there.
 func (a *advance) renew(ctx context.Context) error {
-	if a.rec.Intent != nil {
-		if err := a.lose(ctx); err != nil {
-			return err
-		}
+	if err := a.lose(ctx); err != nil {
+		return err
 	}
 	wanted := a.want.token
 	if until := a.mem.backedOff(); !until.IsZero() && wanted == nil {
@@ -64,6 +62,9 @@ func (a *advance) buy(ctx context.Context, keep bool) (*Token, error) {
 	unmade := a.prepare(ctx)
 	if unmade != nil && !a.mayGoWithout(unmade, keep) {
 		return nil, unmade
+	}
+	if at := a.settlesAt(); !at.IsZero() && !a.rec.Token.lives() && !a.rec.Current.Spent {
+		return nil, waitUntil(at, "the plugin has just started, and a late write of the process before could undo what becomes of the last key")
 	}
 	if !a.rec.Current.Spent {
 		next, key := a.rec.clone(), *a.rec.Current
@@ -232,6 +233,9 @@ func (a *advance) makeKey(ctx context.Context) error {
 	}
 	if a.plan.Issuer == "" {
 		return refusef("the token_url of %s does not end in /token, so that Vault does not know where its keys are made", a.ref)
+	}
+	if err := a.lose(ctx); err != nil { // An attempt just now may have had no answer.
+		return err
 	}
 	at := a.plan.binding()
 	session, err := a.session(ctx, at, a.rec.Token.Value)

@@ -20,10 +20,8 @@ func (a *advance) replace(ctx context.Context) error {
 		a.out.wake(until)
 		return nil
 	}
-	if a.rec.Intent != nil {
-		if err := a.lose(ctx); err != nil {
-			return err
-		}
+	if err := a.lose(ctx); err != nil {
+		return err
 	}
 	if a.rec.Candidate == nil {
 		begun, err := a.begin(ctx)

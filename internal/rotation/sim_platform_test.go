@@ -79,14 +79,26 @@ func (w *world) away() {
 	w.leader = nil
 	w.sleep(w.upTo(20 * time.Hour))
 	for _, name := range w.names {
-		e, ok := w.disk.stored[Ref{Config: name}]
-		until, endless := e.rec.CanBeAwayUntil()
-		if ok && !endless && time.Until(until) < 10*time.Minute {
+		if e, ok := w.disk.stored[Ref{Config: name}]; ok && !w.hasWayOn(e.rec) {
 			w.broken[name] = true
 		}
 		w.absent[name] = true
 	}
 	w.elect(p.node)
+}
+
+// hasWayOn says whether a record's token lives for a while, or one of its keys.
+func (w *world) hasWayOn(rec Record) bool {
+	if rec.Token.lives() && time.Until(rec.Token.ExpiresAt) > 10*time.Minute {
+		return true
+	}
+	return slices.ContainsFunc([]*Key{rec.Current, rec.Candidate}, func(k *Key) bool {
+		if k == nil {
+			return false
+		}
+		at := w.tokens[k.Value]
+		return at != nil && at.usable() && at.life-time.Since(at.created) > 10*time.Minute
+	})
 }
 
 // revoke has an administrator delete a key of the engine's behind its back.
@@ -158,20 +170,25 @@ func (c *simClaim) buy(ctx context.Context, key Key) (Trial, error) {
 		c.fail("%s: the key %s is sent, and is not stored as spent", c.process, key.ID)
 	}
 	var token Token
-	sold := false
 	err := c.call(ctx, "exchange", func() error {
 		var err error
 		token, err = c.sell(key.Value, c.entry.set.issuer)
-		sold = err == nil
+		if err == nil && !c.disk.stored[c.ref].rec.Token.lives() {
+			c.lastSold[c.ref.Config] = token.ID // If that is not stored, the way on is lost.
+		}
 		return err
 	})
-	if err != nil && sold && !c.disk.stored[c.ref].rec.Token.lives() {
-		c.broken[c.ref.Config] = true // The last key is gone, and nobody has its token.
-	}
 	if err != nil {
 		return nil, err
 	}
 	return simTrial{token}, nil
+}
+
+// kept takes note of a token that was stored.
+func (w *world) kept(ref Ref, rec Record) {
+	if rec.Token.lives() {
+		delete(w.lastSold, ref.Config)
+	}
 }
 
 // resume is Login with a token.
@@ -192,7 +209,7 @@ func (w *world) checkTokens() {
 	for name, e := range w.leader.memory {
 		if e.rec.Token.lives() {
 			w.absent[name] = false
-		} else if !w.broken[name] && !w.absent[name] {
+		} else if !w.broken[name] && !w.absent[name] && w.lastSold[name] == "" {
 			w.fail("%s: readers of %s have no token: %s", w.leader, name, &e)
 		}
 	}
@@ -202,10 +219,11 @@ func (w *world) checkTokens() {
 func (w *world) checkWayOn(ref Ref, rec Record) {
 	if !rec.Token.lives() {
 		w.fail("at the end, %s has no token, and %v", ref, w.leader.engine.Status(ref))
+		return
 	}
 	mine := 0
 	for _, k := range w.managedKeys() {
-		if rec.knows(k.details.ID) {
+		if b := w.bearers[rec.Token.Value]; rec.knows(k.details.ID) && b.identity == k.details.Identity && b.issuer == k.issuer {
 			mine++
 		}
 	}
@@ -229,7 +247,11 @@ func (w *world) checkRenews(ref Ref) {
 
 // goesOn says whether a config gets tokens by itself.
 func (w *world) goesOn(name string) bool {
-	return w.leader.memory[name].rec.Token.lives() || w.leader.renew(name, false) == nil
+	if w.leader.memory[name].rec.Token.lives() || w.leader.renew(name, false) == nil {
+		return true
+	}
+	w.broken[name] = w.broken[name] || w.lastSold[name] != ""
+	return false
 }
 
 // lacksToken says whether nothing is left that may delete a platform's key.

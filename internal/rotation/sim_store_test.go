@@ -455,6 +455,9 @@ func (d *disk) commit(w *write, how string) {
 		}
 		d.stored[w.ref] = e
 	}
+	if w.entry != nil {
+		d.kept(w.ref, w.entry.rec)
+	}
 	if w.entry != nil && w.entry.set.issuer == evilAddress {
 		d.expose(w.entry.rec)
 	}

@@ -107,6 +107,7 @@ func newBackend(build BuildInfo) *backend {
 	wires := &wiring{transports: &b.transports, limits: b.limits, metrics: b.metrics, events: b.events, vault: b.Backend}
 	b.configs = newConfigStore(wires.wire)
 	b.rotations = newRotations(b.configs, b.issuer, b.metrics, b.events, b.Backend)
+	wires.renewal = renewal{engine: b.rotations.engine, mayWrite: b.WriteSafeReplicationState}
 	return b
 }
 

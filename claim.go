@@ -38,7 +38,19 @@ const whyDeleted = "deleted"
 // trial is an entry of the config as it would be with a candidate for its key.
 type trial struct {
 	*entry
+	token   rotation.Token
 	adopted bool
+}
+
+// Token implements rotation.Trial.
+func (t *trial) Token() rotation.Token { return t.token }
+
+// isOf says whether the trial is the one that a record came of.
+func (t *trial) isOf(next rotation.Record) bool {
+	if t.config.renews() {
+		return next.Token != nil && next.Token.Value == t.token.Value
+	}
+	return t.config.APIKey == string(next.Current.Value)
 }
 
 // Close implements rotation.Trial.
@@ -214,7 +226,7 @@ func (c *claim) Save(ctx context.Context, next rotation.Record) error {
 // Adopt implements rotation.Claim.
 func (c *claim) Adopt(ctx context.Context, next rotation.Record, t rotation.Trial) error {
 	tried, ok := t.(*trial)
-	if !ok || next.Current == nil || tried.config.APIKey != string(next.Current.Value) {
+	if !ok || next.Current == nil || !tried.isOf(next) {
 		return errors.New("the adopted key is not the one that was tried")
 	}
 	return c.save(ctx, next, func(stored *config) *entry {
@@ -268,6 +280,7 @@ func (c *claim) Try(ctx context.Context, candidate rotation.Key) (rotation.Trial
 		return nil, err
 	}
 	worked = true
+	tried.token = tried.tokenInHand()
 	return tried, nil
 }
 

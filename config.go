@@ -56,6 +56,7 @@ type config struct {
 	Cache               bool              `json:"cache"`
 	Lease               bool              `json:"lease"`
 	IAMURL              string            `json:"iam_url,omitempty"`
+	Renew               bool              `json:"renew"`
 	RotationPeriod      time.Duration     `json:"rotation_period,omitempty"`
 	RotationGracePeriod time.Duration     `json:"rotation_grace_period"`
 	CreatedAt           time.Time         `json:"created_at"`
@@ -76,6 +77,7 @@ func defaultConfig(now time.Time) *config {
 		RequestTimeout:      defaultRequestTimeout,
 		MaxRetries:          defaultMaxRetries,
 		Cache:               true,
+		Renew:               true,
 		RotationGracePeriod: defaultGracePeriod,
 		CreatedAt:           now,
 	}
@@ -136,8 +138,27 @@ func nextRotation(now time.Time, period time.Duration) time.Time {
 
 // plan is what the settings say about rotation.
 func (c *config) plan() rotation.Plan {
-	return rotation.Plan{Issuer: c.iamURL(), CACert: c.CACert, Grace: c.RotationGracePeriod, Due: c.rotationDue(time.Now())}
+	at := c.issuer()
+	return rotation.Plan{
+		Kind: at.Kind, Issuer: at.Issuer, CACert: at.CACert,
+		Renew: c.renews(), Grace: c.RotationGracePeriod, Due: c.rotationDue(time.Now()),
+	}
 }
+
+// issuer is where the config's keys are made. Its address is empty if nobody knows it.
+func (c *config) issuer() rotation.Binding {
+	if c.TokenService != tokenservice.Platform {
+		return rotation.Binding{Issuer: c.iamURL(), CACert: c.CACert}
+	}
+	platform, _ := strings.CutSuffix(c.tokenURL(), "/token")
+	if platform == c.tokenURL() {
+		platform = ""
+	}
+	return rotation.Binding{Kind: rotation.KindPlatform, Issuer: platform, CACert: c.CACert}
+}
+
+// renews says whether keys work once, so that each token takes a key of its own.
+func (c *config) renews() bool { return c.TokenService == tokenservice.Platform && c.Renew }
 
 func (c *config) tokenURL() string {
 	if c.TokenURL != "" {
@@ -175,7 +196,7 @@ func (c *config) iamURL() string {
 // when a config changes its service.
 func (c *config) dropForeignFields() {
 	if c.TokenService != tokenservice.Platform {
-		c.ClientID, c.ClientSecret = "", ""
+		c.ClientID, c.ClientSecret, c.Renew = "", "", true
 		return
 	}
 	c.IAMURL, c.RotationPeriod = "", 0

@@ -49,6 +49,7 @@ func configSettings() []setting {
 		clientSettings(),
 		requestSettings(),
 		sharingSettings(),
+		[]setting{renewSetting()},
 		rotationSettings(),
 	)
 }
@@ -259,6 +260,14 @@ func sharingSettings() []setting {
 }
 
 func onlyPlatform() []tokenservice.Kind { return []tokenservice.Kind{tokenservice.Platform} }
+
+// renewSetting is the platform's, whose keys live for minutes and work once by default.
+func renewSetting() setting {
+	s := boolSetting("renew", true, "Have Vault make the next key with the token in hand, each time, so that one key that lives five minutes and works once is all that it ever needs. platform only.",
+		func(c *config) *bool { return &c.Renew })
+	s.onlyFor = onlyPlatform()
+	return s
+}
 
 // rotationSettings are those of keys that IBM Cloud IAM manages.
 func rotationSettings() []setting {

@@ -45,9 +45,18 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 		w.kept = b.configs.sharedToken(name, stored)
 	}
 	if wantsVerification(d, carriesKey) {
-		w.try = func(ctx context.Context, fresh *entry) error { return fresh.source.Replace(ctx) }
+		w.try = b.trialOf(w)
 	}
 	return b.carryOut(ctx, req, d, w)
+}
+
+// trialOf tries a write's key by getting a token with it. A key that works once, and is not the
+// writer's, is not spent on that: the token in hand proves as much.
+func (b *backend) trialOf(w *configWrite) func(context.Context, *entry) error {
+	if w.candidate.renews() && !w.takesKey() {
+		return b.tryTokenInHand
+	}
+	return func(ctx context.Context, fresh *entry) error { return fresh.source.Replace(ctx) }
 }
 
 // configWrite is a candidate on its way into the place of what is stored.
@@ -78,6 +87,9 @@ func (b *backend) carryOut(ctx context.Context, req *logical.Request, d *framewo
 	resp := &logical.Response{}
 	if k := w.retiredKey(); k != "" {
 		resp.AddWarning(fmt.Sprintf("The key %s, which a rotation had made for this config, will be deleted at its issuer in %s; status/%s says how that goes.", k, w.candidate.RotationGracePeriod, w.name))
+	}
+	if why := b.renewNow(ctx, w); why != nil {
+		resp.AddWarning(fmt.Sprintf("Vault could not make the next key, and will try again: %s. Until that works, config %q gets no token after the end of the present one, unless its key works more than once.", why, w.name))
 	}
 	if len(resp.Warnings) == 0 && !ignoresFields(req, d) {
 		return nil, nil
@@ -115,12 +127,23 @@ func (b *backend) tryAndStore(ctx context.Context, w *configWrite) error {
 		if err := w.try(ctx, fresh); err != nil {
 			return err
 		}
+		w.keepToken(fresh)
 	}
 	if err := b.configs.Update(ctx, w.name, w.stored, fresh, w.kept); err != nil {
 		return err
 	}
 	stored = true
 	return nil
+}
+
+// keepToken has a config whose keys work once keep the token that its key was tried with.
+func (w *configWrite) keepToken(fresh *entry) {
+	if !w.candidate.renews() || !w.takesKey() {
+		return
+	}
+	if got := fresh.tokenInHand(); got.Value != "" {
+		w.candidate.Keys = w.candidate.Keys.WithToken(got)
+	}
 }
 
 // prepareConfig applies the request to a copy of the stored config, or to the

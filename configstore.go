@@ -180,6 +180,9 @@ func (s *configStore) scheduleRecheck(name string, e *entry) {
 // lock.
 func (s *configStore) install(name string, fresh *entry) {
 	fresh.watch.active.Store(true)
+	if kept := fresh.config.Keys.Token; kept != nil {
+		fresh.watch.tokenID.Store(kept.ID)
+	}
 	s.scheduleRecheck(name, fresh)
 	if old, ok := s.byName.Swap(name, fresh); ok {
 		old.(*entry).closeUnlessShared(fresh)

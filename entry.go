@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
@@ -61,8 +62,23 @@ func (e *entry) closeUnlessShared(successor *entry) {
 	}
 }
 
+// tokenInHand is the token that the entry shares, for a record whose keys work once to keep. It
+// is empty if there is none.
+func (e *entry) tokenInHand() rotation.Token {
+	lease := e.source.Current()
+	if lease == nil {
+		return rotation.Token{}
+	}
+	return rotation.Token{
+		Value: lease.Value, Type: lease.Type, ID: lease.ID, At: e.config.issuer(),
+		IssuedAt: lease.BoughtAt, DueAt: lease.DueAt, ExpiresAt: lease.ExpiresAt,
+	}
+}
+
 // wiring is what entries are made of.
 type wiring struct {
+	// renewal gets tokens for configs whose keys work once. It is set before it is used.
+	renewal    renewal
 	transports *upstream.Transports
 	limits     *exchangeLimits
 	metrics    *metrics.Metrics
@@ -92,14 +108,15 @@ func (w *wiring) wire(name string, c *config, current *tokensource.Lease) (*entr
 		return nil, err
 	}
 	watch := &exchangeWatch{name: name, events: w.events, vault: w.vault}
-	exchange := tokensource.ExchangeFunc(service.Exchange)
-	if c.Keys.Current.Managed {
-		exchange = patient(exchange, c.KeySetAt, watch.active.Load)
-	}
-	options := tokensource.Options{
-		Exchange:      watch.over(counted(w.metrics, c.TokenService, exchange)),
-		RefreshBefore: c.RefreshBefore,
-		Current:       current,
+	exchange := counted(w.metrics, c.TokenService, service.Exchange)
+	options := tokensource.Options{RefreshBefore: c.RefreshBefore, Current: current}
+	switch {
+	case c.renews():
+		w.renewal.applyTo(&options, c, watch, exchange)
+	case c.Keys.Current.Managed:
+		options.Exchange = watch.over(patient(exchange, c.KeySetAt, watch.active.Load))
+	default:
+		options.Exchange = watch.over(exchange)
 	}
 	w.limits.applyTo(&options, name, c, release)
 	return &entry{config: c, source: tokensource.New(options), watch: watch}, nil

@@ -31,8 +31,16 @@ func newExchangeLimits() *exchangeLimits {
 // calls release too.
 func (l *exchangeLimits) applyTo(o *tokensource.Options, name string, c *config, release func()) {
 	backoff, releaseBackoff := l.backoffs.acquire(newBackoffID(c))
+	o.Lifetime, o.Backoff = l.lifetime, backoff
+	if c.renews() { // Renewals take turns by themselves, and have exchanges of their own.
+		o.Release = func() {
+			releaseBackoff()
+			release()
+		}
+		return
+	}
 	slots, releaseSlots := l.slots.acquire(name)
-	o.Lifetime, o.Backoff, o.Slots = l.lifetime, backoff, slots
+	o.Slots = slots
 	o.Release = func() {
 		releaseSlots()
 		releaseBackoff()

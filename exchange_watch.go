@@ -24,7 +24,9 @@ type exchangeWatch struct {
 	// active is set while the config is the stored one. What fails before that is the
 	// answer to the write that brought it, and what fails after that is of a key or a
 	// destination that may be out of use.
-	active  atomic.Bool
+	active atomic.Bool
+	// tokenID is the id of the stored token of a config whose keys work once.
+	tokenID atomic.Value
 	failing atomic.Bool
 	skewed  atomic.Bool
 }

@@ -112,7 +112,7 @@ func (b *backend) configRotate(ctx context.Context, _ *logical.Request, d *frame
 	}
 	waiting, cancel := context.WithTimeout(ctx, rotationWait)
 	defer cancel()
-	if _, err := b.rotations.rotate(waiting, name, grace); err != nil {
+	if err := b.rotations.rotate(waiting, name, grace); err != nil {
 		if errors.Is(err, rotation.ErrNoRecord) {
 			err = noSuchConfig(name) // It was deleted meanwhile.
 		}
@@ -160,8 +160,8 @@ func (b *backend) checkRotatable(ctx context.Context, name string) error {
 		return noSuchConfig(name)
 	}
 	c := found.config
-	if c.TokenService == tokenservice.Platform {
-		return userErrorf("config %q is of the platform token service, whose keys cannot be rotated through an API; create a key in API Connect and write the config again with it", name)
+	if c.TokenService == tokenservice.Platform && !c.Renew {
+		return userErrorf("config %q has renew=false, so that Vault makes none of its keys; write renew=true, or another api_key", name)
 	}
 	if by, held := b.configs.holders.OtherHolder(rotation.Ref{Config: name}, c.Keys.Current.Value); held {
 		return userErrorf("config %q holds the same API key, which rotation would delete; give each config a key of its own, then rotate %q", by.Config, name)

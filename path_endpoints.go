@@ -117,7 +117,7 @@ func (b *backend) writeEndpoints(ctx context.Context, req *logical.Request, d *f
 		return nil, err
 	}
 	w := &configWrite{name: name, stored: stored, candidate: candidate}
-	if candidate.tokenURL() == stored.tokenURL() {
+	if candidate.tokenURL() == stored.tokenURL() || candidate.renews() {
 		w.kept = b.configs.sharedToken(name, stored)
 	}
 	if d.Get("verify").(bool) {
@@ -144,7 +144,7 @@ func moveEndpoints(name string, stored *config, d *framework.FieldData) (*config
 		return nil, err
 	}
 	// What is to be deleted at the issuer, too, is found at its new address alone.
-	candidate.Keys = candidate.Keys.Move(stored.iamURL(), candidate.iamURL(), candidate.CACert)
+	candidate.Keys = candidate.Keys.Move(stored.issuer().Issuer, candidate.issuer().Issuer, candidate.CACert)
 	return &candidate, nil
 }
 
@@ -152,6 +152,9 @@ func moveEndpoints(name string, stored *config, d *framework.FieldData) (*config
 // be good for one token, and an exchange that proves nothing would spend it.
 func (b *backend) tryEndpoints(ctx context.Context, fresh *entry, stored *config) error {
 	c := fresh.config
+	if c.renews() {
+		return b.tryTokenInHand(ctx, fresh)
+	}
 	otherCA := c.CACert != stored.CACert
 	if otherCA || c.tokenURL() != stored.tokenURL() {
 		if err := fresh.source.Replace(ctx); err != nil {

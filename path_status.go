@@ -47,6 +47,7 @@ func statusResponseFields() map[string]*framework.FieldSchema {
 		"consecutive_failures": {Type: framework.TypeInt64, Description: "Failed exchanges of the key since its last success, in this config and in others of the same key and destination. A write of the config leaves it in place.", Required: true},
 		"retry_at":             {Type: framework.TypeTime, Description: "Until when the engine backs off after the last of these. A write of the config leaves it in place."},
 		"api_key_age":          {Type: framework.TypeInt64, Description: "Seconds since the API key was set.", Required: true},
+		"can_be_away_until":    {Type: framework.TypeTime, Description: "Until when Vault may be away and still get tokens afterwards, where keys renew themselves: the end of its token, or of the key in reserve."},
 		"next_rotation":        {Type: framework.TypeTime, Description: "When the API key is due to be rotated. A rotation that fails does not move it."},
 
 		"consecutive_rotation_failures": {Type: framework.TypeInt64, Description: "Failed rotations since the config was last written or rotated, or since a restart."},
@@ -70,6 +71,9 @@ func (b *backend) statusRead(ctx context.Context, _ *logical.Request, d *framewo
 	now := time.Now()
 	data := map[string]any{"api_key_age": wholeSeconds(max(now.Sub(e.config.KeySetAt), 0))}
 	setTime(data, "next_rotation", e.config.NextRotation)
+	if e.config.renews() {
+		setTime(data, "can_be_away_until", e.config.Keys.CanBeAwayUntil())
+	}
 	addSourceStatus(data, e.source.Status(), now)
 	maps.Copy(data, retiredKeysData(e.config))
 	addRotationStatus(data, b.rotations.status(name), e.config.Keys.Retired)

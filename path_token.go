@@ -100,7 +100,7 @@ func dedicatedToken(ctx context.Context, e *entry, minTTL time.Duration) (tokens
 
 func (b *backend) answerToken(ctx context.Context, req *logical.Request, d *framework.FieldData, operation string, get func(*entry, time.Duration) (tokensource.Answer, error)) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	e, answer, err := b.getToken(ctx, name, d, get)
+	e, answer, err := b.getToken(ctx, name, req.Operation, d, get)
 	if err != nil {
 		b.countFailedRead(err)
 		return answerError(operation, err)
@@ -112,7 +112,7 @@ func (b *backend) answerToken(ctx context.Context, req *logical.Request, d *fram
 // getToken gets a token of the named config. If the config is replaced while the
 // token is waited for, it starts over with the new one, so that no answer carries a
 // token of a key that is no longer stored.
-func (b *backend) getToken(ctx context.Context, name string, d *framework.FieldData, get func(*entry, time.Duration) (tokensource.Answer, error)) (*entry, tokensource.Answer, error) {
+func (b *backend) getToken(ctx context.Context, name string, op logical.Operation, d *framework.FieldData, get func(*entry, time.Duration) (tokensource.Answer, error)) (*entry, tokensource.Answer, error) {
 	minTTL := time.Duration(d.Get("min_ttl").(int)) * time.Second
 	if minTTL > maxMinTTL || minTTL < 0 {
 		return nil, tokensource.Answer{}, fieldError("min_ttl", "takes a duration of at most a year")
@@ -125,8 +125,8 @@ func (b *backend) getToken(ctx context.Context, name string, d *framework.FieldD
 		if e == nil {
 			return nil, tokensource.Answer{}, noSuchConfig(name)
 		}
-		if e.config.Lease && b.isPerformanceStandby() {
-			return nil, tokensource.Answer{}, logical.ErrReadOnly // Leases are written, so Vault forwards the read.
+		if b.isForwarded(e, op, minTTL) {
+			return nil, tokensource.Answer{}, logical.ErrReadOnly
 		}
 		answer, err := get(e, minTTL)
 		if errors.Is(err, tokensource.ErrClosed) && ctx.Err() == nil {
@@ -135,6 +135,15 @@ func (b *backend) getToken(ctx context.Context, name string, d *framework.FieldD
 		}
 		return e, answer, err
 	}
+}
+
+// isForwarded says whether Vault is to forward a read: a lease is written, and so is the key that
+// another token takes where keys work once.
+func (b *backend) isForwarded(e *entry, op logical.Operation, minTTL time.Duration) bool {
+	if !e.config.Lease && !e.config.renews() || !b.isPerformanceStandby() {
+		return false
+	}
+	return e.config.Lease || !e.config.Cache || op == logical.UpdateOperation || !e.source.IsFresh(minTTL)
 }
 
 func (b *backend) isPerformanceStandby() bool {

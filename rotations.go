@@ -272,8 +272,22 @@ func refOf(job string) rotation.Ref {
 
 // rotate replaces name's key now. grace is how long the old one lives on, nil for the
 // config's own time.
-func (r *rotations) rotate(ctx context.Context, name string, grace *time.Duration) (rotation.Rotation, error) {
-	return r.engine.Rotate(ctx, rotation.Ref{Config: name}, grace)
+func (r *rotations) rotate(ctx context.Context, name string, grace *time.Duration) error {
+	ref := rotation.Ref{Config: name}
+	present, err := r.configs.Get(ctx, name)
+	if err != nil {
+		return err
+	}
+	if present != nil && present.config.renews() {
+		have := ""
+		if kept := present.config.Keys.Token; kept != nil {
+			have = kept.ID
+		}
+		_, err = r.engine.Renew(ctx, ref, have, false)
+		return err
+	}
+	_, err = r.engine.Rotate(ctx, ref, grace)
+	return err
 }
 
 // bury deletes what it can of a deleted config's keys, which have these ids, before ctx
@@ -315,6 +329,9 @@ func (r *rotations) observe(e rotation.Event) {
 		r.metrics.Rotated(metrics.RotationSuccess)
 		log.Info("api key rotated", "config", name, "key_id", e.KeyID)
 		r.events.send(r.ctx, eventConfigRotate, name, "key_id", e.KeyID)
+	case rotation.Renewed:
+		r.metrics.Rotated(metrics.RotationSuccess)
+		log.Info("token renewed", "config", name, "key_id", e.KeyID)
 	case rotation.Failed, rotation.Discarded:
 		if e.Ref.Tombstone != "" {
 			log.Warn("an api key of a deleted config is not deleted yet; it will be tried again", "config", name, "reason", e.Err)

@@ -287,9 +287,9 @@ func (a *advance) rightByToken(ctx context.Context, k Retired) (Session, error) 
 const expiredFor = 24 * time.Hour
 
 // CanBeAwayUntil is how long nobody needs to look after a record whose keys work once: the end
-// of its token's life, or of that of the key in reserve. It is zero where nothing is left, and
-// endless says that the key has no end that is known.
-func (r Record) CanBeAwayUntil() (at time.Time, endless bool) {
+// of its token's life, or of that of the key in reserve. It is zero where nothing is left. A key
+// without an end that is known counts for the life that was asked for.
+func (r Record) CanBeAwayUntil() (at time.Time) {
 	if r.Token.lives() {
 		at = r.Token.ExpiresAt
 	}
@@ -297,12 +297,11 @@ func (r Record) CanBeAwayUntil() (at time.Time, endless bool) {
 		if k == nil || !k.Managed || !k.isGood() {
 			continue
 		}
-		if k.ExpiresAt.IsZero() {
-			return at, true
+		end := k.ExpiresAt
+		if end.IsZero() {
+			end = k.CreatedAt.Add(renewedTTL)
 		}
-		if k.ExpiresAt.After(at) {
-			at = k.ExpiresAt
-		}
+		at = later(at, end)
 	}
-	return at, false
+	return at
 }

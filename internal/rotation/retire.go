@@ -248,8 +248,9 @@ func (a *advance) delete(ctx context.Context, session Session, k Retired) error 
 // after the start, for then they are about to be read.
 func (a *advance) condemn(k Retired) error {
 	err := a.holders.Condemn(a.ref, k.Value)
-	if errors.Is(err, ErrNotAllRead) && time.Since(a.started) < LateWriteTime+firstBackoff {
-		return &waitError{until: time.Now().Add(claimedWait), because: err}
+	known := a.started.Add(LateWriteTime + claimedWait)
+	if errors.Is(err, ErrNotAllRead) && time.Since(known) < firstBackoff {
+		return &waitError{until: later(time.Now().Add(claimedWait), known), because: err}
 	}
 	return err
 }
@@ -291,4 +292,11 @@ func (a *advance) drop(ctx context.Context, k Retired) error {
 	a.mem.cleanedUp(k)
 	a.observe(Event{Ref: a.ref, Kind: Deleted, KeyID: k.ID})
 	return nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

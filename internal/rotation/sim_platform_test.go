@@ -97,7 +97,7 @@ func (w *world) hasWayOn(rec Record) bool {
 			return false
 		}
 		at := w.tokens[k.Value]
-		return at != nil && at.usable() && at.life-time.Since(at.created) > 10*time.Minute
+		return at != nil && at.alive() && at.usable() && at.life-time.Since(at.created) > 10*time.Minute
 	})
 }
 
@@ -107,7 +107,12 @@ func (w *world) revoke() {
 		if w.chance(0.5) {
 			w.note("an administrator deletes %s", k.details.ID)
 			k.deleted = time.Now()
-			return
+			break
+		}
+	}
+	for _, name := range w.names {
+		if e, ok := w.disk.stored[Ref{Config: name}]; ok && !w.hasWayOn(e.rec) {
+			w.broken[name] = true
 		}
 	}
 }

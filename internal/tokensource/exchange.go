@@ -76,7 +76,7 @@ func (s *Source) startShared() {
 		}
 		defer free()
 		if x.err = s.backoff.Check(); x.err == nil {
-			s.run(s.lifetime, deadline, x)
+			s.run(s.lifetime, deadline, s.exchange, x)
 		}
 	}()
 }
@@ -100,7 +100,7 @@ func (s *Source) finishShared(x *exchange) {
 
 // exchangeFor makes an exchange for one caller, who waits for its turn and for its
 // outcome until ctx ends.
-func (s *Source) exchangeFor(ctx context.Context) (*Lease, error) {
+func (s *Source) exchangeFor(ctx context.Context, exchange ExchangeFunc) (*Lease, error) {
 	deadline := time.Now().Add(exchangeTimeout)
 	if err := s.backoff.Check(); err != nil {
 		return nil, err // There is no use in waiting for a slot.
@@ -109,7 +109,7 @@ func (s *Source) exchangeFor(ctx context.Context) (*Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	x, err := s.startDedicated(ctx, deadline, free)
+	x, err := s.startDedicated(ctx, deadline, exchange, free)
 	if err != nil {
 		free()
 		return nil, err
@@ -126,7 +126,7 @@ func (s *Source) exchangeFor(ctx context.Context) (*Lease, error) {
 
 // startDedicated starts an exchange that free gives the slot back for. What failed
 // while its caller waited for the slot ends it before it begins.
-func (s *Source) startDedicated(ctx context.Context, deadline time.Time, free func()) (*exchange, error) {
+func (s *Source) startDedicated(ctx context.Context, deadline time.Time, exchange ExchangeFunc, free func()) (*exchange, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open.Err() != nil {
@@ -140,7 +140,7 @@ func (s *Source) startDedicated(ctx context.Context, deadline time.Time, free fu
 	go func() {
 		defer s.finishDedicated(x)
 		defer free()
-		s.run(context.WithoutCancel(ctx), deadline, x)
+		s.run(context.WithoutCancel(ctx), deadline, exchange, x)
 	}()
 	return x, nil
 }
@@ -155,11 +155,11 @@ func (s *Source) finishDedicated(x *exchange) {
 // run makes an exchange and takes note of its outcome, before its slot is free for
 // another one. It ends with the deadline and with the source's lifetime; what the
 // latter cuts off says nothing about the service.
-func (s *Source) run(ctx context.Context, deadline time.Time, x *exchange) {
+func (s *Source) run(ctx context.Context, deadline time.Time, exchange ExchangeFunc, x *exchange) {
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	defer context.AfterFunc(s.lifetime, cancel)()
-	x.lease, x.err = s.issue(ctx)
+	x.lease, x.err = s.issue(ctx, exchange)
 	if s.lifetime.Err() != nil {
 		return
 	}
@@ -171,13 +171,13 @@ func (s *Source) run(ctx context.Context, deadline time.Time, x *exchange) {
 
 // issue calls the service and turns a panic in that into an error: a panic in a
 // goroutine would end the process, and with it every mount it serves.
-func (s *Source) issue(ctx context.Context) (lease *Lease, err error) {
+func (s *Source) issue(ctx context.Context, exchange ExchangeFunc) (lease *Lease, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			lease, err = nil, fmt.Errorf("exchange panicked (%T)", p)
 		}
 	}()
-	token, err := s.exchange(ctx)
+	token, err := exchange(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -15,8 +15,12 @@ const maxLead = time.Minute
 
 // NewLease dates a token that was bought just now. refreshBefore is as in Options.
 func NewLease(token *tokenservice.Token, refreshBefore time.Duration) *Lease {
-	now := time.Now()
-	return (&Lease{Token: token, BoughtAt: now, tokenLife: token.ExpiresAt.Sub(now)}).shared(refreshBefore)
+	return NewLeaseSince(time.Now(), token, refreshBefore)
+}
+
+// NewLeaseSince is NewLease for a token that was got at that time.
+func NewLeaseSince(boughtAt time.Time, token *tokenservice.Token, refreshBefore time.Duration) *Lease {
+	return (&Lease{Token: token, BoughtAt: boughtAt, tokenLife: token.ExpiresAt.Sub(boughtAt)}).shared(refreshBefore)
 }
 
 // shared returns a copy that nobody has read yet, due as refreshBefore demands.

@@ -48,6 +48,8 @@ type ExchangeFunc func(context.Context) (*tokenservice.Token, error)
 // Options configure a Source.
 type Options struct {
 	Exchange ExchangeFunc
+	// Dedicated gets the tokens that are not shared; without it, Exchange does.
+	Dedicated ExchangeFunc
 	// RefreshBefore is how long before its expiry a token is replaced; 0 is a
 	// quarter of the token's life. Less than a second counts as a second, more
 	// than half of the token's life as half.
@@ -107,6 +109,7 @@ func (a Answer) TTL(now time.Time) int64 {
 // goroutines. Close it to end what it does in the background.
 type Source struct {
 	exchange      ExchangeFunc
+	dedicated     ExchangeFunc
 	refreshBefore time.Duration
 	backoff       *Backoff
 	slots         *Slots
@@ -134,8 +137,11 @@ type Source struct {
 // New returns a source. It makes no exchange before somebody reads.
 func New(o Options) *Source {
 	s := &Source{
-		exchange: o.Exchange, refreshBefore: o.RefreshBefore, backoff: o.Backoff, slots: o.Slots,
+		exchange: o.Exchange, dedicated: o.Dedicated, refreshBefore: o.RefreshBefore, backoff: o.Backoff, slots: o.Slots,
 		lifetime: o.Lifetime, release: o.Release,
+	}
+	if s.dedicated == nil {
+		s.dedicated = o.Exchange
 	}
 	if s.backoff == nil {
 		s.backoff = &Backoff{}
@@ -222,6 +228,12 @@ func (s *Source) Read(ctx context.Context, minTTL time.Duration) (Answer, error)
 		return Answer{Lease: lease}, nil
 	}
 	return s.readSlowly(ctx, minTTL)
+}
+
+// IsFresh says whether Read would answer without waiting.
+func (s *Source) IsFresh(minTTL time.Duration) bool {
+	lease := s.current.Load()
+	return lease != nil && lease.fresh(time.Now(), minTTL)
 }
 
 func (s *Source) readSlowly(ctx context.Context, minTTL time.Duration) (Answer, error) {
@@ -317,7 +329,7 @@ func (s *Source) share(lease *Lease) {
 // Replace makes an exchange and shares its token, whatever there was before, unless
 // ctx ends first. It respects the back-off and adds to it.
 func (s *Source) Replace(ctx context.Context) error {
-	lease, err := s.exchangeFor(ctx)
+	lease, err := s.exchangeFor(ctx, s.exchange)
 	if err != nil {
 		return err
 	}
@@ -338,7 +350,7 @@ func (s *Source) Dedicated(ctx context.Context, minTTL time.Duration) (*Lease, e
 			return nil, err // The token of another exchange would be no better.
 		}
 	}
-	lease, err := s.exchangeFor(ctx)
+	lease, err := s.exchangeFor(ctx, s.dedicated)
 	if err != nil {
 		return nil, err
 	}

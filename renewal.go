@@ -1,0 +1,87 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+)
+
+// renewal gets tokens for the configs whose keys work once, for which each token takes a key
+// of its own: internal/rotation makes it, and stores what must not be lost.
+type renewal struct {
+	engine *rotation.Engine
+	// mayWrite says whether this node may change what is stored.
+	mayWrite func() bool
+}
+
+// applyTo has the source of a config that is in use get its tokens by renewals. While the config
+// is only tried out, the source exchanges the key itself. The token that is stored is shared.
+func (r renewal) applyTo(o *tokensource.Options, c *config, watch *exchangeWatch, exchange tokensource.ExchangeFunc) {
+	get := func(dedicated bool) tokensource.ExchangeFunc {
+		return watch.over(func(ctx context.Context) (*tokenservice.Token, error) {
+			if !watch.active.Load() {
+				return exchange(ctx)
+			}
+			return r.token(ctx, watch, dedicated)
+		})
+	}
+	o.Exchange, o.Dedicated = get(false), get(true)
+	if kept := c.Keys.Token; o.Current == nil && kept != nil && time.Now().Before(kept.ExpiresAt) {
+		o.Current = tokensource.NewLeaseSince(kept.IssuedAt, tokenOf(*kept), c.RefreshBefore)
+	}
+}
+
+// token gets the token that follows the shared one, or a dedicated one.
+func (r renewal) token(ctx context.Context, watch *exchangeWatch, dedicated bool) (*tokenservice.Token, error) {
+	if !r.mayWrite() {
+		return nil, logical.ErrReadOnly
+	}
+	have, _ := watch.tokenID.Load().(string)
+	got, err := r.engine.Renew(ctx, rotation.Ref{Config: watch.name}, have, dedicated)
+	if err != nil {
+		return nil, err
+	}
+	return tokenOf(got), nil
+}
+
+func tokenOf(kept rotation.Token) *tokenservice.Token {
+	return &tokenservice.Token{Value: kept.Value, Type: kept.Type, ID: kept.ID, ExpiresAt: kept.ExpiresAt}
+}
+
+// renewTime bounds what is done of a renewal while the writer of a config waits.
+const renewTime = 20 * time.Second
+
+// renewNow makes the next key of a config that has just got one, so that its writer hears of what
+// keeps Vault from that. It returns why it could not.
+func (b *backend) renewNow(ctx context.Context, w *configWrite) error {
+	if !w.candidate.renews() || !w.takesKey() || w.candidate.Keys.Token == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, renewTime)
+	defer cancel()
+	_, err := b.rotations.engine.Advance(ctx, rotation.Ref{Config: w.name})
+	return err
+}
+
+// tryTokenInHand calls the issuer of a config whose keys work once with its token.
+func (b *backend) tryTokenInHand(ctx context.Context, fresh *entry) error {
+	at, kept := fresh.config.issuer(), fresh.config.Keys.Token
+	if kept == nil || !time.Now().Before(kept.ExpiresAt) {
+		return fieldError("verify", "cannot be done, for it would spend the key, and there is no token in hand; write a new api_key, or verify=false")
+	}
+	session, err := b.issuer.Login(ctx, at, kept.Value)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	_, err = session.Find(ctx, "vault-apic-", at)
+	return err
+}

@@ -108,8 +108,9 @@ func (p Plan) binding() Binding { return Binding{Issuer: p.Issuer, CACert: p.CAC
 // Issuer is where keys are made and deleted. The errors of its methods, and of a
 // Session's, are a *upstream.Error or wrap ErrNoSuchKey.
 type Issuer interface {
-	// Login opens a session with the key of that value at the binding's address,
-	// trusting the binding's CA. The caller closes it.
+	// Login opens a session at the binding's address, trusting the binding's CA. The value
+	// is what the issuer takes for a login: IAM an API key, the platform one of its tokens.
+	// The caller closes the session.
 	Login(ctx context.Context, at Binding, value Secret) (Session, error)
 }
 
@@ -155,4 +156,7 @@ type NewKey struct {
 	Of Binding
 	// Like is the key that it is to succeed.
 	Like Details
+	// TTL is how long it is to live, 0 for as long as the issuer likes. An issuer may grant
+	// less, or have no such thing.
+	TTL time.Duration
 }

@@ -19,6 +19,9 @@ type Secret = upstream.Secret
 // Binding is where a key was made, or first used, and for whom. What is deleted is
 // deleted there and nowhere else, whatever the config says by then.
 type Binding struct {
+	// Kind is what sort of issuer it is: empty for IBM Cloud IAM, KindPlatform for the
+	// platform service of API Connect.
+	Kind string `json:"kind,omitempty"`
 	// Issuer is the address of the issuer, CACert the PEM bundle that it was trusted by,
 	// empty for the system's roots.
 	Issuer string `json:"issuer,omitempty"`
@@ -28,6 +31,9 @@ type Binding struct {
 	AccountID string `json:"account_id,omitempty"`
 	Identity  string `json:"identity,omitempty"`
 }
+
+// KindPlatform is the Kind of a Binding whose issuer is API Connect's platform service.
+const KindPlatform = "platform"
 
 // isAt says whether both are of one address and trusted by the same CA. With a CA of
 // their own, and a place on the network, somebody else answers at the same address.

@@ -24,7 +24,7 @@ const maxFaultBytes = 1 << 20
 //	PUT    /key_lag     a Lag: {"tokens":"30s","list":"5s","get":"5s","delete":"5s","every":2}
 //	PUT    /name_limit  SetNameLimit: {"characters":40}
 //	PUT    /clock       SetClockAhead: {"ahead":"-90s"}
-//	PUT    /platform_keys  SetPlatformKeys: {"single_use":true,"life":"5m","max_ttl":"720h","refuse":403}
+//	PUT    /platform_keys  SetPlatformKeys: {"single_use":true,"life":"5m","max_ttl":"720h","token_times":true,"refuse":403}
 //
 // Bodies are JSON, and what a body leaves out is zero. It does not check who asks,
 // so it belongs on loopback.

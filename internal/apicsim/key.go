@@ -55,6 +55,8 @@ type keyState struct {
 	// title and clientType are of the keys that the platform's key API made, which IAM
 	// and its services know nothing of; there clientType is not empty.
 	title, clientType string
+	// madeWith is the token whose times the key is described with, nil for its own.
+	madeWith *tokenClaims
 	// bornAt is when the key was added by the services' clock, which may jump.
 	bornAt   time.Time
 	used     bool

@@ -68,6 +68,7 @@ type caller struct {
 	iamID, accountID string
 	// platform says that it is a user of the platform, which knows no accounts.
 	platform bool
+	token    *tokenClaims
 }
 
 // belongsTo has keys that were added belong to their owner at both key APIs, and
@@ -97,7 +98,7 @@ func (s *Sim) keysOf(c caller, at time.Time) []*keyState {
 func (s *Sim) keyCaller(r *http.Request) (caller, *reply) {
 	claims, err := s.authenticate(r)
 	if err == nil && claims.IAMID != "" {
-		return caller{iamID: claims.IAMID, accountID: claims.Account.ID}, nil
+		return caller{iamID: claims.IAMID, accountID: claims.Account.ID, token: claims}, nil
 	}
 	text := "The token is not one of IAM's."
 	if err != nil {

@@ -20,7 +20,7 @@ const userPath = "/api/user-registries/simulated/users/"
 // defaultPlatformPage is how many keys the platform lists unless it is told.
 const defaultPlatformPage = 50
 
-// slug is the form that the platform wants names in.
+// slug is a form that the platform takes names in. It was seen to take capitals, too.
 var slug = regexp.MustCompile(`^[a-z0-9-]{1,128}$`)
 
 // platformKeyAPI is the key API of API Connect's platform service, one call to each
@@ -45,7 +45,7 @@ func noSuchPlatformKey() reply {
 func (s *Sim) platformCaller(r *http.Request) (caller, *reply) {
 	claims, err := s.authenticate(r)
 	if err == nil && claims.GrantType != "" {
-		return caller{iamID: strings.TrimPrefix(claims.Subject, userPath), platform: true}, nil
+		return caller{iamID: strings.TrimPrefix(claims.Subject, userPath), platform: true, token: claims}, nil
 	}
 	text := "The token is not one of the platform's."
 	if err != nil {
@@ -92,10 +92,11 @@ func (s *Sim) createPlatformKey(r *http.Request, by caller) reply {
 		Name: wanted.Name, Description: wanted.Description, IAMID: by.iamID,
 	})
 	k.id, k.createdByAPI, k.clientType, k.title = newID(), true, wanted.ClientType, wanted.Title
+	if s.platformKeys.TokenTimes {
+		k.madeWith = by.token
+	}
 	s.counts.KeysCreated++
-	body := describeForPlatform(r, k)
-	body["api_key"] = k.value
-	return reply{http.StatusCreated, body}
+	return reply{http.StatusCreated, withSecrets(describeForPlatform(r, k), k)}
 }
 
 // withPlatformKey is withKey at the platform, whose paths name a key by its id or
@@ -115,9 +116,7 @@ func (s *Sim) withPlatformKey(r *http.Request, by caller, v view, perform func(*
 // getPlatformKey is GET /api/cloud/api-keys/{id}, which tells the value again.
 func (s *Sim) getPlatformKey(r *http.Request, by caller) reply {
 	return s.withPlatformKey(r, by, viewGet, func(k *keyState) reply {
-		body := describeForPlatform(r, k)
-		body["api_key"] = k.value
-		return reply{http.StatusOK, body}
+		return reply{http.StatusOK, withSecrets(describeForPlatform(r, k), k)}
 	})
 }
 
@@ -168,6 +167,14 @@ func only(fields string, body map[string]any) map[string]any {
 	return left
 }
 
+// withSecrets adds what a list leaves out: the value, and a token that the published
+// example of an answer has beside it.
+func withSecrets(body map[string]any, k *keyState) map[string]any {
+	body["api_key"] = k.value
+	body["id_token"] = "eyJhbGciOiJub25lIn0.e30.simulated"
+	return body
+}
+
 // describeForPlatform is a key as the platform describes it, without its value. The
 // caller holds the lock.
 func describeForPlatform(r *http.Request, k *keyState) map[string]any {
@@ -179,6 +186,9 @@ func describeForPlatform(r *http.Request, k *keyState) map[string]any {
 	}
 	if k.Life > 0 {
 		body["token_exp"] = k.endsAt().Unix()
+	}
+	if token := k.madeWith; token != nil {
+		body["token_jti"], body["token_iat"], body["token_exp"] = token.ID, *token.IssuedAt, *token.Expiry
 	}
 	return body
 }

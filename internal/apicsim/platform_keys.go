@@ -25,6 +25,10 @@ type PlatformKeys struct {
 	// MaxTTL is the longest wish that is granted, and what a longer one gets; 0 is for a
 	// platform that ignores wishes.
 	MaxTTL time.Duration
+	// TokenTimes has a created key described with the times of the token that it was
+	// created with, beside that token's id, as in the one published example of an
+	// answer. Without, token_iat and token_exp are the key's own.
+	TokenTimes bool
 	// Refuse is the status that creations are refused with; 0 refuses none.
 	Refuse int
 }
@@ -46,15 +50,16 @@ func (p PlatformKeys) granted(ttl time.Duration) time.Duration {
 
 // platformKeysJSON is a PlatformKeys whose durations are text; an empty one is zero.
 type platformKeysJSON struct {
-	SingleUse bool   `json:"single_use"`
-	Life      string `json:"life"`
-	MaxTTL    string `json:"max_ttl"`
-	Refuse    int    `json:"refuse"`
+	SingleUse  bool   `json:"single_use"`
+	Life       string `json:"life"`
+	MaxTTL     string `json:"max_ttl"`
+	TokenTimes bool   `json:"token_times"`
+	Refuse     int    `json:"refuse"`
 }
 
 // platformKeys says what is wrong with settings that came from another process.
 func (read platformKeysJSON) platformKeys() (PlatformKeys, error) {
-	keys := PlatformKeys{SingleUse: read.SingleUse, Refuse: read.Refuse}
+	keys := PlatformKeys{SingleUse: read.SingleUse, TokenTimes: read.TokenTimes, Refuse: read.Refuse}
 	if keys.Refuse != 0 && (keys.Refuse < 400 || keys.Refuse > 599) {
 		return PlatformKeys{}, errors.New("refuse must be from 400 to 599")
 	}

@@ -60,6 +60,25 @@ func TestPlatformKeys_createdKeysHaveTheirLimits(t *testing.T) {
 	})
 }
 
+func TestPlatformKeys_timesOfTheTokenInPlaceOfTheKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTokenSim(t)
+		s.SetTokenTTL(8 * time.Hour)
+		s.SetPlatformKeys(PlatformKeys{TokenTimes: true})
+		bearer := platformBearerOf(t, s, testKey)
+		claims := claimsOf(t, bearer)
+		time.Sleep(28 * time.Minute)
+		created := decodeBody(t, createAtPlatform(s, bearer, "n"))
+		if created["token_exp"] != claims["exp"] || created["token_iat"] != claims["iat"] || created["token_jti"] != claims["jti"] {
+			t.Errorf("the key is described with %v, %v and %v", created["token_iat"], created["token_exp"], created["token_jti"])
+		}
+		time.Sleep(5 * time.Minute)
+		if got := buyOf(s, "platform", created["api_key"].(string), nil).Code; got != http.StatusUnauthorized {
+			t.Errorf("after the key's own end, status is %d", got)
+		}
+	})
+}
+
 func TestAKeysLifeIsByTheServicesClock(t *testing.T) {
 	s := newTokenSim(t)
 	s.SetClockAhead(-time.Hour)
@@ -83,10 +102,10 @@ func TestAKeysLifeIsByTheServicesClock(t *testing.T) {
 
 func TestControl_platformKeys(t *testing.T) {
 	s := newTokenSim(t)
-	if got := control(s, http.MethodPut, "/platform_keys", `{"single_use":true,"life":"1m","max_ttl":"720h","refuse":403}`).Code; got != http.StatusNoContent {
+	if got := control(s, http.MethodPut, "/platform_keys", `{"single_use":true,"life":"1m","max_ttl":"720h","token_times":true,"refuse":403}`).Code; got != http.StatusNoContent {
 		t.Fatalf("status is %d", got)
 	}
-	if want := (PlatformKeys{SingleUse: true, Life: time.Minute, MaxTTL: 720 * time.Hour, Refuse: 403}); s.platformKeys != want {
+	if want := (PlatformKeys{SingleUse: true, Life: time.Minute, MaxTTL: 720 * time.Hour, TokenTimes: true, Refuse: 403}); s.platformKeys != want {
 		t.Errorf("the settings are %+v", s.platformKeys)
 	}
 	for _, body := range []string{`{"refuse":200}`, `{"refuse":600}`, `{"life":"5"}`, `{"max_ttl":"-5s"}`, `{"life":5}`, `no`} {

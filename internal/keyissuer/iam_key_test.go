@@ -175,13 +175,19 @@ func FuzzTheNewKeyAnswerParser(f *testing.F) {
 		if reason == "" {
 			requireFitToKeep(t, key)
 		}
-		if reason == "" && value == "" || key.ID == "" && (key != rotation.Details{} || value != "" || reason == "") {
-			t.Fatal("a key without its value and no reason, or no key and none")
-		}
-		if len(value) > maxValueBytes || value != "" && strings.Contains(key.ID+key.Identity+key.AccountID+key.Name+key.Description+key.ActionWhenLeaked, string(value)) {
-			t.Fatal("the value is no key, or shows in its details")
-		}
+		requireKeyOrReason(t, key, value, reason)
 	})
+}
+
+// requireKeyOrReason holds what was read of a new key against what is told of one.
+func requireKeyOrReason(t *testing.T, key rotation.Details, value rotation.Secret, reason string) {
+	t.Helper()
+	if reason == "" && value == "" || key.ID == "" && (key != rotation.Details{} || value != "" || reason == "") {
+		t.Fatal("a key without its value and no reason, or no key and none")
+	}
+	if len(value) > maxValueBytes || value != "" && strings.Contains(key.ID+key.Identity+key.AccountID+key.Name+key.Description+key.ActionWhenLeaked, string(value)) {
+		t.Fatal("the value is no key, or shows in its details")
+	}
 }
 
 func FuzzTheKeyListParser(f *testing.F) {

@@ -20,7 +20,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 )
 
-// script is an IAM that answers the key API with what a test writes, and notes
+// script is an issuer that answers the key API with what a test writes, and notes
 // what it was asked.
 type script struct {
 	answers func(n int, r *http.Request) (status int, body string)
@@ -40,17 +40,9 @@ func (s *script) play(t *testing.T, test func(*testing.T, rotation.Session)) {
 		sim.AddKey(key)
 		mux := http.NewServeMux()
 		mux.Handle("/identity/token", sim)
-		mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-			body, _ := io.ReadAll(r.Body)
-			s.asked = append(s.asked, r.Method+" "+r.RequestURI+" "+r.Header.Get("Content-Type")+" "+string(body))
-			if !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer eyJ") || (r.URL.Path == "/v1/apikeys/details") != (r.Header.Get("IAM-ApiKey") == key) {
-				t.Errorf("%s carries other credentials", r.RequestURI)
-			}
-			status, text := s.answers(len(s.asked), r)
-			w.Header().Set("Transaction-Id", s.transactionID)
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, text)
-		})
+		mux.Handle("/", s.serve(func(r *http.Request) bool {
+			return (r.URL.Path == "/v1/apikeys/details") == (r.Header.Get("IAM-ApiKey") == key)
+		}, t))
 		issuer, _ := newIssuer(t, mux, 0)
 		session, err := issuer.Login(t.Context(), rotation.Binding{Issuer: "http://127.0.0.1"}, rotation.Secret(key))
 		if err != nil {
@@ -59,6 +51,22 @@ func (s *script) play(t *testing.T, test func(*testing.T, rotation.Session)) {
 		defer session.Close()
 		test(t, session)
 	})
+}
+
+// serve answers what the script says. Requests have a JWT for a bearer, and beside it
+// the credentials that are right.
+func (s *script) serve(right func(*http.Request) bool, t *testing.T) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		s.asked = append(s.asked, r.Method+" "+r.RequestURI+" "+r.Header.Get("Content-Type")+" "+string(body))
+		if !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer eyJ") || !right(r) {
+			t.Errorf("%s carries other credentials", r.RequestURI)
+		}
+		status, text := s.answers(len(s.asked), r)
+		w.Header().Set("Transaction-Id", s.transactionID)
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, text)
+	}
 }
 
 func always(status int, body string) *script {

@@ -13,14 +13,15 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// platformKey is a key as the platform writes it.
+// platformKey is a key as the platform writes it. What else it writes is left alone: an
+// id_token is secret.
 type platformKey struct {
 	ID          string           `json:"id"`
 	Name        string           `json:"name"`
 	Description string           `json:"description"`
 	CreatedAt   string           `json:"created_at"`
-	TokenIAT    json.RawMessage  `json:"token_iat"`
 	TokenExp    json.RawMessage  `json:"token_exp"`
+	TokenJTI    string           `json:"token_jti"`
 	Value       *upstream.Secret `json:"api_key"`
 }
 
@@ -94,10 +95,7 @@ func (k platformKey) key(secrets []upstream.Secret) (key rotation.Details, reaso
 	fit := newScreen(k.Value, secrets)
 	key = rotation.Details{
 		ID: fit.id(k.ID), Name: fit.text(k.Name), Description: fit.text(k.Description),
-		CreatedAt: parseTime(k.CreatedAt), ExpiresAt: epochTime(k.TokenExp),
-	}
-	if key.CreatedAt.IsZero() {
-		key.CreatedAt = epochTime(k.TokenIAT)
+		CreatedAt: parseTime(k.CreatedAt), ExpiresAt: k.expiresAt(),
 	}
 	if fit.unfit {
 		reason = "answered a key whose id can't be one"
@@ -107,10 +105,14 @@ func (k platformKey) key(secrets []upstream.Secret) (key rotation.Details, reaso
 
 func (k platformKey) value() *upstream.Secret { return k.Value }
 
-// epochTime reads seconds since the epoch. A time in another form is unknown.
-func epochTime(raw json.RawMessage) time.Time {
-	seconds, ok := tokenservice.WholeSeconds(raw)
-	if !ok {
+// expiresAt is the key's end as far as the answer tells it. Beside a token_jti, token_exp
+// is the end of a token that the key was made with: in the one published example of an
+// answer, about a key that was to live for two years, it is eight hours after a token_iat
+// that precedes created_at by half an hour. For that reason created_at alone tells a
+// key's begin.
+func (k platformKey) expiresAt() time.Time {
+	seconds, ok := tokenservice.WholeSeconds(k.TokenExp)
+	if !ok || k.TokenJTI != "" {
 		return time.Time{}
 	}
 	return time.Unix(seconds, 0).UTC()

@@ -59,7 +59,7 @@ func (s *platformSession) Find(ctx context.Context, prefix string, of rotation.B
 	if prefix = slug(prefix); prefix == "" {
 		return nil, s.caller.Unasked("every key's name begins with nothing")
 	}
-	query := url.Values{"limit": {strconv.Itoa(pageSize)}, "offset": {"0"}, "fields": {"id,name,created_at,token_exp"}}
+	query := url.Values{"limit": {strconv.Itoa(pageSize)}, "offset": {"0"}, "fields": {"id,name,created_at,token_exp,token_jti"}}
 	seen := 0
 	parse := func(body []byte) (listPage, string) {
 		keys, total, reason := parsePlatformList(body, s.secrets...)

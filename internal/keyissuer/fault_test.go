@@ -28,6 +28,31 @@ type faultCase struct {
 	reason  string
 }
 
+func status(status int) apicsim.KeyFault {
+	return apicsim.KeyFault{Kind: apicsim.KindStatus, Status: status}
+}
+
+func kind(kind apicsim.FaultKind) apicsim.KeyFault { return apicsim.KeyFault{Kind: kind} }
+
+// faultsOnTheWay are those that are told the same of every call of every issuer.
+func faultsOnTheWay(calls []apicsim.KeyCall, urlField string) []faultCase {
+	huge := `{"id":"` + strings.Repeat("x", 200<<10) + `"}`
+	return []faultCase{
+		{kind(apicsim.KindReset), calls, upstream.Unavailable, unknown, "broke the connection off"},
+		{kind(apicsim.KindResetMidBody), calls, upstream.Unavailable, unknown, "broke the connection off"},
+		{kind(apicsim.KindHang), calls, upstream.Unavailable, unknown, "did not answer in time"},
+		{kind(apicsim.KindTrickle), calls, upstream.Unavailable, unknown, "did not answer in time"},
+		{kind(apicsim.KindEndlessBody), calls, upstream.Unavailable, unknown, "more than 64 KiB"},
+		{apicsim.KeyFault{Kind: apicsim.KindNotJSON, Body: huge}, calls, upstream.Unavailable, unknown, "more than 64 KiB"},
+		{kind(apicsim.KindRedirect), calls, upstream.Unavailable, known, "redirected to another address on the same host (HTTP 307)"},
+		{apicsim.KeyFault{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/"}, calls, upstream.Unavailable, known, "set " + urlField + " to the final address"},
+		{status(500), calls, upstream.Unavailable, unknown, "failed with HTTP 500"},
+		{status(503), calls, upstream.Unavailable, unknown, "failed with HTTP 503"},
+		{status(429), calls, upstream.Unavailable, known, "asks to be called less often"},
+		{kind(apicsim.KindGzipBroken), calls, upstream.Unavailable, unknown, "compression is broken"},
+	}
+}
+
 // runFaults has faults before a call's effect and after it, which a client can't tell
 // apart.
 func runFaults(t *testing.T, on site, calls []apicsim.KeyCall, cases []faultCase) {

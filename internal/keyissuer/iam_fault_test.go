@@ -32,21 +32,7 @@ var (
 )
 
 func faultCases() []faultCase {
-	huge := `{"id":"` + strings.Repeat("x", 200<<10) + `"}`
-	status := func(status int) apicsim.KeyFault { return apicsim.KeyFault{Kind: apicsim.KindStatus, Status: status} }
-	kind := func(kind apicsim.FaultKind) apicsim.KeyFault { return apicsim.KeyFault{Kind: kind} }
-	return []faultCase{
-		{kind(apicsim.KindReset), allCalls, upstream.Unavailable, unknown, "broke the connection off"},
-		{kind(apicsim.KindResetMidBody), allCalls, upstream.Unavailable, unknown, "broke the connection off"},
-		{kind(apicsim.KindHang), allCalls, upstream.Unavailable, unknown, "did not answer in time"},
-		{kind(apicsim.KindTrickle), allCalls, upstream.Unavailable, unknown, "did not answer in time"},
-		{kind(apicsim.KindEndlessBody), allCalls, upstream.Unavailable, unknown, "more than 64 KiB"},
-		{apicsim.KeyFault{Kind: apicsim.KindNotJSON, Body: huge}, allCalls, upstream.Unavailable, unknown, "more than 64 KiB"},
-		{kind(apicsim.KindRedirect), allCalls, upstream.Unavailable, known, "redirected to another address on the same host (HTTP 307)"},
-		{apicsim.KeyFault{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/"}, allCalls, upstream.Unavailable, known, "set iam_url to the final address"},
-		{status(500), allCalls, upstream.Unavailable, unknown, "failed with HTTP 500"},
-		{status(503), allCalls, upstream.Unavailable, unknown, "failed with HTTP 503"},
-		{status(429), allCalls, upstream.Unavailable, known, "asks to be called less often"},
+	return append(faultsOnTheWay(allCalls, "iam_url"), []faultCase{
 		{status(401), allCalls, upstream.Refused, known, "does not let the key's identity"},
 		{status(403), allCalls, upstream.Refused, known, "User API key creator on the IAM Identity Service"},
 		{status(415), allCalls, upstream.Refused, known, "check iam_url"},
@@ -60,7 +46,6 @@ func faultCases() []faultCase {
 		{status(400), creation, upstream.Refused, known, "20 API keys at most"},
 		{status(409), creation, upstream.Refused, known, "20 API keys at most"},
 		{status(422), creation, upstream.Refused, known, "20 API keys at most"},
-		{kind(apicsim.KindGzipBroken), allCalls, upstream.Unavailable, unknown, "compression is broken"},
 		{kind(apicsim.KindNotJSON), answered, upstream.Unavailable, unknown, "not JSON"},
 		{kind(apicsim.KindEmptyBody), answered, upstream.Unavailable, unknown, "not JSON"},
 		{kind(apicsim.KindNoJWT), answered, upstream.Unavailable, unknown, "answered "},
@@ -72,7 +57,7 @@ func faultCases() []faultCase {
 		{kind(apicsim.KindNotJSON), byState, 0, known, ""},
 		{kind(apicsim.KindErrorBody), byState, 0, known, ""},
 		{kind(apicsim.KindGzip), answered, 0, known, ""},
-	}
+	}...)
 }
 
 func TestEveryFaultOfEveryCallEndsInAClearError(t *testing.T) {

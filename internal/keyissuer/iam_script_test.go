@@ -6,7 +6,6 @@ package keyissuer_test
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,7 +14,6 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 )
@@ -123,16 +121,7 @@ func TestIAMCreate_aKeyIsToldWhateverIsWrongWithIt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			always(http.StatusCreated, c.body).play(t, func(t *testing.T, session rotation.Session) {
-				key, value, err := session.Create(t.Context(), keyN)
-				if key.ID != "ApiKey-1" || string(value) != c.value || (err == nil) != (c.says == "") {
-					t.Fatalf("the key is %+v, error %v", key, err)
-				}
-				if key.CreatedAt.IsZero() || key.CreatedAt.After(time.Now()) {
-					t.Errorf("it was created at %s", key.CreatedAt)
-				}
-				if err != nil && (!failure(t, err).OutcomeUnknown || !strings.Contains(err.Error(), c.says)) {
-					t.Errorf("the error is %v", err)
-				}
+				requireTold(t, session, keyN, "ApiKey-1", c.value, c.says)
 			})
 		})
 	}
@@ -145,10 +134,7 @@ func TestIAMCreate_aKeyWithoutAnIDIsNone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			always(http.StatusCreated, body).play(t, func(t *testing.T, session rotation.Session) {
-				key, value, err := session.Create(t.Context(), keyN)
-				if failed := failure(t, err); key != (rotation.Details{}) || value != "" || !failed.OutcomeUnknown || failed.Attempts != 1 {
-					t.Fatalf("the error is %+v", failed)
-				}
+				requireNoKey(t, session, keyN)
 			})
 		})
 	}
@@ -206,18 +192,7 @@ func TestIAM404_countsInIAMsOwnWordsAlone(t *testing.T) {
 	} {
 		t.Run(body, func(t *testing.T) {
 			always(http.StatusNotFound, body).play(t, func(t *testing.T, session rotation.Session) {
-				_, get := session.Get(t.Context(), "ApiKey-1")
-				for _, err := range []error{get, session.Disable(t.Context(), "ApiKey-1"), session.Delete(t.Context(), "ApiKey-1")} {
-					if failure(t, err); errors.Is(err, rotation.ErrNoSuchKey) != gone {
-						t.Errorf("the error is %v", err)
-					}
-				}
-				// These name no key that could be gone.
-				_, find := session.Find(t.Context(), "n", keyN.Of)
-				_, _, create := session.Create(t.Context(), keyN)
-				if errors.Is(find, rotation.ErrNoSuchKey) || errors.Is(create, rotation.ErrNoSuchKey) {
-					t.Errorf("the errors are %v and %v", find, create)
-				}
+				requireGone(t, session, keyN, "ApiKey-1", gone, session.Disable(t.Context(), "ApiKey-1"))
 			})
 		})
 	}

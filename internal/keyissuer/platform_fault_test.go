@@ -22,17 +22,7 @@ var (
 )
 
 func platformFaultCases() []faultCase {
-	status := func(status int) apicsim.KeyFault { return apicsim.KeyFault{Kind: apicsim.KindStatus, Status: status} }
-	kind := func(kind apicsim.FaultKind) apicsim.KeyFault { return apicsim.KeyFault{Kind: kind} }
-	return []faultCase{
-		{kind(apicsim.KindReset), platformCalls, upstream.Unavailable, unknown, "broke the connection off"},
-		{kind(apicsim.KindResetMidBody), platformCalls, upstream.Unavailable, unknown, "broke the connection off"},
-		{kind(apicsim.KindHang), platformCalls, upstream.Unavailable, unknown, "did not answer in time"},
-		{kind(apicsim.KindEndlessBody), platformCalls, upstream.Unavailable, unknown, "more than 64 KiB"},
-		{kind(apicsim.KindRedirect), platformCalls, upstream.Unavailable, known, "redirected to another address on the same host (HTTP 307)"},
-		{apicsim.KeyFault{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/"}, platformCalls, upstream.Unavailable, known, "set token_url to the final address"},
-		{status(500), platformCalls, upstream.Unavailable, unknown, "failed with HTTP 500"},
-		{status(429), platformCalls, upstream.Unavailable, known, "asks to be called less often"},
+	return append(faultsOnTheWay(platformCalls, "token_url"), []faultCase{
 		{status(401), platformCalls, upstream.Refused, known, "does not accept the token (HTTP 401)"},
 		{status(403), platformCalls, upstream.Refused, known, "does not let the token's user "},
 		{status(403), platformCalls, upstream.Refused, known, "users of an OIDC user registry"},
@@ -45,7 +35,6 @@ func platformFaultCases() []faultCase {
 		{status(422), creation, upstream.Refused, known, "refused to create an API key (HTTP 422)"},
 		{status(409), deletion, upstream.Refused, known, "delete it by hand"},
 		{status(415), platformCalls, upstream.Refused, known, "check region and token_url"},
-		{kind(apicsim.KindGzipBroken), platformCalls, upstream.Unavailable, unknown, "compression is broken"},
 		{kind(apicsim.KindNotJSON), whole, upstream.Unavailable, unknown, "not JSON"},
 		{kind(apicsim.KindNotJSON), list, upstream.Unavailable, unknown, "not JSON"},
 		{kind(apicsim.KindEmptyBody), whole, upstream.Unavailable, unknown, "not JSON"},
@@ -56,7 +45,7 @@ func platformFaultCases() []faultCase {
 		{kind(apicsim.KindNotJWT), get, upstream.Unavailable, unknown, "can't be one"},
 		{kind(apicsim.KindNotJSON), deletion, 0, known, ""},
 		{kind(apicsim.KindGzip), whole, 0, known, ""},
-	}
+	}...)
 }
 
 func TestPlatformSession_everyFaultOfEveryCall(t *testing.T) {

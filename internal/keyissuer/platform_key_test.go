@@ -88,31 +88,11 @@ func requirePlatformFit(t *testing.T, key rotation.Details) {
 }
 
 func FuzzParsePlatformKey(f *testing.F) {
-	for _, seed := range platformSeeds {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		key, reason := parsePlatformKey(body, knownSecret)
-		if (key == rotation.Details{}) == (reason == "") {
-			t.Fatal("neither or both of a key and a reason")
-		}
-		if reason == "" {
-			requirePlatformFit(t, key)
-		}
-	})
+	fuzzKey(f, platformSeeds, parsePlatformKey, requirePlatformFit)
 }
 
 func FuzzParseNewPlatformKey(f *testing.F) {
-	for _, seed := range platformSeeds {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		key, value, reason := parseNewPlatformKey(body, knownSecret)
-		if reason == "" {
-			requirePlatformFit(t, key)
-		}
-		requireKeyOrReason(t, key, value, reason)
-	})
+	fuzzNewKey(f, platformSeeds, parseNewPlatformKey, requirePlatformFit)
 }
 
 func FuzzParsePlatformList(f *testing.F) {

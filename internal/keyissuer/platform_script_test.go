@@ -4,7 +4,6 @@
 package keyissuer_test
 
 import (
-	"errors"
 	"net/http"
 	"slices"
 	"strconv"
@@ -71,15 +70,9 @@ func TestPlatformCreate_aKeyIsToldWhateverIsWrongWithIt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			always(http.StatusCreated, c.body).playPlatform(t, func(t *testing.T, session rotation.Session) {
-				key, value, err := session.Create(t.Context(), ofU)
-				if key.ID != "k1" || key.Identity != "u" || string(value) != c.value || (err == nil) != (c.says == "") || !key.ExpiresAt.IsZero() {
-					t.Fatalf("the key is %+v, error %v", key, err)
-				}
-				if key.CreatedAt.IsZero() || key.CreatedAt.After(time.Now()) {
-					t.Errorf("it was created at %s", key.CreatedAt)
-				}
-				if err != nil && (!failure(t, err).OutcomeUnknown || !strings.Contains(err.Error(), c.says)) {
-					t.Errorf("the error is %v", err)
+				key := requireTold(t, session, ofU, "k1", c.value, c.says)
+				if key.Identity != "u" || !key.ExpiresAt.IsZero() {
+					t.Errorf("the key is %+v", key)
 				}
 			})
 		})
@@ -92,10 +85,7 @@ func TestPlatformCreate_aKeyWithoutAnIDIsNone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			always(http.StatusCreated, body).playPlatform(t, func(t *testing.T, session rotation.Session) {
-				key, value, err := session.Create(t.Context(), ofU)
-				if failed := failure(t, err); key != (rotation.Details{}) || value != "" || !failed.OutcomeUnknown || failed.Attempts != 1 {
-					t.Fatalf("the error is %+v", failed)
-				}
+				requireNoKey(t, session, ofU)
 			})
 		})
 	}
@@ -136,16 +126,7 @@ func TestPlatform404_countsInThePlatformsOwnWordsAlone(t *testing.T) {
 	} {
 		t.Run(body, func(t *testing.T) {
 			always(http.StatusNotFound, body).playPlatform(t, func(t *testing.T, session rotation.Session) {
-				for _, err := range []error{errorOf(session.Get(t.Context(), "k1")), session.Delete(t.Context(), "k1")} {
-					if failure(t, err); errors.Is(err, rotation.ErrNoSuchKey) != gone {
-						t.Errorf("the error is %v", err)
-					}
-				}
-				_, find := session.Find(t.Context(), "n", ofU.Of)
-				_, _, create := session.Create(t.Context(), ofU)
-				if errors.Is(find, rotation.ErrNoSuchKey) || errors.Is(create, rotation.ErrNoSuchKey) {
-					t.Errorf("the errors are %v and %v", find, create)
-				}
+				requireGone(t, session, ofU, "k1", gone)
 			})
 		})
 	}

@@ -102,8 +102,11 @@ func newBackend(build BuildInfo) *backend {
 		Clean:          b.clean,
 	}
 	b.events = &events{vault: b.Backend}
-	iam := &keyissuer.IAM{Transports: &b.transports, RequestTimeout: defaultRequestTimeout, MaxRetries: defaultMaxRetries}
-	b.issuer = &issuerBackoff{Issuer: iam, backoffs: &b.limits.backoffs}
+	issuers := keyissuer.ByKind{
+		IAM:      &keyissuer.IAM{Transports: &b.transports, RequestTimeout: defaultRequestTimeout, MaxRetries: defaultMaxRetries},
+		Platform: &keyissuer.Platform{Transports: &b.transports, RequestTimeout: defaultRequestTimeout, MaxRetries: defaultMaxRetries},
+	}
+	b.issuer = &issuerBackoff{Issuer: issuers, backoffs: &b.limits.backoffs}
 	wires := &wiring{transports: &b.transports, limits: b.limits, metrics: b.metrics, events: b.events, vault: b.Backend}
 	b.configs = newConfigStore(wires.wire)
 	b.rotations = newRotations(b.configs, b.issuer, b.metrics, b.events, b.Backend)

@@ -82,6 +82,11 @@ func (b *backend) tryTokenInHand(ctx context.Context, fresh *entry) error {
 		return err
 	}
 	defer session.Close()
-	_, err = session.Find(ctx, "vault-apic-", at)
+	whose, err := session.Details(ctx)
+	if err != nil {
+		return err
+	}
+	at.AccountID, at.Identity = whose.AccountID, whose.Identity
+	_, err = session.Find(ctx, fresh.config.Keys.UID, at)
 	return err
 }

@@ -38,7 +38,7 @@ func main() {
 
 type settings struct {
 	listen, credentialsFile, readyFile string
-	apiKeyFiles                        []string
+	apiKeyFiles, singleUseFiles        []string
 	tokenTTL, latency                  time.Duration
 }
 
@@ -48,10 +48,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("apic-sim", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&set.listen, "listen", "127.0.0.1:0", "loopback `address` to serve on; port 0 is any free one")
-	flags.Func("apikey-file", "`file` of an API key, apikey.json if there is none; made with a random key if it is missing; may be given again for more keys", func(path string) error {
-		set.apiKeyFiles = append(set.apiKeyFiles, path)
-		return nil
-	})
+	flags.Func("apikey-file", "`file` of an API key, apikey.json if there is none; made with a random key if it is missing; may be given again for more keys", appendTo(&set.apiKeyFiles))
+	flags.Func("single-use-file", "like -apikey-file, for a `file` of a key that works once and within five minutes from now; the platform's API makes such keys then, too", appendTo(&set.singleUseFiles))
 	flags.StringVar(&set.credentialsFile, "credentials-file", "credentials.json", "`file` of the client credentials that the platform service wants; made with random ones if it is missing")
 	flags.StringVar(&set.readyFile, "ready-file", "", "`file` that gets the server's URL once it listens")
 	flags.DurationVar(&set.tokenTTL, "token-ttl", time.Hour, "life of the tokens")
@@ -71,34 +69,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return serve(ctx, set, stdout, stderr)
 }
 
+// appendTo is a flag that may be given more than once.
+func appendTo(values *[]string) func(string) error {
+	return func(value string) error {
+		*values = append(*values, value)
+		return nil
+	}
+}
+
 func serve(ctx context.Context, set settings, stdout, stderr io.Writer) error {
 	if err := requireLoopback(set.listen); err != nil {
 		return err
 	}
-	var keys []string
-	for _, path := range set.apiKeyFiles {
-		key, err := readOrMakeKey(path)
-		if err != nil {
-			return err
-		}
-		keys = append(keys, key)
-	}
-	credentials, err := readOrMakeCredentials(set.credentialsFile)
+	sim, err := newSim(set, stderr)
 	if err != nil {
 		return err
-	}
-	sim, err := apicsim.New(apicsim.Options{
-		Keys:         keys,
-		ClientID:     credentials.Toolkit.ClientID,
-		ClientSecret: credentials.Toolkit.ClientSecret,
-		TokenTTL:     set.tokenTTL,
-		Logger:       slog.New(slog.NewTextHandler(stderr, nil)),
-	})
-	if err != nil {
-		return err
-	}
-	if set.latency > 0 {
-		sim.Inject(apicsim.Fault{Latency: set.latency})
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", sim)
@@ -114,6 +99,40 @@ func serve(ctx context.Context, set settings, stdout, stderr io.Writer) error {
 	fmt.Fprintf(stdout, "apic-sim is listening on %s\n", server.URL())
 	<-ctx.Done()
 	return nil
+}
+
+// newSim is a simulation with the secrets of the settings' files.
+func newSim(set settings, stderr io.Writer) (*apicsim.Sim, error) {
+	keys, err := readOrMakeKeys(set.apiKeyFiles)
+	if err != nil {
+		return nil, err
+	}
+	singleUse, err := readOrMakeKeys(set.singleUseFiles)
+	if err != nil {
+		return nil, err
+	}
+	credentials, err := readOrMakeCredentials(set.credentialsFile)
+	if err != nil {
+		return nil, err
+	}
+	sim, err := apicsim.New(apicsim.Options{
+		Keys:         keys,
+		ClientID:     credentials.Toolkit.ClientID,
+		ClientSecret: credentials.Toolkit.ClientSecret,
+		TokenTTL:     set.tokenTTL,
+		Logger:       slog.New(slog.NewTextHandler(stderr, nil)),
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range singleUse {
+		sim.AddLimitedKey(key, apicsim.KeyOptions{SingleUse: true, Life: singleUseLife})
+	}
+	sim.SetPlatformKeys(apicsim.PlatformKeys{SingleUse: len(singleUse) > 0, Life: singleUseLife})
+	if set.latency > 0 {
+		sim.Inject(apicsim.Fault{Latency: set.latency})
+	}
+	return sim, nil
 }
 
 // requireLoopback keeps a service that hands out tokens for a key lying in a file
@@ -136,6 +155,22 @@ type keyFile struct {
 	Description string `json:"description"`
 	CreatedAt   string `json:"createdAt"`
 	APIKey      string `json:"apikey"`
+}
+
+// singleUseLife is how long the platform lets a key live unless an administrator says
+// otherwise.
+const singleUseLife = 5 * time.Minute
+
+func readOrMakeKeys(paths []string) ([]string, error) {
+	var keys []string
+	for _, path := range paths {
+		key, err := readOrMakeKey(path)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
 }
 
 func readOrMakeKey(path string) (string, error) {

@@ -21,13 +21,14 @@ import (
 func TestTheCommandServesTheSecretsThatItMadeAndEndsWhenTold(t *testing.T) {
 	dir := t.TempDir()
 	keyPath, secondKeyPath := filepath.Join(dir, "apikey.json"), filepath.Join(dir, "second.json")
+	singleUsePath := filepath.Join(dir, "saas.json")
 	credentialsPath, ready := filepath.Join(dir, "credentials.json"), filepath.Join(dir, "url")
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	printed, stdout := io.Pipe()
 	var stderr bytes.Buffer
 	go func() {
-		err := run(ctx, []string{"-apikey-file", keyPath, "-apikey-file", secondKeyPath, "-credentials-file", credentialsPath, "-ready-file", ready}, stdout, &stderr)
+		err := run(ctx, []string{"-apikey-file", keyPath, "-apikey-file", secondKeyPath, "-single-use-file", singleUsePath, "-credentials-file", credentialsPath, "-ready-file", ready}, stdout, &stderr)
 		stdout.CloseWithError(err)
 		ended <- err
 	}()
@@ -67,16 +68,17 @@ func TestTheCommandServesTheSecretsThatItMadeAndEndsWhenTold(t *testing.T) {
 	if status := buyAtPlatform(t, base, key, credentialsFile{}); status != http.StatusUnauthorized {
 		t.Errorf("the key without client credentials bought status %d", status)
 	}
-	requireCounts(t, base, 5)
+	singleUse := requireSingleUse(t, base, singleUsePath, made)
+	requireCounts(t, base, 7)
 	stop()
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
 	printedAll := line + stderr.String()
-	if strings.Contains(printedAll, key) || strings.Contains(printedAll, secondKey) || strings.Contains(printedAll, made.Toolkit.ClientSecret) {
+	if strings.Contains(printedAll, key) || strings.Contains(printedAll, secondKey) || strings.Contains(printedAll, singleUse) || strings.Contains(printedAll, made.Toolkit.ClientSecret) {
 		t.Error("a secret was printed")
 	}
-	for _, path := range []string{keyPath, secondKeyPath, credentialsPath} {
+	for _, path := range []string{keyPath, secondKeyPath, singleUsePath, credentialsPath} {
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
@@ -85,6 +87,21 @@ func TestTheCommandServesTheSecretsThatItMadeAndEndsWhenTold(t *testing.T) {
 			t.Errorf("%s has mode %v", filepath.Base(path), info.Mode())
 		}
 	}
+}
+
+// requireSingleUse returns the key of a file, which is used up.
+func requireSingleUse(t *testing.T, base, path string, client credentialsFile) string {
+	t.Helper()
+	key, err := readOrMakeKey(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{http.StatusOK, http.StatusUnauthorized} {
+		if status := buyAtPlatform(t, base, key, client); status != want {
+			t.Errorf("the key that works once bought status %d", status)
+		}
+	}
+	return key
 }
 
 func readURL(t *testing.T, path string) string {
@@ -156,6 +173,7 @@ func TestTheCommandRefusesWhatItCannotServe(t *testing.T) {
 		"an address on the network":                   {"-listen", "0.0.0.0:0"},
 		"an address without a port":                   {"-listen", "127.0.0.1"},
 		"a key file without a key":                    {"-apikey-file", empty},
+		"a single-use file without a key":             {"-single-use-file", empty},
 		"a credentials file without credentials":      {"-credentials-file", empty},
 		"a credentials file that cannot be made":      {"-credentials-file", filepath.Join(dir, "missing", "credentials.json")},
 		"a flag that does not exist":                  {"-nonsense"},

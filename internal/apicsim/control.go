@@ -24,6 +24,7 @@ const maxFaultBytes = 1 << 20
 //	PUT    /key_lag     a Lag: {"tokens":"30s","list":"5s","get":"5s","delete":"5s","every":2}
 //	PUT    /name_limit  SetNameLimit: {"characters":40}
 //	PUT    /clock       SetClockAhead: {"ahead":"-90s"}
+//	PUT    /platform_keys  SetPlatformKeys: {"single_use":true,"life":"5m","max_ttl":"720h","token_times":true,"refuse":403}
 //
 // Bodies are JSON, and what a body leaves out is zero. It does not check who asks,
 // so it belongs on loopback.
@@ -60,6 +61,7 @@ func (s *Sim) Control() http.Handler {
 	mux.HandleFunc("PUT /key_lag", put(s.putLag))
 	mux.HandleFunc("PUT /name_limit", put(s.putNameLimit))
 	mux.HandleFunc("PUT /clock", put(s.putClock))
+	mux.HandleFunc("PUT /platform_keys", put(s.putPlatformKeys))
 	return mux
 }
 
@@ -86,6 +88,15 @@ func (s *Sim) putClock(clock struct{ Ahead string }) error {
 		return errors.New("ahead must be a duration such as -90s")
 	}
 	s.SetClockAhead(ahead)
+	return nil
+}
+
+func (s *Sim) putPlatformKeys(read platformKeysJSON) error {
+	keys, err := read.platformKeys()
+	if err != nil {
+		return err
+	}
+	s.SetPlatformKeys(keys)
 	return nil
 }
 

@@ -57,7 +57,7 @@ func (s *Sim) sell(e endpoint, key string, refused *refusal, w http.ResponseWrit
 		answer(w, refused.status, refused.body)
 		return
 	}
-	if verdict := s.useKey(key); verdict != keyAccepted {
+	if verdict := s.useKey(e.name, key); verdict != keyAccepted {
 		s.count(func(c *Counts) { c.Refused++ })
 		refused := e.refuse(verdict)
 		answer(w, refused.status, refused.body)

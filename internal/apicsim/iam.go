@@ -21,7 +21,7 @@ func (s *Sim) iam() endpoint {
 			}
 			key := r.PostFormValue("apikey")
 			if r.PostFormValue("grant_type") != "urn:ibm:params:oauth:grant-type:apikey" || key == "" || r.URL.RawQuery != "" {
-				return "", &refusal{http.StatusBadRequest, iamError("BXNIM0101E", "grant_type or apikey is missing")}
+				return "", &refusal{http.StatusBadRequest, iamError("BXNIM0109E", "Property missing or empty: grant_type or apikey")}
 			}
 			return key, nil
 		},

@@ -34,6 +34,15 @@ func TestIAMInsistsOnItsProtocol(t *testing.T) {
 	}
 }
 
+func TestIAM_namesARequestThatLacksSomething(t *testing.T) {
+	for _, form := range []string{"grant_type=urn:ibm:params:oauth:grant-type:apikey", "apikey=x", ""} {
+		w := buyOf(newTokenSim(t), "iam", testKey, func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader(form)) })
+		if w.Code != http.StatusBadRequest || decodeBody(t, w)["errorCode"] != "BXNIM0109E" {
+			t.Errorf("%q: answered %d", form, w.Code)
+		}
+	}
+}
+
 func TestIAMNamesItsRefusalsByCodeAndRequest(t *testing.T) {
 	for code, prepare := range map[string]func(*Sim){
 		"BXNIM0415E": func(s *Sim) { s.RevokeKey(testKey) },

@@ -52,7 +52,8 @@ func newSigner(algorithm jose.SignatureAlgorithm, key crypto.Signer) (*signer, e
 }
 
 // newClaims are a token's claims, with whole seconds for times. IAM's tokens say
-// whose they are as IBM's do, in iam_id and account.bss.
+// whose they are as IBM's do, in iam_id and account.bss; the platform's in sub, and
+// their grant_type is made up: it tells them from the others.
 func (s *Sim) newClaims(e endpoint, key string) map[string]any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,9 +65,15 @@ func (s *Sim) newClaims(e endpoint, key string) map[string]any {
 		"exp": now.Add(s.tokenTTL).Unix(),
 		"jti": newID(),
 	}
-	if state := s.keys[key]; state != nil && e.name == "iam" {
+	state := s.keys[key]
+	switch {
+	case state == nil:
+	case e.name == "iam":
 		claims["iam_id"] = state.IAMID
 		claims["account"] = map[string]any{"bss": state.AccountID}
+	case e.name == platformName:
+		claims["sub"] = userPath + state.IAMID
+		claims["grant_type"] = "api_key"
 	}
 	return claims
 }
@@ -74,8 +81,9 @@ func (s *Sim) newClaims(e endpoint, key string) map[string]any {
 // tokenClaims are what is read of a token.
 type tokenClaims struct {
 	jwt.Claims
-	IAMID   string `json:"iam_id"`
-	Account struct {
+	IAMID     string `json:"iam_id"`
+	GrantType string `json:"grant_type"`
+	Account   struct {
 		ID string `json:"bss"`
 	} `json:"account"`
 }

@@ -24,11 +24,13 @@ const (
 type KeyOptions struct {
 	// SingleUse makes the first exchange the last one.
 	SingleUse bool
-	// Life is how long the key is accepted; 0 is forever.
+	// Life is how long the key is accepted, by the services' clock; 0 is forever.
 	Life time.Duration
-	// Name and Description are for people; names need not be unique.
+	// Name and Description are for people. Names need not be unique, but for the
+	// platform's key API, which makes no second key of a name.
 	Name, Description string
-	// IAMID and AccountID are whose key it is. Without them it belongs to the one
+	// IAMID and AccountID are whose key it is; to the platform, IAMID is the user.
+	// Without them it belongs to the one
 	// identity that all such keys share.
 	IAMID, AccountID string
 	// Locked keys can be neither changed nor deleted.
@@ -43,22 +45,29 @@ type KeyOptions struct {
 // keyState is what the services know of a key.
 type keyState struct {
 	KeyOptions
-	id string
+	id, value string
 	// serial orders keys by when they were added.
 	serial       int
 	addedAt      time.Time
 	deletedAt    time.Time
 	entityTag    string
 	createdByAPI bool
-	used         bool
-	disabled     bool
+	// title and clientType are of the keys that the platform's key API made, which IAM
+	// and its services know nothing of; there clientType is not empty.
+	title, clientType string
+	// madeWith is the token whose times the key is described with, nil for its own.
+	madeWith *tokenClaims
+	// bornAt is when the key was added by the services' clock, which may jump.
+	bornAt   time.Time
+	used     bool
+	disabled bool
 	// toggledAt is when disabled last changed.
 	toggledAt time.Time
 }
 
 // KeyInfo is what a test may know of a key. It holds no secret.
 type KeyInfo struct {
-	// ID is IAM's id, which stands in DELETE /v1/apikeys/{id}.
+	// ID is the key API's id, which stands in DELETE /v1/apikeys/{id}.
 	ID string `json:"id"`
 	// KeyID is Sim.KeyID of the key's value, as in IssuedToken.
 	KeyID     string `json:"key_id"`
@@ -72,6 +81,8 @@ type KeyInfo struct {
 	CreatedAt    time.Time `json:"created_at"`
 	// DeletedAt is zero as long as the key exists.
 	DeletedAt time.Time `json:"deleted_at,omitzero"`
+	// Spent says that it was used up, or has come to its end by the services' clock.
+	Spent bool `json:"spent"`
 }
 
 // Exists says whether the key is not deleted.
@@ -94,7 +105,11 @@ func (s *Sim) addKey(key string, limits KeyOptions) *keyState {
 	limits.IAMID = cmp.Or(limits.IAMID, defaultIAMID)
 	limits.AccountID = cmp.Or(limits.AccountID, defaultAccountID)
 	s.keySerial++
-	state := &keyState{KeyOptions: limits, id: "ApiKey-" + newID(), serial: s.keySerial, addedAt: time.Now()}
+	now := time.Now()
+	state := &keyState{
+		KeyOptions: limits, id: "ApiKey-" + newID(), value: key, serial: s.keySerial,
+		addedAt: now, bornAt: now.Add(s.clockAhead),
+	}
 	state.retag()
 	s.keys[key] = state
 	return state
@@ -164,9 +179,10 @@ func (s *Sim) Keys() []KeyInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	infos := make(map[int]KeyInfo, len(s.keys))
+	now := time.Now().Add(s.clockAhead)
 	for value, k := range s.keys {
 		infos[k.serial] = KeyInfo{
-			ID: k.id, KeyID: s.KeyID(value), Name: k.Name, IAMID: k.IAMID, AccountID: k.AccountID,
+			ID: k.id, KeyID: s.KeyID(value), Spent: k.spent(now), Name: k.Name, IAMID: k.IAMID, AccountID: k.AccountID,
 			Locked: k.Locked, Disabled: k.disabled, CreatedByAPI: k.createdByAPI,
 			CreatedAt: k.addedAt, DeletedAt: k.deletedAt,
 		}
@@ -200,14 +216,15 @@ const (
 	keyDisabled
 )
 
-// useKey judges a key, and uses it up if it is a single-use one.
-func (s *Sim) useKey(key string) keyVerdict {
+// useKey judges a key that is brought to a service, and uses it up if it is a
+// single-use one.
+func (s *Sim) useKey(service, key string) keyVerdict {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := s.seenAt(viewTokens)
 	k := s.keys[key]
 	switch {
-	case k == nil, !k.existedAt(at), k.spent():
+	case k == nil, !k.existedAt(at), k.spent(time.Now().Add(s.clockAhead)), k.isPlatforms() && service != platformName:
 		return keyUnknown
 	case k.disabledAt(at):
 		return keyDisabled
@@ -218,8 +235,20 @@ func (s *Sim) useKey(key string) keyVerdict {
 
 func (k *keyState) exists() bool { return k.deletedAt.IsZero() }
 
-func (k *keyState) spent() bool {
-	return k.SingleUse && k.used || k.Life > 0 && time.Since(k.addedAt) >= k.Life
+// isPlatforms says whether the platform's key API made the key.
+func (k *keyState) isPlatforms() bool { return k.clientType != "" }
+
+// endsAt is by the services' clock, and zero if the key has no end.
+func (k *keyState) endsAt() time.Time {
+	if k.Life <= 0 {
+		return time.Time{}
+	}
+	return k.bornAt.Add(k.Life)
+}
+
+// spent wants the time by the services' clock.
+func (k *keyState) spent(now time.Time) bool {
+	return k.SingleUse && k.used || k.Life > 0 && !now.Before(k.endsAt())
 }
 
 // isKey says whether text is a key, accepted or not.

@@ -6,7 +6,6 @@ package apicsim
 import (
 	"cmp"
 	"encoding/json"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -65,10 +64,33 @@ func notTheirs() reply {
 }
 
 // caller is the identity whose token a call of the key API carries.
-type caller struct{ iamID, accountID string }
+type caller struct {
+	iamID, accountID string
+	// platform says that it is a user of the platform, which knows no accounts.
+	platform bool
+	token    *tokenClaims
+}
 
+// belongsTo has keys that were added belong to their owner at both key APIs, and
+// those that one of them created to the owner there.
 func (k *keyState) belongsTo(c caller) bool {
-	return k.IAMID == c.iamID && k.AccountID == c.accountID
+	if k.IAMID != c.iamID || k.createdByAPI && k.isPlatforms() != c.platform {
+		return false
+	}
+	return c.platform || k.AccountID == c.accountID
+}
+
+// keysOf returns the keys that an identity had at a time, oldest first. It wants the
+// lock held.
+func (s *Sim) keysOf(c caller, at time.Time) []*keyState {
+	var theirs []*keyState
+	for _, k := range s.keys {
+		if k.belongsTo(c) && k.existedAt(at) {
+			theirs = append(theirs, k)
+		}
+	}
+	slices.SortFunc(theirs, func(a, b *keyState) int { return a.serial - b.serial })
+	return theirs
 }
 
 // keyCaller returns whose token a request carries. Only IAM's tokens say; one that
@@ -76,7 +98,7 @@ func (k *keyState) belongsTo(c caller) bool {
 func (s *Sim) keyCaller(r *http.Request) (caller, *reply) {
 	claims, err := s.authenticate(r)
 	if err == nil && claims.IAMID != "" {
-		return caller{claims.IAMID, claims.Account.ID}, nil
+		return caller{iamID: claims.IAMID, accountID: claims.Account.ID, token: claims}, nil
 	}
 	text := "The token is not one of IAM's."
 	if err != nil {
@@ -121,7 +143,7 @@ func (s *Sim) createKey(r *http.Request, by caller) reply {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.keysOf(by) >= maxKeysPerIdentity {
+	if len(s.keysOf(by, time.Now())) >= maxKeysPerIdentity {
 		return keyError(http.StatusUnprocessableEntity, "limit_reached", "BXNIM0151E", "The limit of supported API keys is reached")
 	}
 	value := NewKeyValue()
@@ -131,17 +153,6 @@ func (s *Sim) createKey(r *http.Request, by caller) reply {
 	body := s.describe(k, time.Now())
 	body["apikey"] = value
 	return reply{http.StatusCreated, body}
-}
-
-// keysOf counts the keys that an identity has. It wants the lock held.
-func (s *Sim) keysOf(c caller) int {
-	count := 0
-	for _, k := range s.keys {
-		if k.exists() && k.belongsTo(c) {
-			count++
-		}
-	}
-	return count
 }
 
 // keyDetails is GET /v1/apikeys/details.
@@ -193,13 +204,18 @@ func (s *Sim) deleteKey(r *http.Request, by caller) reply {
 		if k.Locked {
 			return keyLocked()
 		}
-		// A part that lags takes the deletion of a deleted key for the first.
-		if k.exists() {
-			k.delete()
-			s.counts.KeysDeleted++
-		}
-		return reply{http.StatusNoContent, nil}
+		return s.remove(k)
 	})
+}
+
+// remove deletes a key for a call. A part that lags takes the deletion of a deleted key
+// for the first. The caller holds the lock.
+func (s *Sim) remove(k *keyState) reply {
+	if k.exists() {
+		k.delete()
+		s.counts.KeysDeleted++
+	}
+	return reply{http.StatusNoContent, nil}
 }
 
 // disableKey is POST /v1/apikeys/{id}/disable.
@@ -234,20 +250,14 @@ func (s *Sim) listKeys(r *http.Request, by caller) reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := s.seenAt(viewList)
-	described := make(map[int]map[string]any)
-	for _, k := range s.keys {
-		if k.serial > after && k.belongsTo(by) && k.existedAt(at) {
-			described[k.serial] = s.describe(k, at)
-		}
-	}
-	serials := slices.Sorted(maps.Keys(described))
+	theirs := slices.DeleteFunc(s.keysOf(by, at), func(k *keyState) bool { return k.serial <= after })
 	page := make([]any, 0, size)
-	for _, serial := range serials[:min(size, len(serials))] {
-		page = append(page, described[serial])
+	for _, k := range theirs[:min(size, len(theirs))] {
+		page = append(page, s.describe(k, at))
 	}
 	body := map[string]any{"limit": size, "apikeys": page}
-	if len(serials) > size {
-		body["next"] = nextPage(r, serials[size-1])
+	if len(theirs) > size {
+		body["next"] = nextPage(r, theirs[size-1].serial)
 	}
 	return reply{http.StatusOK, body}
 }
@@ -273,11 +283,16 @@ func pageOf(query url.Values) (size, after int, ok bool) {
 func nextPage(r *http.Request, after int) string {
 	query := r.URL.Query()
 	query.Set("pagetoken", strconv.Itoa(after))
-	next := url.URL{Scheme: "http", Host: r.Host, Path: r.URL.Path, RawQuery: query.Encode()}
+	next := url.URL{Path: r.URL.Path, RawQuery: query.Encode()}
+	return origin(r) + next.String()
+}
+
+// origin is the scheme and host that a request was sent to.
+func origin(r *http.Request) string {
 	if r.TLS != nil {
-		next.Scheme = "https"
+		return "https://" + r.Host
 	}
-	return next.String()
+	return "http://" + r.Host
 }
 
 // describe is a key as a part of IAM describes it that sees the state of a time. Its
@@ -296,7 +311,7 @@ func (s *Sim) describe(k *keyState, at time.Time) map[string]any {
 		body["description"] = k.Description
 	}
 	if k.Life > 0 {
-		body["expires_at"] = addedAt.Add(k.Life).Format(timeLayout)
+		body["expires_at"] = k.endsAt().UTC().Format(timeLayout)
 	}
 	return body
 }

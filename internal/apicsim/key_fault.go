@@ -16,10 +16,11 @@ import (
 	"time"
 )
 
-// KeyCall names a call of the key API.
+// KeyCall names a call of a key API, IAM's or the platform's.
 type KeyCall string
 
-// The calls. CallAny stands for all of them.
+// The calls. CallAny stands for all of them. The platform has no details, disable and
+// enable.
 const (
 	CallAny     KeyCall = ""
 	CallCreate  KeyCall = "create"
@@ -114,42 +115,61 @@ func (s *Sim) nextKeyFault(call KeyCall) *activeKeyFault {
 // maxKeyCallBytes is the most that is read of a request.
 const maxKeyCallBytes = 1 << 16
 
-// serveKeyCall answers a call of the key API: it counts it, lets the fault in force
+// keyAPI is what the key API of one service has of its own.
+type keyAPI struct {
+	// callerOf returns whose token a request carries, or the refusal of one without.
+	callerOf func(*http.Request) (caller, *reply)
+	// unreadable is the answer to a request whose body can't be read.
+	unreadable func() reply
+	// spoiltError is an error's body that has a secret in all of its fields, in place of %[1]q.
+	spoiltError string
+}
+
+// iamKeyAPI is the key API of IBM Cloud IAM.
+func (s *Sim) iamKeyAPI() keyAPI {
+	return keyAPI{
+		callerOf: s.keyCaller,
+		unreadable: func() reply {
+			return keyError(http.StatusBadRequest, "bad_request", "", "The body can't be read.")
+		},
+		spoiltError: `{"trace":%[1]q,"status_code":%[1]q,"errors":[{"code":%[1]q,"message_code":%[1]q,"message":%[1]q}]}`,
+	}
+}
+
+// serveKeyCall answers a call of a key API: it counts it, lets the fault in force
 // act, and finds out who calls.
-func (s *Sim) serveKeyCall(call KeyCall, perform func(*http.Request, caller) reply) http.HandlerFunc {
+func (s *Sim) serveKeyCall(api keyAPI, call KeyCall, perform func(*http.Request, caller) reply) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s.count(func(c *Counts) { c.KeyCalls++ })
 		w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
 		// The server notices that a client is gone only once the body is read.
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxKeyCallBytes))
 		if err != nil {
-			keyError(http.StatusBadRequest, "bad_request", "", "The body can't be read.").write(w)
+			api.unreadable().write(w)
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		rightly := func(w http.ResponseWriter) { s.admitted(r, perform).write(w) }
+		admitted := func() reply {
+			by, refused := api.callerOf(r)
+			if refused != nil {
+				return *refused
+			}
+			return perform(r, by)
+		}
+		rightly := func(w http.ResponseWriter) { admitted().write(w) }
 		f := s.nextKeyFault(call)
 		if f == nil {
 			rightly(w)
 			return
 		}
 		if f.after {
-			done := s.admitted(r, perform)
-			rightly = done.write
+			rightly = admitted().write
 		}
-		s.actOnKeys(f, rightly, w, r)
+		s.actOnKeys(f, api, rightly, w, r)
 	}
 }
 
-func (s *Sim) admitted(r *http.Request, perform func(*http.Request, caller) reply) reply {
-	by, refused := s.keyCaller(r)
-	if refused != nil {
-		return *refused
-	}
-	return perform(r, by)
-}
-
-func (s *Sim) actOnKeys(f *activeKeyFault, rightly func(http.ResponseWriter), w http.ResponseWriter, r *http.Request) {
+func (s *Sim) actOnKeys(f *activeKeyFault, api keyAPI, rightly func(http.ResponseWriter), w http.ResponseWriter, r *http.Request) {
 	echo := cmp.Or(r.Header.Get("IAM-ApiKey"), strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
 	// Not the whole of it, whose count of hits other calls change.
 	acting := activeFault{Fault: f.Fault, end: f.end}
@@ -158,7 +178,7 @@ func (s *Sim) actOnKeys(f *activeKeyFault, rightly func(http.ResponseWriter), w 
 	}
 	if acting.Kind == KindStatus && acting.Body == "" {
 		echoTransactionID(w, echo)
-		acting.Body = fmt.Sprintf(`{"trace":%[1]q,"status_code":%[1]q,"errors":[{"code":%[1]q,"message_code":%[1]q,"message":%[1]q}]}`, echo)
+		acting.Body = fmt.Sprintf(api.spoiltError, echo)
 	}
 	s.act(&acting, endpoint{name: "keys", field: "id"}, echo, rightly, w, r)
 }

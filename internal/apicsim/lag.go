@@ -5,17 +5,17 @@ package apicsim
 
 import (
 	"errors"
-	"fmt"
 	"time"
 )
 
-// Lag is how far the parts of IAM are behind what the key API did: until then, a
+// Lag is how far the parts of IAM, or of the platform, are behind what the key API did: until then, a
 // created key is unknown to them, a deleted one is still there, and a disabled one
 // still enabled. Keys that were added are known from the start.
 type Lag struct {
 	// Tokens is for the token services.
 	Tokens time.Duration
-	// List and Get are for GET /v1/apikeys, and for GET /v1/apikeys/{id} and /details.
+	// List and Get are for GET /v1/apikeys, and for GET /v1/apikeys/{id} and /details,
+	// and for the platform's.
 	List, Get time.Duration
 	// Delete is for the calls that change a key: its deletion, disabling and enabling.
 	Delete time.Duration
@@ -93,14 +93,9 @@ func (read lagJSON) lag() (Lag, error) {
 	}{
 		{viewTokens, read.Tokens, &lag.Tokens}, {viewList, read.List, &lag.List}, {viewGet, read.Get, &lag.Get}, {viewDelete, read.Delete, &lag.Delete},
 	} {
-		if part.text == "" {
-			continue
+		if err := readDuration(string(part.name), part.text, part.into); err != nil {
+			return Lag{}, err
 		}
-		d, err := time.ParseDuration(part.text)
-		if err != nil || d < 0 {
-			return Lag{}, fmt.Errorf("%s must be a duration such as 5s", part.name)
-		}
-		*part.into = d
 	}
 	return lag, nil
 }

@@ -9,11 +9,13 @@ import (
 	"net/http"
 )
 
+const platformName = "platform"
+
 // platform is the token endpoint of API Connect SaaS and of self-managed V10 and
 // V12: JSON in, and errors with a numeric status and a list of messages.
 func (s *Sim) platform() endpoint {
 	return endpoint{
-		name:   "platform",
+		name:   platformName,
 		field:  "access_token",
 		signer: s.rsa,
 		read:   s.readPlatformRequest,

@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Package apicsim simulates what the engine talks to: API Connect's token
-// services, the API manager that takes their tokens, and IBM Cloud IAM's API for
-// the life of API keys. It signs real JWTs,
-// checks them, counts calls, and misbehaves on demand.
+// services, the API manager that takes their tokens, and the APIs for the life of API
+// keys, IBM Cloud IAM's and the platform's. It signs real JWTs, checks them, counts
+// calls, and misbehaves on demand.
 package apicsim
 
 import (
@@ -50,7 +50,7 @@ type Counts struct {
 	// MeAccepted and MeRefused are the calls of the API manager.
 	MeAccepted int `json:"me_accepted"`
 	MeRefused  int `json:"me_refused"`
-	// KeyCalls are the requests to the key API, those that a fault hit included.
+	// KeyCalls are the requests to the key APIs, those that a fault hit included.
 	KeyCalls int `json:"key_calls"`
 	// KeysCreated and KeysDeleted count what those calls did, whether or not a fault
 	// took the place of the answer.
@@ -87,7 +87,9 @@ type Sim struct {
 	viewCalls map[view]int
 	// nameLimit is the most characters that a created key's name keeps; 0 is all.
 	nameLimit int
-	tokenTTL  time.Duration
+	// platformKeys is what the platform makes of the keys that it is asked for.
+	platformKeys PlatformKeys
+	tokenTTL     time.Duration
 	// clockAhead is how far the services' clock is ahead of the host's.
 	clockAhead time.Duration
 	counts     Counts
@@ -120,13 +122,19 @@ func New(o Options) (*Sim, error) {
 	s.mux.HandleFunc("/apikey", s.serve(s.login()))
 	s.mux.HandleFunc("/identity/token", named(s.serve(s.iam())))
 	s.mux.HandleFunc("/api/token", s.serve(s.platform()))
-	s.mux.HandleFunc("POST /v1/apikeys", named(s.serveKeyCall(CallCreate, s.createKey)))
-	s.mux.HandleFunc("GET /v1/apikeys", named(s.serveKeyCall(CallList, s.listKeys)))
-	s.mux.HandleFunc("GET /v1/apikeys/details", named(s.serveKeyCall(CallDetails, s.keyDetails)))
-	s.mux.HandleFunc("GET /v1/apikeys/{id}", named(s.serveKeyCall(CallGet, s.getKey)))
-	s.mux.HandleFunc("DELETE /v1/apikeys/{id}", named(s.serveKeyCall(CallDelete, s.deleteKey)))
-	s.mux.HandleFunc("POST /v1/apikeys/{id}/disable", named(s.serveKeyCall(CallDisable, s.disableKey)))
-	s.mux.HandleFunc("DELETE /v1/apikeys/{id}/disable", named(s.serveKeyCall(CallEnable, s.enableKey)))
+	iam := s.iamKeyAPI()
+	s.mux.HandleFunc("POST /v1/apikeys", named(s.serveKeyCall(iam, CallCreate, s.createKey)))
+	s.mux.HandleFunc("GET /v1/apikeys", named(s.serveKeyCall(iam, CallList, s.listKeys)))
+	s.mux.HandleFunc("GET /v1/apikeys/details", named(s.serveKeyCall(iam, CallDetails, s.keyDetails)))
+	s.mux.HandleFunc("GET /v1/apikeys/{id}", named(s.serveKeyCall(iam, CallGet, s.getKey)))
+	s.mux.HandleFunc("DELETE /v1/apikeys/{id}", named(s.serveKeyCall(iam, CallDelete, s.deleteKey)))
+	s.mux.HandleFunc("POST /v1/apikeys/{id}/disable", named(s.serveKeyCall(iam, CallDisable, s.disableKey)))
+	s.mux.HandleFunc("DELETE /v1/apikeys/{id}/disable", named(s.serveKeyCall(iam, CallEnable, s.enableKey)))
+	platform := s.platformKeyAPI()
+	s.mux.HandleFunc("POST /api/cloud/api-keys", s.serveKeyCall(platform, CallCreate, s.createPlatformKey))
+	s.mux.HandleFunc("GET /api/cloud/api-keys", s.serveKeyCall(platform, CallList, s.listPlatformKeys))
+	s.mux.HandleFunc("GET /api/cloud/api-keys/{id}", s.serveKeyCall(platform, CallGet, s.getPlatformKey))
+	s.mux.HandleFunc("DELETE /api/cloud/api-keys/{id}", s.serveKeyCall(platform, CallDelete, s.deletePlatformKey))
 	s.mux.HandleFunc("GET /v1/me", s.me)
 	s.mux.HandleFunc("GET /api/me", s.me)
 	s.mux.HandleFunc("GET /api/orgs", s.orgs)

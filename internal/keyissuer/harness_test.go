@@ -8,9 +8,11 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -22,6 +24,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/keyissuer"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/pipenet"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
@@ -36,28 +39,67 @@ var rsaKey = sync.OnceValue(func() *rsa.PrivateKey {
 	return key
 })
 
-// ground is a simulated IAM on a network in memory, and a session of testKey with
+// ground is a simulated issuer on a network in memory, and a session of testKey with
 // it.
 type ground struct {
 	sim     *apicsim.Sim
 	line    *pipenet.Line
-	issuer  *keyissuer.IAM
+	issuer  rotation.Issuer
 	session rotation.Session
 	// own is whose key testKey is, and where.
 	own rotation.Binding
+	// service is what errors call the issuer.
+	service string
 }
 
-// onGround runs a test in fake time, with retries attempts after the first one.
+// onGround runs a test with IAM in fake time, with retries attempts after the first one.
 func onGround(t *testing.T, retries int, test func(*testing.T, *ground)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim(t)
 		key := sim.Keys()[0]
-		g := &ground{sim: sim, own: rotation.Binding{Issuer: "http://127.0.0.1", Identity: key.IAMID, AccountID: key.AccountID}}
+		g := &ground{
+			sim: sim, own: rotation.Binding{Issuer: "http://127.0.0.1", Identity: key.IAMID, AccountID: key.AccountID},
+			service: "IAM API key service",
+		}
 		g.issuer, g.line = newIssuer(t, sim, retries)
 		g.session = g.login(t, testKey)
 		test(t, g)
 	})
+}
+
+// onPlatform is onGround with API Connect's platform.
+func onPlatform(t *testing.T, retries int, test func(*testing.T, *ground)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		sim := newSim(t)
+		token := platformToken(t, sim)
+		user, _ := tokenservice.Subject(token)
+		g := &ground{
+			sim: sim, own: rotation.Binding{Kind: rotation.KindPlatform, Issuer: "http://127.0.0.1/api", Identity: user},
+			service: "platform API key service",
+		}
+		g.issuer, g.line = newPlatform(t, sim, retries)
+		g.session = g.login(t, token)
+		test(t, g)
+	})
+}
+
+// platformToken exchanges testKey at the simulated platform.
+func platformToken(t *testing.T, sim *apicsim.Sim) rotation.Secret {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodPost, "/api/token", strings.NewReader(`{"grant_type":"api_key","api_key":"`+testKey+`"}`))
+	r.Header.Set("Accept", "application/json")
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	sim.ServeHTTP(w, r)
+	var granted struct {
+		Token rotation.Secret `json:"access_token"`
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &granted); err != nil || granted.Token == "" {
+		t.Fatalf("no token was granted: HTTP %d", w.Code)
+	}
+	return granted.Token
 }
 
 func newSim(t *testing.T) *apicsim.Sim {
@@ -69,14 +111,22 @@ func newSim(t *testing.T) *apicsim.Sim {
 	return sim
 }
 
-// newIssuer serves handler for all addresses, in memory.
-func newIssuer(t *testing.T, handler http.Handler, retries int) (*keyissuer.IAM, *pipenet.Line) {
+// newTransports serves handler for all addresses, in memory.
+func newTransports(t *testing.T, handler http.Handler) (*upstream.Transports, *pipenet.Line) {
 	network := pipenet.Serve(handler)
 	t.Cleanup(network.Close)
 	line := network.Line()
-	return &keyissuer.IAM{
-		Transports: &upstream.Transports{DialContext: line.Dial}, RequestTimeout: time.Second, MaxRetries: retries,
-	}, line
+	return &upstream.Transports{DialContext: line.Dial}, line
+}
+
+func newIssuer(t *testing.T, handler http.Handler, retries int) (*keyissuer.IAM, *pipenet.Line) {
+	transports, line := newTransports(t, handler)
+	return &keyissuer.IAM{Transports: transports, RequestTimeout: time.Second, MaxRetries: retries}, line
+}
+
+func newPlatform(t *testing.T, handler http.Handler, retries int) (*keyissuer.Platform, *pipenet.Line) {
+	transports, line := newTransports(t, handler)
+	return &keyissuer.Platform{Transports: transports, RequestTimeout: time.Second, MaxRetries: retries}, line
 }
 
 func (g *ground) login(t *testing.T, key rotation.Secret) rotation.Session {

@@ -37,31 +37,26 @@ var _ rotation.Issuer = (*IAM)(nil)
 // if IAM says that. A key that was just created may be unknown for some seconds, as
 // long as it has not reached all of IAM.
 func (i *IAM) Login(ctx context.Context, at rotation.Binding, value rotation.Secret) (rotation.Session, error) {
-	s := &iamSession{url: at.Issuer, key: value}
-	caller, err := upstream.NewCaller(upstream.Options{
+	s := &iamSession{key: value, session: session{keysURL: at.Issuer + "/v1/apikeys", explain: explainIAM}}
+	err := s.open(upstream.Options{
 		Service: iamService, URL: at.Issuer, URLField: iamURLField, RequestIDHeader: tokenservice.TransactionIDHeader,
-		Transport: &s.clock, RequestTimeout: i.RequestTimeout, MaxRetries: i.MaxRetries,
-	})
+		RequestTimeout: i.RequestTimeout, MaxRetries: i.MaxRetries,
+	}, i.Transports, at.CACert)
 	if err != nil {
-		return nil, &upstream.Error{Service: iamService, Host: "an address that does not parse", Reason: "was not asked", Advice: "check " + iamURLField}
-	}
-	s.caller = caller
-	transport, release, err := i.Transports.Acquire(at.CACert)
-	if err != nil {
-		return nil, caller.Unasked("ca_cert " + err.Error())
-	}
-	s.clock.transport, s.release = transport, release
-	if s.bearer, err = i.exchange(ctx, s); err != nil {
-		release()
 		return nil, err
 	}
+	if s.bearer, err = i.exchange(ctx, s, at.Issuer); err != nil {
+		s.release()
+		return nil, err
+	}
+	s.secrets = []upstream.Secret{s.bearer, s.key}
 	return s, nil
 }
 
 // exchange returns the bearer of a session that is being opened.
-func (i *IAM) exchange(ctx context.Context, s *iamSession) (rotation.Secret, error) {
+func (i *IAM) exchange(ctx context.Context, s *iamSession, url string) (rotation.Secret, error) {
 	service, err := tokenservice.New(tokenservice.Options{
-		Kind: tokenservice.IAM, TokenURL: s.url + "/identity/token", URLField: iamURLField, APIKey: s.key,
+		Kind: tokenservice.IAM, TokenURL: url + "/identity/token", URLField: iamURLField, APIKey: s.key,
 		Transport: &s.clock, RequestTimeout: i.RequestTimeout, MaxRetries: i.MaxRetries,
 	})
 	if err != nil {

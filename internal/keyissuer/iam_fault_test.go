@@ -4,14 +4,11 @@
 package keyissuer_test
 
 import (
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
@@ -34,32 +31,8 @@ var (
 	byState = []apicsim.KeyCall{apicsim.CallDisable, apicsim.CallDelete}
 )
 
-// faultCase is what IAM may do wrong, and what comes of it. An empty reason stands
-// for success.
-type faultCase struct {
-	fault   apicsim.KeyFault
-	calls   []apicsim.KeyCall
-	outcome upstream.Outcome
-	unknown bool
-	reason  string
-}
-
 func faultCases() []faultCase {
-	huge := `{"id":"` + strings.Repeat("x", 200<<10) + `"}`
-	status := func(status int) apicsim.KeyFault { return apicsim.KeyFault{Kind: apicsim.KindStatus, Status: status} }
-	kind := func(kind apicsim.FaultKind) apicsim.KeyFault { return apicsim.KeyFault{Kind: kind} }
-	return []faultCase{
-		{kind(apicsim.KindReset), allCalls, upstream.Unavailable, unknown, "broke the connection off"},
-		{kind(apicsim.KindResetMidBody), allCalls, upstream.Unavailable, unknown, "broke the connection off"},
-		{kind(apicsim.KindHang), allCalls, upstream.Unavailable, unknown, "did not answer in time"},
-		{kind(apicsim.KindTrickle), allCalls, upstream.Unavailable, unknown, "did not answer in time"},
-		{kind(apicsim.KindEndlessBody), allCalls, upstream.Unavailable, unknown, "more than 64 KiB"},
-		{apicsim.KeyFault{Kind: apicsim.KindNotJSON, Body: huge}, allCalls, upstream.Unavailable, unknown, "more than 64 KiB"},
-		{kind(apicsim.KindRedirect), allCalls, upstream.Unavailable, known, "redirected to another address on the same host (HTTP 307)"},
-		{apicsim.KeyFault{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/"}, allCalls, upstream.Unavailable, known, "set iam_url to the final address"},
-		{status(500), allCalls, upstream.Unavailable, unknown, "failed with HTTP 500"},
-		{status(503), allCalls, upstream.Unavailable, unknown, "failed with HTTP 503"},
-		{status(429), allCalls, upstream.Unavailable, known, "asks to be called less often"},
+	return append(faultsOnTheWay(allCalls, "iam_url"), []faultCase{
 		{status(401), allCalls, upstream.Refused, known, "does not let the key's identity"},
 		{status(403), allCalls, upstream.Refused, known, "User API key creator on the IAM Identity Service"},
 		{status(415), allCalls, upstream.Refused, known, "check iam_url"},
@@ -73,7 +46,6 @@ func faultCases() []faultCase {
 		{status(400), creation, upstream.Refused, known, "20 API keys at most"},
 		{status(409), creation, upstream.Refused, known, "20 API keys at most"},
 		{status(422), creation, upstream.Refused, known, "20 API keys at most"},
-		{kind(apicsim.KindGzipBroken), allCalls, upstream.Unavailable, unknown, "compression is broken"},
 		{kind(apicsim.KindNotJSON), answered, upstream.Unavailable, unknown, "not JSON"},
 		{kind(apicsim.KindEmptyBody), answered, upstream.Unavailable, unknown, "not JSON"},
 		{kind(apicsim.KindNoJWT), answered, upstream.Unavailable, unknown, "answered "},
@@ -85,92 +57,15 @@ func faultCases() []faultCase {
 		{kind(apicsim.KindNotJSON), byState, 0, known, ""},
 		{kind(apicsim.KindErrorBody), byState, 0, known, ""},
 		{kind(apicsim.KindGzip), answered, 0, known, ""},
-	}
+	}...)
 }
 
-// TestEveryFaultOfEveryCallEndsInAClearError has faults before a call's effect and
-// after it, which a client can't tell apart.
 func TestEveryFaultOfEveryCallEndsInAClearError(t *testing.T) {
-	for _, call := range allCalls {
-		t.Run(string(call), func(t *testing.T) {
-			t.Parallel()
-			for _, c := range faultCases() {
-				for _, after := range []bool{false, true} {
-					if slices.Contains(c.calls, call) {
-						c.fault.Call, c.fault.After = call, after
-						t.Run(fmt.Sprintf("%s %d%s after %t", c.fault.Kind, c.fault.Status, c.fault.RedirectTo, after), c.run)
-					}
-				}
-			}
-		})
-	}
-}
-
-func (c faultCase) run(t *testing.T) {
-	onGround(t, 0, func(t *testing.T, g *ground) {
-		g.sim.InjectKeyFault(c.fault)
-		err := g.calls()[c.fault.Call](t.Context())
-		// The transport itself repeats a GET whose kept connection turns out to be dead.
-		if got := g.sim.Counts().KeyCalls; got != 1 && (got != 2 || slices.Contains(changing, c.fault.Call)) {
-			t.Errorf("%d requests were sent", got)
-		}
-		c.judge(t, err)
-	})
-}
-
-func (c faultCase) judge(t *testing.T, err error) {
-	t.Helper()
-	if c.reason == "" {
-		if err != nil {
-			t.Errorf("the error is %v", err)
-		}
-		return
-	}
-	failed := failure(t, err)
-	if failed.Outcome != c.outcome || failed.OutcomeUnknown != c.unknown || !strings.Contains(err.Error(), c.reason) {
-		t.Errorf("outcome %d, unknown %t: %s", failed.Outcome, failed.OutcomeUnknown, err)
-	}
-	if !strings.HasPrefix(err.Error(), "the IAM API key service at 127.0.0.1 ") {
-		t.Errorf("the service and host are not named: %s", err)
-	}
-	if errors.Is(err, rotation.ErrNoSuchKey) {
-		t.Error("the key is taken for gone")
-	}
+	runFaults(t, onGround, allCalls, faultCases())
 }
 
 func TestOnlyACreationIsNotRepeatedIfItsOutcomeIsUnknown(t *testing.T) {
-	for _, call := range allCalls {
-		for _, kind := range []apicsim.FaultKind{apicsim.KindReset, apicsim.KindStatus, apicsim.KindHang} {
-			for _, after := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s %s after %t", call, kind, after), func(t *testing.T) {
-					onGround(t, 2, func(t *testing.T, g *ground) {
-						g.sim.InjectKeyFault(apicsim.KeyFault{Call: call, After: after, Kind: kind, Times: 1})
-						requireRepeated(t, g, call, after, g.calls()[call](t.Context()))
-					})
-				})
-			}
-		}
-	}
-}
-
-// requireRepeated holds err against what is due after one attempt that failed.
-func requireRepeated(t *testing.T, g *ground, call apicsim.KeyCall, after bool, err error) {
-	t.Helper()
-	want := 2
-	if call == apicsim.CallCreate {
-		want = 1
-		if failed := failure(t, err); !failed.OutcomeUnknown || failed.Attempts != 1 {
-			t.Errorf("%d attempts, unknown %t", failed.Attempts, failed.OutcomeUnknown)
-		}
-		if created := g.sim.Counts().KeysCreated == 1; created != after {
-			t.Errorf("a key was created is %t", created)
-		}
-	} else if lost := call == apicsim.CallDelete && after; lost != errors.Is(err, rotation.ErrNoSuchKey) || !lost && err != nil {
-		t.Errorf("the error is %v", err)
-	}
-	if got := g.sim.Counts().KeyCalls; got != want {
-		t.Errorf("%d requests were sent", got)
-	}
+	requireOnceAlone(t, onGround, allCalls)
 }
 
 func TestACreationThatNeverReachedIAMIsKnownToHaveHadNoEffect(t *testing.T) {

@@ -4,12 +4,8 @@
 package keyissuer
 
 import (
-	"cmp"
 	"net/url"
-	"regexp"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
@@ -48,70 +44,28 @@ type listAnswer struct {
 	Next string       `json:"next"`
 }
 
-const keyShape = "an API key's"
-
-// identifier is the form of IAM's ids of keys, identities and accounts, with room
-// for others: ApiKey-<UUID>, IBMid-<digits>, iam-ServiceId-<UUID>, 32 hex digits.
-var identifier = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$`)
-
 // parseKey returns the key that an answer describes, or what is wrong with it.
 func parseKey(body []byte, secrets ...upstream.Secret) (key rotation.Details, reason string) {
-	var parsed keyAnswer
-	if reason := upstream.Decode(body, &parsed, keyShape); reason != "" {
-		return rotation.Details{}, reason
-	}
-	if key, reason = parsed.key(secrets); reason != "" {
-		return rotation.Details{}, reason
-	}
-	return key, ""
+	return oneKey[keyAnswer](body, secrets)
 }
 
-// parseNewKey is parseKey for the one answer that holds the key's value. What can
-// be told of the key is told even if something is wrong with the answer: a key whose
-// id is known can be deleted.
+// parseNewKey is parseKey for the one answer that holds the key's value.
 func parseNewKey(body []byte, secrets ...upstream.Secret) (key rotation.Details, value upstream.Secret, reason string) {
-	var parsed keyAnswer
-	// Of JSON in another shape, the fields that fit are filled all the same.
-	reason = upstream.Decode(body, &parsed, keyShape)
-	if parsed.Value != nil {
-		value = *parsed.Value
-	}
-	key, wrong := parsed.key(append(secrets, value))
-	reason = cmp.Or(reason, wrong)
-	switch {
-	case value == "":
-		reason = cmp.Or(reason, "answered without the key's value")
-	case len(value) > maxValueBytes || strings.ContainsFunc(string(value), notInValue):
-		value = ""
-		reason = cmp.Or(reason, "answered a key whose value can't be one")
-	}
-	if key.ID == "" {
-		return rotation.Details{}, "", reason
-	}
-	return key, value, reason
+	return newKey[keyAnswer](body, secrets)
 }
-
-// maxValueBytes is far beyond the 44 bytes that IBM Cloud's keys have.
-const maxValueBytes = 4096
-
-func notInValue(r rune) bool { return r > unicode.MaxASCII || !unicode.IsGraphic(r) || r == ' ' }
 
 // parseList returns a page's keys and the token that asks for the next page, which
 // is empty on the last one.
 func parseList(body []byte, secrets ...upstream.Secret) (keys []rotation.Details, pageToken, reason string) {
 	var parsed listAnswer
-	if reason := upstream.Decode(body, &parsed, "a list of API keys"); reason != "" {
+	if reason := upstream.Decode(body, &parsed, listShape); reason != "" {
 		return nil, "", reason
 	}
 	if parsed.Keys == nil {
-		return nil, "", "answered without a list of API keys"
+		return nil, "", withoutList
 	}
-	for _, listed := range *parsed.Keys {
-		key, reason := listed.key(secrets)
-		if reason != "" {
-			return nil, "", reason
-		}
-		keys = append(keys, key)
+	if keys, reason = keysOf(*parsed.Keys, secrets); reason != "" {
+		return nil, "", reason
 	}
 	pageToken, reason = nextPageToken(parsed.Next)
 	if reason != "" {
@@ -139,30 +93,22 @@ func nextPageToken(next string) (token, reason string) {
 
 const maxPageTokenBytes = 2048
 
-// key takes from an answer what is fit for requests, logs and storage. Without a
-// reason, the key has an id, an identity and an account.
+// key has an id, an identity and an account if there is no reason.
 func (a keyAnswer) key(secrets []upstream.Secret) (key rotation.Details, reason string) {
-	fit := func(id string) string {
-		if !identifier.MatchString(id) || upstream.HoldsAny(id, secrets...) {
-			reason = "answered a key whose id, iam_id or account_id can't be one"
-			return ""
-		}
-		return id
-	}
-	silent := func(text string) string {
-		if upstream.HoldsAny(text, secrets...) {
-			return ""
-		}
-		return text
-	}
+	fit := newScreen(a.Value, secrets)
 	key = rotation.Details{
-		ID: fit(a.ID), Identity: fit(a.IAMID), AccountID: fit(a.AccountID),
-		Name: silent(a.Name), Description: silent(a.Description),
+		ID: fit.id(a.ID), Identity: fit.id(a.IAMID), AccountID: fit.id(a.AccountID),
+		Name: fit.text(a.Name), Description: fit.text(a.Description),
 		Locked: a.Locked, Disabled: a.Disabled, CreatedAt: parseCreation(a.CreatedAt), ExpiresAt: parseTime(a.ExpiresAt),
-		ActionWhenLeaked: upstream.Handle(a.ActionWhenLeaked, secrets...), SupportSessions: a.SupportSessions,
+		ActionWhenLeaked: upstream.Handle(a.ActionWhenLeaked, fit.secrets...), SupportSessions: a.SupportSessions,
+	}
+	if fit.unfit {
+		reason = "answered a key whose id, iam_id or account_id can't be one"
 	}
 	return key, reason
 }
+
+func (a keyAnswer) value() *upstream.Secret { return a.Value }
 
 // minuteLayout is the form that IAM's reference gives for times.
 const minuteLayout = "2006-01-02T15:04-0700"
@@ -174,15 +120,4 @@ func parseCreation(text string) time.Time {
 		return t.UTC().Add(time.Minute)
 	}
 	return parseTime(text)
-}
-
-// parseTime reads the forms that IAM writes times in: minuteLayout by its reference,
-// RFC 3339 in its SDK's examples. A time in another form is unknown.
-func parseTime(text string) time.Time {
-	for _, layout := range []string{time.RFC3339, minuteLayout, "2006-01-02T15:04:05-0700"} {
-		if t, err := time.Parse(layout, text); err == nil {
-			return t.UTC()
-		}
-	}
-	return time.Time{}
 }

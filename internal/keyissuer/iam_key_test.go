@@ -152,28 +152,38 @@ func requireFitToKeep(t *testing.T, key rotation.Details) {
 }
 
 func FuzzTheKeyAnswerParser(f *testing.F) {
-	for _, seed := range keySeeds {
+	fuzzKey(f, keySeeds, parseKey, requireFitToKeep)
+}
+
+// fuzzKey is the fuzzer of a parser of one key.
+func fuzzKey(f *testing.F, seeds []string, parse func([]byte, ...rotation.Secret) (rotation.Details, string), requireFit func(*testing.T, rotation.Details)) {
+	for _, seed := range seeds {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		key, reason := parseKey(body, knownSecret)
+		key, reason := parse(body, knownSecret)
 		if (key == rotation.Details{}) == (reason == "") {
 			t.Fatal("neither or both of a key and a reason")
 		}
 		if reason == "" {
-			requireFitToKeep(t, key)
+			requireFit(t, key)
 		}
 	})
 }
 
 func FuzzTheNewKeyAnswerParser(f *testing.F) {
-	for _, seed := range keySeeds {
+	fuzzNewKey(f, keySeeds, parseNewKey, requireFitToKeep)
+}
+
+// fuzzNewKey is the fuzzer of a parser of a key whose value counts.
+func fuzzNewKey(f *testing.F, seeds []string, parse func([]byte, ...rotation.Secret) (rotation.Details, rotation.Secret, string), requireFit func(*testing.T, rotation.Details)) {
+	for _, seed := range seeds {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		key, value, reason := parseNewKey(body, knownSecret)
+		key, value, reason := parse(body, knownSecret)
 		if reason == "" {
-			requireFitToKeep(t, key)
+			requireFit(t, key)
 		}
 		if reason == "" && value == "" || key.ID == "" && (key != rotation.Details{} || value != "" || reason == "") {
 			t.Fatal("a key without its value and no reason, or no key and none")

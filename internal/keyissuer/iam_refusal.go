@@ -11,38 +11,20 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// action is what a call wants, as it reads in a refusal.
-type action string
-
-const (
-	readOwnKey action = "read the details of its API key"
-	readKey    action = "read the details of the API key"
-	createKey  action = "create an API key"
-	listKeys   action = "list its API keys"
-	disableKey action = "disable the API key"
-	deleteKey  action = "delete the API key"
-)
-
-// isAboutOneKey says whether a 404 can be about the key that the call names.
-func (a action) isAboutOneKey() bool { return a != createKey && a != listKeys }
-
 // limitReached is the code for an identity that has as many keys as it may. It
 // came with HTTP 422 (terraform-provider-ibm's issue 3626); IBM's "IAM limits"
 // give 20 keys for each user and service ID.
 const limitReached = "BXNIM0151E"
 
-// refusalOf explains a 4xx that answers an action. The secrets are those that the
-// request held.
-func refusalOf(wanted action, secrets ...upstream.Secret) func(*upstream.Answer) upstream.Refusal {
-	return func(a *upstream.Answer) upstream.Refusal {
-		code, trace := parseError(a.Body, secrets...)
-		because := explain(wanted, a.Status, code)
-		because.Code, because.RequestID = code, trace
-		return because
-	}
+// explainIAM is the explain of a session with IAM, which has a code in its own words.
+func explainIAM(wanted action, a *upstream.Answer, secrets []upstream.Secret) (because upstream.Refusal, own bool) {
+	code, trace := parseError(a.Body, secrets...)
+	because = iamRefusal(wanted, a.Status, code)
+	because.Code, because.RequestID = code, trace
+	return because, code != ""
 }
 
-func explain(wanted action, status int, code string) upstream.Refusal {
+func iamRefusal(wanted action, status int, code string) upstream.Refusal {
 	switch {
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
 		return upstream.Refusal{
@@ -73,12 +55,6 @@ func explain(wanted action, status int, code string) upstream.Refusal {
 	default:
 		return upstream.Refusal{Reason: "refused to " + string(wanted), Advice: "check " + iamURLField}
 	}
-}
-
-// isConflict says whether a status is about the state that the keys are in. IBM's
-// reference gives 409 for conflicts, its services 400 and 422 as well.
-func isConflict(status int) bool {
-	return status == http.StatusBadRequest || status == http.StatusConflict || status == http.StatusUnprocessableEntity
 }
 
 // errorCode has the forms of message_code, such as BXNIM0102E, and code, such as

@@ -6,7 +6,6 @@ package keyissuer_test
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,12 +14,11 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 )
 
-// script is an IAM that answers the key API with what a test writes, and notes
+// script is an issuer that answers the key API with what a test writes, and notes
 // what it was asked.
 type script struct {
 	answers func(n int, r *http.Request) (status int, body string)
@@ -40,17 +38,9 @@ func (s *script) play(t *testing.T, test func(*testing.T, rotation.Session)) {
 		sim.AddKey(key)
 		mux := http.NewServeMux()
 		mux.Handle("/identity/token", sim)
-		mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-			body, _ := io.ReadAll(r.Body)
-			s.asked = append(s.asked, r.Method+" "+r.RequestURI+" "+r.Header.Get("Content-Type")+" "+string(body))
-			if !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer eyJ") || (r.URL.Path == "/v1/apikeys/details") != (r.Header.Get("IAM-ApiKey") == key) {
-				t.Errorf("%s carries other credentials", r.RequestURI)
-			}
-			status, text := s.answers(len(s.asked), r)
-			w.Header().Set("Transaction-Id", s.transactionID)
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, text)
-		})
+		mux.Handle("/", s.serve(func(r *http.Request) bool {
+			return (r.URL.Path == "/v1/apikeys/details") == (r.Header.Get("IAM-ApiKey") == key)
+		}, t))
 		issuer, _ := newIssuer(t, mux, 0)
 		session, err := issuer.Login(t.Context(), rotation.Binding{Issuer: "http://127.0.0.1"}, rotation.Secret(key))
 		if err != nil {
@@ -59,6 +49,22 @@ func (s *script) play(t *testing.T, test func(*testing.T, rotation.Session)) {
 		defer session.Close()
 		test(t, session)
 	})
+}
+
+// serve answers what the script says. Requests have a JWT for a bearer, and beside it
+// the credentials that are right.
+func (s *script) serve(right func(*http.Request) bool, t *testing.T) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		s.asked = append(s.asked, r.Method+" "+r.RequestURI+" "+r.Header.Get("Content-Type")+" "+string(body))
+		if !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer eyJ") || !right(r) {
+			t.Errorf("%s carries other credentials", r.RequestURI)
+		}
+		status, text := s.answers(len(s.asked), r)
+		w.Header().Set("Transaction-Id", s.transactionID)
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, text)
+	}
 }
 
 func always(status int, body string) *script {
@@ -115,16 +121,7 @@ func TestIAMCreate_aKeyIsToldWhateverIsWrongWithIt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			always(http.StatusCreated, c.body).play(t, func(t *testing.T, session rotation.Session) {
-				key, value, err := session.Create(t.Context(), keyN)
-				if key.ID != "ApiKey-1" || string(value) != c.value || (err == nil) != (c.says == "") {
-					t.Fatalf("the key is %+v, error %v", key, err)
-				}
-				if key.CreatedAt.IsZero() || key.CreatedAt.After(time.Now()) {
-					t.Errorf("it was created at %s", key.CreatedAt)
-				}
-				if err != nil && (!failure(t, err).OutcomeUnknown || !strings.Contains(err.Error(), c.says)) {
-					t.Errorf("the error is %v", err)
-				}
+				requireTold(t, session, keyN, "ApiKey-1", c.value, c.says)
 			})
 		})
 	}
@@ -137,10 +134,7 @@ func TestIAMCreate_aKeyWithoutAnIDIsNone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			always(http.StatusCreated, body).play(t, func(t *testing.T, session rotation.Session) {
-				key, value, err := session.Create(t.Context(), keyN)
-				if failed := failure(t, err); key != (rotation.Details{}) || value != "" || !failed.OutcomeUnknown || failed.Attempts != 1 {
-					t.Fatalf("the error is %+v", failed)
-				}
+				requireNoKey(t, session, keyN)
 			})
 		})
 	}
@@ -198,18 +192,7 @@ func TestIAM404_countsInIAMsOwnWordsAlone(t *testing.T) {
 	} {
 		t.Run(body, func(t *testing.T) {
 			always(http.StatusNotFound, body).play(t, func(t *testing.T, session rotation.Session) {
-				_, get := session.Get(t.Context(), "ApiKey-1")
-				for _, err := range []error{get, session.Disable(t.Context(), "ApiKey-1"), session.Delete(t.Context(), "ApiKey-1")} {
-					if failure(t, err); errors.Is(err, rotation.ErrNoSuchKey) != gone {
-						t.Errorf("the error is %v", err)
-					}
-				}
-				// These name no key that could be gone.
-				_, find := session.Find(t.Context(), "n", keyN.Of)
-				_, _, create := session.Create(t.Context(), keyN)
-				if errors.Is(find, rotation.ErrNoSuchKey) || errors.Is(create, rotation.ErrNoSuchKey) {
-					t.Errorf("the errors are %v and %v", find, create)
-				}
+				requireGone(t, session, keyN, "ApiKey-1", gone, session.Disable(t.Context(), "ApiKey-1"))
 			})
 		})
 	}

@@ -115,13 +115,7 @@ func TestALoginThatFailsNamesTheFieldToCheck(t *testing.T) {
 }
 
 func TestIAMLogin_namesTheFieldThatIsWrong(t *testing.T) {
-	issuer := &keyissuer.IAM{Transports: &upstream.Transports{}}
-	for field, at := range map[string]rotation.Binding{"iam_url": {Issuer: "http://%zz"}, "ca_cert": {Issuer: "https://127.0.0.1", CACert: "no certificate"}} {
-		_, err := issuer.Login(t.Context(), at, testKey)
-		if failed := failure(t, err); !strings.Contains(err.Error(), field) || failed.Attempts != 0 || failed.OutcomeUnknown {
-			t.Errorf("the error is %v", err)
-		}
-	}
+	requireFieldNamed(t, &keyissuer.IAM{Transports: &upstream.Transports{}}, "iam_url")
 }
 
 func TestIAMSession_aDisabledKeyStaysSo(t *testing.T) {
@@ -217,17 +211,7 @@ func TestAllKeysOfThatPrefixAreFoundOnAllPages(t *testing.T) {
 
 func TestIAMSession_anIDThatCannotBeOneIsNotAskedFor(t *testing.T) {
 	onGround(t, 0, func(t *testing.T, g *ground) {
-		for _, id := range []string{"", ".", "..", "../details", "a b", "a\nb", "?x", testKey, strings.Repeat("x", 129)} {
-			_, err := g.session.Get(t.Context(), id)
-			for _, err := range []error{err, g.session.Disable(t.Context(), id), g.session.Delete(t.Context(), id)} {
-				if failed := failure(t, err); failed.Attempts != 0 || failed.OutcomeUnknown {
-					t.Errorf("%d attempts", failed.Attempts)
-				}
-			}
-		}
-		if got := g.sim.Counts().KeyCalls; got != 0 {
-			t.Fatalf("%d requests were sent", got)
-		}
+		requireIDsChecked(t, g, func(id string) error { return g.session.Disable(t.Context(), id) })
 	})
 }
 
@@ -253,8 +237,6 @@ func TestIAMSession_carriesTheKeysSettings(t *testing.T) {
 
 func TestIAMSession_isNotPrintedWithItsSecrets(t *testing.T) {
 	onGround(t, 0, func(t *testing.T, g *ground) {
-		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
-			requireSilent(t, fmt.Sprintf(verb, g.session)+fmt.Sprintf(verb, struct{ Session rotation.Session }{g.session}))
-		}
+		requireUnprinted(t, g.session)
 	})
 }

@@ -3,8 +3,9 @@
 
 // Package keyissuer leads an API key's life where it is made: it reads a key's
 // details, creates another one, finds those that nobody was told of, disables and
-// deletes. It is internal/rotation's Issuer and Session, with IBM Cloud IAM as the
-// first; it decides nothing about a key, and knows nothing of Vault.
+// deletes. It is internal/rotation's Issuer and Session, for IBM Cloud IAM and for API
+// Connect's own platform service; it decides nothing about a key, and knows nothing of
+// Vault.
 package keyissuer
 
 import (

@@ -49,16 +49,17 @@ func parseGrant(body []byte, now time.Time) (g grant, reason string) {
 		return g, "answered a token of another type than Bearer"
 	}
 	g.accessToken = *parsed.AccessToken
-	if seconds, ok := wholeSeconds(parsed.ExpiresIn); ok {
+	if seconds, ok := WholeSeconds(parsed.ExpiresIn); ok {
 		g.expiresAt = now.Add(time.Duration(seconds) * time.Second)
-	} else if epoch, ok := wholeSeconds(parsed.Expiration); ok {
+	} else if epoch, ok := WholeSeconds(parsed.Expiration); ok {
 		g.expiresAt = time.Unix(epoch, 0)
 	}
 	return g, ""
 }
 
-// wholeSeconds reads a positive JSON integer of sensible size.
-func wholeSeconds(raw json.RawMessage) (int64, bool) {
+// WholeSeconds reads a positive JSON integer of sensible size: a life, or a time since
+// the epoch.
+func WholeSeconds(raw json.RawMessage) (int64, bool) {
 	const most = 1 << 33 // As an epoch this is in the year 2242, as a life 272 years.
 	n, err := strconv.ParseInt(string(raw), 10, 64)
 	return n, err == nil && n > 0 && n < most

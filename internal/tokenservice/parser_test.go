@@ -120,9 +120,29 @@ func FuzzTheGrantParser(f *testing.F) {
 	})
 }
 
+func TestPlatformStatus_isReadFromThePlatformsFormAlone(t *testing.T) {
+	for body, want := range map[string]int{
+		`{"status":404,"message":["Not found"]}`:        404,
+		`{"status":404,"errors":["Not found"]}`:         404,
+		`{"status":404,"message":["x"],"errors":["x"]}`: 404,
+		`{"status":404}`:                                    0,
+		`{"status":404,"message":"Not found"}`:              0,
+		`{"status":404,"error":"Not Found","message":null}`: 0,
+		`{"status":"not a number","message":["Not found"]}`: 0,
+		`{"status":4040,"message":["Not found"]}`:           0,
+		`{"message":["Not found"]}`:                         0,
+		`<html>404</html>`:                                  0,
+		``:                                                  0,
+	} {
+		if got := PlatformStatus([]byte(body)); got != want {
+			t.Errorf("%s: the status is %d", body, got)
+		}
+	}
+}
+
 func FuzzTheErrorParsers(f *testing.F) {
 	for _, seed := range []string{
-		"", `{"errorCode":"BXNIM0415E","context":{"requestId":"a-b"}}`, `{"errorCode":"a-key-of-some-length"}`, `{"status":401}`,
+		"", `{"errorCode":"BXNIM0415E","context":{"requestId":"a-b"}}`, `{"errorCode":"a-key-of-some-length"}`, `{"status":401}`, `{"status":401,"errors":[]}`,
 		`{"status":"401","message":["x"]}`, `{"status":1e9}`, `{"context":[]}`, "<html>",
 	} {
 		f.Add([]byte(seed))
@@ -132,7 +152,7 @@ func FuzzTheErrorParsers(f *testing.F) {
 		if len(code) > 20 || len(requestID) > 64 || strings.Contains(code+requestID, "a-key-of-some-length") {
 			t.Fatal("a code or request id is not fit to print")
 		}
-		if status := parsePlatformStatus(body); status != 0 && (status < 100 || status > 999) {
+		if status := PlatformStatus(body); status != 0 && (status < 100 || status > 999) {
 			t.Fatalf("status is %d", status)
 		}
 	})

@@ -70,19 +70,29 @@ func (p *platform) refusal(a *upstream.Answer) upstream.Refusal {
 		because.Reason = "refused the API key, which worked before"
 		because.Advice = "by default its keys expire after five minutes and can be used once; an administrator changes that in Cloud Manager (Settings, Onboarding: API Key timeout, Multiple use of apikey); then write the config again with a new api_key"
 	}
-	if status := parsePlatformStatus(a.Body); status != 0 && status != a.Status {
-		because.Code = fmt.Sprintf("status %d", status)
-	}
+	because.Code = PlatformCode(a)
 	return because
 }
 
-// parsePlatformStatus takes the numeric status from an error's body, or 0. The
-// texts beside it, in message or errors, are not ours to repeat.
-func parsePlatformStatus(body []byte) int {
-	var parsed struct {
-		Status json.Number `json:"status"`
+// PlatformCode is the platform's own code for a refusal: the status that its body
+// states, where that is another than HTTP's.
+func PlatformCode(a *upstream.Answer) string {
+	if status := PlatformStatus(a.Body); status != 0 && status != a.Status {
+		return fmt.Sprintf("status %d", status)
 	}
-	if err := json.Unmarshal(body, &parsed); err != nil {
+	return ""
+}
+
+// PlatformStatus takes the numeric status from an error's body, or 0 if the body is
+// not in the platform's form. The texts beside it, in arrays named message or errors,
+// are not ours to repeat.
+func PlatformStatus(body []byte) int {
+	var parsed struct {
+		Status  json.Number       `json:"status"`
+		Message []json.RawMessage `json:"message"`
+		Errors  []json.RawMessage `json:"errors"`
+	}
+	if err := json.Unmarshal(body, &parsed); err != nil || parsed.Message == nil && parsed.Errors == nil {
 		return 0
 	}
 	status, err := parsed.Status.Int64()

@@ -235,7 +235,7 @@ func TestBackoff_IsNotThatOfAnotherKeyOrDestination(t *testing.T) {
 func TestBackoff_IsNotThatOfTheClient(t *testing.T) {
 	limitsTest(t, func(m *mount, calls *callGauge) {
 		m.writeConfig("onprem", map[string]any{
-			"token_service": "platform", "token_url": m.url + "/api/token", "client_id": "client", "client_secret": testClientSecret,
+			"token_service": "platform", "token_url": m.url + "/api/token", "client_id": "client", "client_secret": testClientSecret, "renew": false,
 		})
 		m.sim.RevokeKey(testKey)
 		before := calls.total()

@@ -578,7 +578,7 @@ func TestTheAPIOfASelfManagedPlatformIsWhereItsTokensComeFrom(t *testing.T) {
 func TestAPlatformKeyThatCanBeUsedOnceIsSpentOnTheTokenThatReadersGet(t *testing.T) {
 	m := newMount(t)
 	m.sim.AddLimitedKey(testKey, apicsim.KeyOptions{SingleUse: true})
-	m.writeServiceConfig("platform", nil)
+	m.writeServiceConfig("platform", map[string]any{"renew": false})
 	id := m.readToken("platform")["token_id"]
 	m.must(logical.PatchOperation, "config/platform", map[string]any{"max_retries": 1})
 	if m.readToken("platform")["token_id"] != id || m.sim.Counts().Exchanges != 1 {
@@ -594,7 +594,7 @@ func TestAPlatformKeyThatCanBeUsedOnceIsSpentOnTheTokenThatReadersGet(t *testing
 // credentials say who asks, not where the key goes.
 func TestClientCredentialsMayChangeWithoutTheKey(t *testing.T) {
 	m := newMount(t)
-	m.writeServiceConfig("platform", nil)
+	m.writeServiceConfig("platform", map[string]any{"renew": false})
 	m.must(logical.PatchOperation, "config/platform", map[string]any{
 		"client_id": "another", "client_secret": "another",
 		"token_service": "platform", "token_url": m.server.URL() + "/api/token", "api_url": m.server.URL(),
@@ -610,7 +610,7 @@ func TestClientCredentialsMayChangeWithoutTheKey(t *testing.T) {
 
 func TestAConfigThatLeavesThePlatformLeavesItsCredentialsBehind(t *testing.T) {
 	m := newMount(t)
-	m.writeServiceConfig("platform", nil)
+	m.writeServiceConfig("platform", map[string]any{"renew": false})
 	m.must(logical.UpdateOperation, "config/platform", map[string]any{
 		"api_key": testKey, "token_service": "login", "token_url": m.server.URL() + "/apikey",
 	})

@@ -185,7 +185,7 @@ func TestEndpoints_apiURLAloneMakesNoExchange(t *testing.T) {
 func TestEndpoints_unverifiedCACertKeepsTheToken(t *testing.T) {
 	m := newMount(t)
 	m.sim.AddLimitedKey(testKey, apicsim.KeyOptions{SingleUse: true})
-	m.writeServiceConfig("platform", nil)
+	m.writeServiceConfig("platform", map[string]any{"renew": false})
 	token := m.readToken("platform")["token_id"]
 	write := map[string]any{"ca_cert": startTLS(t).CACertPEM()}
 	if status, text := m.failure(logical.UpdateOperation, "endpoints/platform", write); status != http.StatusBadRequest {

@@ -44,6 +44,8 @@ func (r renewal) token(ctx context.Context, watch *exchangeWatch, dedicated bool
 	if !r.mayWrite() {
 		return nil, logical.ErrReadOnly
 	}
+	ctx, cancel := context.WithTimeout(ctx, youngKeyTimeout)
+	defer cancel()
 	have, _ := watch.tokenID.Load().(string)
 	got, err := r.engine.Renew(ctx, rotation.Ref{Config: watch.name}, have, dedicated)
 	if err != nil {

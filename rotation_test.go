@@ -280,13 +280,13 @@ func TestRotation_failureNamesTheRequestInTheLog(t *testing.T) {
 	}
 }
 
-func TestAPlatformConfigCannotBeRotatedAndSaysWhy(t *testing.T) {
+func TestAPlatformConfigWithoutRenewalCannotBeRotated(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{
-		"token_service": "platform", "token_url": m.url + "/api/token", "client_id": "client", "client_secret": testClientSecret,
+		"token_service": "platform", "token_url": m.url + "/api/token", "client_id": "client", "client_secret": testClientSecret, "renew": false,
 	})
 	status, text := m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
-	if status != http.StatusBadRequest || !strings.Contains(text, "cannot be rotated through an API") {
+	if status != http.StatusBadRequest || !strings.Contains(text, "has renew=false") {
 		t.Fatalf("answered %d %s", status, text)
 	}
 	if failures := m.must(logical.ReadOperation, "status/us-south", nil).Data["consecutive_rotation_failures"]; failures != nil {

@@ -311,7 +311,9 @@ func TestRotate_refusals(t *testing.T) {
 		"too many keys that are not deleted": {func(b *bench, k *issuerKey) {
 			rec := b.record()
 			for n := range maxRetired {
-				rec.Retired = append(rec.Retired, Retired{Key: Key{ID: fmt.Sprint(n), Managed: true}, Grace: 24 * 365 * time.Hour})
+				left := Retired{Key: *b.keyOf(k), Grace: 24 * 365 * time.Hour}
+				left.ID = fmt.Sprint(n)
+				rec.Retired = append(rec.Retired, left)
 			}
 			b.stores(Ref{Config: "a"}, rec, 0)
 		}, "5 replaced keys"},

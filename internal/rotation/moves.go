@@ -47,7 +47,7 @@ func (r Record) putAway(grace time.Duration) Record {
 	} else if c != nil {
 		r.Retired = append(r.Retired, Retired{Key: *c, Keep: true})
 	}
-	r.Current, r.Candidate, r.Grace = nil, nil, nil
+	r.Current, r.Candidate, r.Grace, r.Brief = nil, nil, nil, false
 	return r.lendToken()
 }
 

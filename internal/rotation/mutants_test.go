@@ -258,7 +258,7 @@ var mutants = map[string]mutant{
 	"a write of the config clears an intent": {
 		defect: "the announcement of a creation that is under way is cleared by somebody else",
 		file:   "moves.go",
-		old:    `	r.Current, r.Candidate, r.Grace = nil, nil, nil`,
+		old:    `	r.Current, r.Candidate, r.Grace, r.Brief = nil, nil, nil, false`,
 		new:    `	r.Current, r.Candidate, r.Grace, r.Intent = nil, nil, nil, nil`,
 		seed:   216,
 	},

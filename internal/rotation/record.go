@@ -136,6 +136,9 @@ type Record struct {
 	// Token is the token in hand of a record whose keys work once. It makes the next key,
 	// and deletes those before.
 	Token *Token `json:"token,omitempty"`
+	// Brief says that keys were found not to live for long, where the issuer does not tell
+	// their end.
+	Brief bool `json:"brief,omitempty"`
 }
 
 // New returns the record of a config that is created with an imported key.
@@ -166,7 +169,7 @@ func (r Record) Equal(other Record) bool {
 		equal(r.Current, other.Current, Key.equal) && equal(r.Candidate, other.Candidate, Key.equal) &&
 		equal(r.Intent, other.Intent, Intent.equal) &&
 		equal(r.Grace, other.Grace, func(a, b time.Duration) bool { return a == b }) &&
-		equal(r.Token, other.Token, Token.equal) &&
+		equal(r.Token, other.Token, Token.equal) && r.Brief == other.Brief &&
 		slices.EqualFunc(r.Retired, other.Retired, Retired.equal)
 }
 

@@ -15,6 +15,8 @@ const (
 	// renewedTTL is the life that is asked for a key in reserve: how long Vault may be away.
 	// Issuers grant what they like.
 	renewedTTL = 365 * 24 * time.Hour
+	// briefLife is how long platforms let keys live by default.
+	briefLife = 5 * time.Minute
 	// spendable is how much of its life a key must have left to be relied upon.
 	spendable = 30 * time.Second
 	// youngKeyTime is how long the refusal of a new key may mean that it is not known
@@ -75,10 +77,25 @@ func (a *advance) buy(ctx context.Context, keep bool) (*Token, error) {
 		}
 	}
 	got, err := a.spend(ctx, keep)
+	if a.showsBrief(err) {
+		next := a.rec.clone()
+		next.Brief = true
+		if err := a.save(ctx, next); err != nil {
+			return nil, err
+		}
+		return a.buy(ctx, keep)
+	}
 	if err != nil {
 		return nil, errors.Join(unmade, err)
 	}
 	return got, nil
+}
+
+// showsBrief says whether the refusal of a key in reserve shows, for the first time, that the
+// issuer's keys do not live for long.
+func (a *advance) showsBrief(refused error) bool {
+	k := a.rec.Current
+	return isRefused(refused) && a.rec.Token.lives() && !a.rec.Brief && k.Managed && k.ExpiresAt.IsZero() && time.Since(k.CreatedAt) > briefLife
 }
 
 // prepare has the current key be one that can be spent, and, where keys live long, another one
@@ -87,7 +104,7 @@ func (a *advance) prepare(ctx context.Context) error {
 	if a.isToBeSentAgain(a.rec.Current) {
 		return nil
 	}
-	if !a.rec.Current.isGood() {
+	if !a.rec.isGood(a.rec.Current) {
 		if a.rec.Candidate == nil && !a.rec.Token.lives() {
 			return nil // Some issuers let keys work more than once.
 		}
@@ -206,20 +223,23 @@ func (a *advance) keepReserve(ctx context.Context) error {
 	if a.rec.Candidate == nil && !a.rec.wantsReserve() {
 		return nil
 	}
-	if a.rec.Current.isGood() {
+	if a.rec.isGood(a.rec.Current) {
 		return nil
 	}
 	return a.makeCurrent(ctx)
 }
 
 func (r Record) wantsReserve() bool {
-	return r.Token.lives() && !r.Current.isGood() && (!r.Current.Managed || r.livesLong())
+	return r.Token.lives() && !r.isGood(r.Current) && (!r.Current.Managed || r.livesLong())
 }
 
 // livesLong says whether the current key was made to outlive a token.
 func (r Record) livesLong() bool {
 	k := r.Current
-	return k.Managed && (k.ExpiresAt.IsZero() || k.ExpiresAt.Sub(k.CreatedAt) > r.Token.life())
+	if k.ExpiresAt.IsZero() {
+		return k.Managed && !r.Brief
+	}
+	return k.Managed && k.ExpiresAt.Sub(k.CreatedAt) > r.Token.life()
 }
 
 // makeKey makes a key with the token in hand, which is the candidate then. It asks nobody
@@ -254,8 +274,12 @@ func (a *advance) makeKey(ctx context.Context) error {
 }
 
 // isGood says whether a key can be relied upon to get a token.
-func (k *Key) isGood() bool {
-	return !k.Spent && (k.ExpiresAt.IsZero() || time.Until(k.ExpiresAt) > spendable)
+func (r Record) isGood(k *Key) bool {
+	end := k.ExpiresAt
+	if end.IsZero() && r.Brief {
+		end = k.CreatedAt.Add(briefLife)
+	}
+	return !k.Spent && (end.IsZero() || time.Until(end) > spendable)
 }
 
 // rightByToken returns a session that may delete a key of an issuer which takes tokens.
@@ -287,21 +311,16 @@ func (a *advance) rightByToken(ctx context.Context, k Retired) (Session, error) 
 const expiredFor = 24 * time.Hour
 
 // CanBeAwayUntil is how long nobody needs to look after a record whose keys work once: the end
-// of its token's life, or of that of the key in reserve. It is zero where nothing is left. A key
-// without an end that is known counts for the life that was asked for.
+// of its token's life, or of that of the key in reserve, where the issuer tells it. It is zero
+// where nothing is left.
 func (r Record) CanBeAwayUntil() (at time.Time) {
 	if r.Token.lives() {
 		at = r.Token.ExpiresAt
 	}
 	for _, k := range []*Key{r.Current, r.Candidate} {
-		if k == nil || !k.Managed || !k.isGood() {
-			continue
+		if k != nil && k.Managed && r.isGood(k) {
+			at = later(at, k.ExpiresAt)
 		}
-		end := k.ExpiresAt
-		if end.IsZero() {
-			end = k.CreatedAt.Add(renewedTTL)
-		}
-		at = later(at, end)
 	}
 	return at
 }

@@ -4,6 +4,7 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -23,12 +24,14 @@ type Rotation struct {
 // goes on.
 type GoesOnError struct {
 	Ref Ref
+	// What is "the rotation", or what else has not ended.
+	What string
 	// Waiting is what it waits for, or nil.
 	Waiting error
 }
 
 func (e *GoesOnError) Error() string {
-	text := fmt.Sprintf("the rotation of %s takes long and goes on; read its status to see how it ends", e.Ref)
+	text := fmt.Sprintf("%s of %s takes long and goes on; read its status to see how it ends", cmp.Or(e.What, "the rotation"), e.Ref)
 	if e.Waiting != nil {
 		text += " (" + e.Waiting.Error() + ")"
 	}

@@ -26,6 +26,8 @@ type issuer struct {
 	// work more than once.
 	granted  time.Duration
 	reusable bool
+	// tellsNoEnd says that nobody is told when a key ends.
+	tellsNoEnd bool
 }
 
 // view is a part of an issuer that gets to know of changes in its own time.

@@ -40,6 +40,7 @@ func (w *world) choosePlatform() {
 	for _, name := range []string{"iam-1", "iam-2"} {
 		w.issuers[name].granted = lives[random.IntN(len(lives))]
 		w.issuers[name].reusable = random.Float64() < 0.2
+		w.issuers[name].tellsNoEnd = random.Float64() < 0.4
 	}
 }
 
@@ -49,7 +50,9 @@ func (i *issuer) limit(k *issuerKey) {
 	if k.managed {
 		k.life = i.granted
 	}
-	k.details.ExpiresAt = k.details.CreatedAt.Add(k.life)
+	if !i.tellsNoEnd {
+		k.details.ExpiresAt = k.details.CreatedAt.Add(k.life)
+	}
 }
 
 // onPlatform are the things that happen there.

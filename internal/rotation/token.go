@@ -76,7 +76,7 @@ func (e *Engine) Renew(ctx context.Context, ref Ref, have string, dedicated bool
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return Token{}, &GoesOnError{Ref: ref, Waiting: out.waiting}
+			return Token{}, &GoesOnError{Ref: ref, What: "the renewal", Waiting: out.waiting}
 		}
 	}
 }

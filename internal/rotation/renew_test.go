@@ -1,0 +1,185 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package rotation
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// platformBench is a bench whose issuer is a platform that grants new keys a life. Its
+// config has a token, and the key that an operator got it with.
+func platformBench(t *testing.T, granted time.Duration) *bench {
+	b := newBench(t)
+	b.traits = traits{platform: true, noDisabling: true}
+	b.issuers["iam-1"].granted = granted
+	k := b.issuers["iam-1"].add("by hand", "account", "id-1", false)
+	token, err := b.sell(k.value, "iam-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.stores(Ref{Config: "a"}, New("a", k.value).WithToken(token), 0)
+	return b
+}
+
+// keys are the keys of the engine's making that are left.
+func (b *bench) keys() int { return len(b.managedKeys()) }
+
+// TestRenew_crashAtEveryPoint kills the process before and after each call and put of a
+// renewal. The token lives, and the next process goes on by itself.
+func TestRenew_crashAtEveryPoint(t *testing.T) {
+	for name, granted := range map[string]time.Duration{"keys live five minutes": byHandLife, "keys live for a year": 365 * 24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			for n := 1; ; n++ {
+				reached := false
+				for _, after := range []bool{false, true} {
+					t.Run(fmt.Sprintf("%d, after its effect %t", n, after), func(t *testing.T) {
+						synctest.Test(t, func(t *testing.T) { reached = crashRenewal(t, granted, killAt{n, after}) })
+					})
+				}
+				if !reached {
+					if n < 6 {
+						t.Errorf("only %d points were reached", n)
+					}
+					return
+				}
+			}
+		})
+	}
+}
+
+func crashRenewal(t *testing.T, granted time.Duration, kill killAt) (reached bool) {
+	b := platformBench(t, granted)
+	p := b.boot()
+	b.pass(time.Hour)
+	p.points, p.killAt = 0, &kill
+	b.pass(6 * time.Hour)
+	if reached = p.dead; reached {
+		if !b.record().Token.lives() {
+			t.Error("no token is stored that lives")
+		}
+		b.boot()
+	}
+	p.killAt = nil
+	for range 24 {
+		b.pass(time.Hour)
+		if !b.record().Token.lives() {
+			t.Fatal("no token is stored that lives")
+		}
+	}
+	b.end()
+	if rec := b.record(); b.failure != "" || rec.Intent != nil || rec.Candidate != nil || len(rec.Retired) > 0 {
+		t.Errorf("%s; what is left is %v", b.failure, b.disk.stored[Ref{Config: "a"}])
+	}
+	if b.keys() > 2 {
+		t.Errorf("%d keys are left", b.keys())
+	}
+	return reached
+}
+
+// TestRenew_absence is how long nobody may be there.
+func TestRenew_absence(t *testing.T) {
+	for name, c := range map[string]struct {
+		granted, away time.Duration
+		goesOn        bool
+	}{
+		"less than the token's life":                      {byHandLife, 90 * time.Minute, true},
+		"more than the token's life":                      {byHandLife, 9 * time.Hour, false},
+		"more than the token's life, less than the key's": {30 * 24 * time.Hour, 29 * 24 * time.Hour, true},
+		"more than the key's life":                        {30 * 24 * time.Hour, 31 * 24 * time.Hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := platformBench(t, c.granted)
+				p := b.boot()
+				b.pass(6*time.Hour + time.Minute)
+				b.mu.Lock()
+				b.kill(p)
+				b.mu.Unlock()
+				if told := time.Until(b.record().CanBeAwayUntil()) > c.away; told != c.goesOn {
+					t.Errorf("the record says that it can be away until %s", b.record().CanBeAwayUntil())
+				}
+				b.pass(c.away)
+				b.boot()
+				b.pass(LateWriteTime + time.Minute)
+				if b.record().Token.lives() != c.goesOn {
+					t.Errorf("there is a token again: %t", !c.goesOn)
+				}
+				b.end()
+			})
+		})
+	}
+}
+
+// TestRenew_dedicated holds that a token of one's own leaves that of the readers, and takes
+// a key of its own.
+func TestRenew_dedicated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := platformBench(t, byHandLife)
+		p := b.boot()
+		b.pass(time.Hour)
+		shared := b.record().Token
+		seen := map[Secret]bool{shared.Value: true}
+		for range 3 {
+			got, err := p.engine.Renew(t.Context(), Ref{Config: "a"}, "", true)
+			if err != nil || seen[got.Value] {
+				t.Fatalf("another one is got: %t, error %v", !seen[got.Value], err)
+			}
+			seen[got.Value] = true
+		}
+		if got, err := p.engine.Renew(t.Context(), Ref{Config: "a"}, "another", false); err != nil || got.Value != shared.Value {
+			t.Errorf("readers get another token, error %v", err)
+		}
+		if got, err := p.engine.Renew(t.Context(), Ref{Config: "a"}, shared.ID, false); err != nil || got.Value == shared.Value {
+			t.Errorf("readers get the token that they have, error %v", err)
+		}
+		b.pass(time.Hour)
+		if b.end(); b.keys() > 2 || b.failure != "" {
+			t.Errorf("%d keys are left; %s", b.keys(), b.failure)
+		}
+	})
+}
+
+// TestRenew_keyDeletedBehindItsBack is told of, and another one made.
+func TestRenew_keyDeletedBehindItsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := platformBench(t, 365*24*time.Hour)
+		p := b.boot()
+		b.pass(time.Hour)
+		gone := b.tokens[b.record().Current.Value]
+		gone.deleted = time.Now()
+		b.pass(5*time.Hour + 5*time.Second)
+		if s := p.engine.Status(Ref{Config: "a"}); s.Failures == 0 || !strings.Contains(s.Last.Error(), gone.details.ID) {
+			t.Errorf("the status says %v", s.Last)
+		}
+		b.pass(time.Hour)
+		if s := p.engine.Status(Ref{Config: "a"}); s.Failures > 0 || b.record().Token.isDue() {
+			t.Errorf("it does not go on: %v", s.Last)
+		}
+		b.end()
+	})
+}
+
+// TestRenew_usedUp says that a person is needed, and does not go on asking.
+func TestRenew_usedUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := platformBench(t, byHandLife)
+		b.pass(9 * time.Hour)
+		p := b.boot()
+		b.pass(7 * 24 * time.Hour)
+		s := p.engine.Status(Ref{Config: "a"})
+		if s.Failures != 1 || !strings.Contains(s.Last.Error(), "write another api_key") {
+			t.Errorf("after %d attempts the status says %v", s.Failures, s.Last)
+		}
+		var usedUp *usedUpError
+		if _, err := p.engine.Renew(t.Context(), Ref{Config: "a"}, "", false); !errors.As(err, &usedUp) || !isRefused(err) {
+			t.Errorf("a reader is told %v", err)
+		}
+		b.end()
+	})
+}

@@ -23,7 +23,7 @@ type issuerBackoff struct {
 // Login implements rotation.Issuer. What it remembers is not what token reads back off
 // from: a key that was just created may be known to the one and not to the other.
 func (i *issuerBackoff) Login(ctx context.Context, at rotation.Binding, value rotation.Secret) (rotation.Session, error) {
-	backoff, release := i.backoffs.acquire(backoffIDOf("issuer", at.Issuer, at.CACert, string(value)))
+	backoff, release := i.backoffs.acquire(issuerBackoffID(at.Issuer, at.CACert, string(value)))
 	defer release()
 	if err := backoff.Check(); err != nil {
 		return nil, err
@@ -36,4 +36,9 @@ func (i *issuerBackoff) Login(ctx context.Context, at rotation.Binding, value ro
 		backoff.Record(failed) // Without what it says of the key's state, which may be another one soon.
 	}
 	return session, err
+}
+
+// issuerBackoffID is a key together with the issuer that it is sent to.
+func issuerBackoffID(issuer, caCert, value string) backoffID {
+	return backoffIDOf("issuer", issuer, caCert, value)
 }

@@ -233,6 +233,19 @@ func TestANextPageOnAnotherHostIsAskedForAtThisOne(t *testing.T) {
 	}
 }
 
+func TestIAMFind_moreKeysThanThereCanBe(t *testing.T) {
+	page := strings.TrimSuffix(strings.Repeat(keyJSON("n", "i", "a", "")+",", 20), ",")
+	s := &script{answers: func(n int, _ *http.Request) (int, string) {
+		return http.StatusOK, `{"apikeys":[` + page + `],"next":"?pagetoken=` + strconv.Itoa(n) + `"}`
+	}}
+	s.play(t, func(t *testing.T, session rotation.Session) {
+		_, err := session.Find(t.Context(), "n", keyN.Of)
+		if failure(t, err); len(s.asked) != 6 || !strings.Contains(err.Error(), "more API keys than an identity can have") {
+			t.Fatalf("%d pages, error %v", len(s.asked), err)
+		}
+	})
+}
+
 func TestAListWithoutEndIsGivenUp(t *testing.T) {
 	s := &script{answers: func(n int, _ *http.Request) (int, string) {
 		return http.StatusOK, `{"apikeys":[],"next":"?pagetoken=` + strconv.Itoa(n) + `"}`

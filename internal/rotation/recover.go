@@ -49,7 +49,8 @@ func (a *advance) recoverIntent(ctx context.Context) error {
 // find returns the keys that were made for the record's intent, and fails if there are
 // others that carry the record's UID and are not in it. Then the record is older than
 // they: it was restored from a snapshot, here or on another cluster, and is not to be
-// acted upon.
+// acted upon. It fails too if there are more than one creation can have made: each would
+// be stored, with all that its deletion takes.
 func (a *advance) find(ctx context.Context, session Session, of Binding) ([]Details, error) {
 	listed, err := session.Find(ctx, a.rec.prefix(), of)
 	if err != nil {
@@ -71,6 +72,9 @@ func (a *advance) find(ctx context.Context, session Session, of Binding) ([]Deta
 	}
 	if strangers != nil {
 		return nil, refusef("the issuer has keys made for %s of which Vault knows nothing (%s): the config was restored from a snapshot that is older, or another Vault cluster that was restored from one rotates the same key; if no other cluster uses them, delete them at the issuer; else write another api_key here", a.ref, strings.Join(strangers, ", "))
+	}
+	if len(found) > maxRetired {
+		return nil, refusef("the issuer lists %d keys for the one creation that was asked of it for %s; look at them there", len(found), a.ref)
 	}
 	return found, nil
 }

@@ -246,6 +246,22 @@ func TestIAMFind_moreKeysThanThereCanBe(t *testing.T) {
 	})
 }
 
+func TestIAMFind_slowPagesHaveAnEnd(t *testing.T) {
+	s := &script{answers: func(n int, _ *http.Request) (int, string) {
+		time.Sleep(900 * time.Millisecond)
+		return http.StatusOK, `{"apikeys":[],"next":"?pagetoken=` + strconv.Itoa(n) + `"}`
+	}}
+	s.play(t, func(t *testing.T, session rotation.Session) {
+		began := time.Now()
+		_, err := session.Find(t.Context(), "n", keyN.Of)
+		failure(t, err)
+		if took := time.Since(began); took > 41*time.Second || !strings.Contains(err.Error(), "did not answer in time") {
+			t.Errorf("it took %s, error %v", took, err)
+		}
+		time.Sleep(time.Second) // The last answer is still under way.
+	})
+}
+
 func TestAListWithoutEndIsGivenUp(t *testing.T) {
 	s := &script{answers: func(n int, _ *http.Request) (int, string) {
 		return http.StatusOK, `{"apikeys":[],"next":"?pagetoken=` + strconv.Itoa(n) + `"}`

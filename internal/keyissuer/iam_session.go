@@ -27,6 +27,10 @@ const (
 	// is remembered and stored, with a CA bundle each.
 	maxPages = 50
 	maxFound = 100
+	// findTime bounds the reading of all pages, and is longer than three attempts at one
+	// take. Whoever waits has the claim of a config, which nobody can write or delete
+	// meanwhile.
+	findTime = 40 * time.Second
 )
 
 // iamSession calls IBM Cloud IAM as the identity of the key it was logged in with,
@@ -139,6 +143,8 @@ func (s *iamSession) Find(ctx context.Context, prefix string, of rotation.Bindin
 	if of.AccountID == "" {
 		query.Del("account_id")
 	}
+	ctx, cancel := context.WithTimeout(ctx, findTime)
+	defer cancel()
 	var found []rotation.Details
 	for page := 1; ; page++ {
 		a, err := s.send(ctx, s.request(http.MethodGet, "/v1/apikeys?"+query.Encode()), listKeys)

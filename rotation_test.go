@@ -6,6 +6,7 @@ package apic
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -820,4 +822,51 @@ func (m *mount) newKey() string {
 	key := fmt.Sprintf("%s-%d", testKey, len(m.sim.Keys()))
 	m.sim.AddKey(key)
 	return key
+}
+
+// TestRotation_issuerThatNamesAKeyByAValue has an issuer name a key by the value of a
+// replaced one that still works: in its list, in what it says of the key in use, and in
+// its answer to a creation.
+func TestRotation_issuerThatNamesAKeyByAValue(t *testing.T) {
+	for call, isHit := range map[string]func(r *http.Request) bool{
+		"a list":     func(r *http.Request) bool { return r.Method == http.MethodGet && r.URL.Path == "/v1/apikeys" },
+		"details":    func(r *http.Request) bool { return r.URL.Path == "/v1/apikeys/details" },
+		"a creation": func(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Path == "/v1/apikeys" },
+	} {
+		t.Run(call, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := newSim(t)
+				var answer atomic.Value
+				m := newPipedMount(t, sim, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if text, _ := answer.Load().(string); text != "" && isHit(r) {
+						_, _ = io.WriteString(w, text)
+						return
+					}
+					sim.ServeHTTP(w, r)
+				}))
+				m.defaults = map[string]any{"iam_url": m.url}
+				m.begin()
+				m.writeConfig("us-south", nil)
+				m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "24h"})
+				keys := m.storedConfigOf("us-south").Keys
+				m.sim.AddKey("imported-key")
+				m.writeConfig("us-south", map[string]any{"api_key": "imported-key", "rotation_grace_period": "24h"})
+				key := fmt.Sprintf(`{"id":%q,"name":"vault-apic-%s-x","iam_id":%q,"account_id":%q,"apikey":"another-value"}`,
+					testKey, keys.UID, keys.Current.Binding.Identity, keys.Current.Binding.AccountID)
+				if call == "a list" {
+					key = `{"apikeys":[` + key + `]}`
+				}
+				answer.Store(key)
+				for range 12 {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					err := m.attempt(ctx, logical.UpdateOperation, "config/us-south/rotate", nil)
+					cancel()
+					requireNoKey(t, fmt.Sprint(err))
+					time.Sleep(time.Minute)
+				}
+				requireNoKey(t, fmt.Sprint(m.must(logical.ReadOperation, "status/us-south", nil).Data))
+				requireNoKey(t, fmt.Sprint(m.must(logical.ReadOperation, "config/us-south", nil).Data))
+			})
+		})
+	}
 }

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // recoverIntent finds out what came of a creation whose answer nobody has: a key that
@@ -59,6 +61,9 @@ func (a *advance) find(ctx context.Context, session Session, of Binding) ([]Deta
 	var found []Details
 	var strangers []string
 	for _, d := range listed {
+		if err := a.checkDiscretion(d); err != nil {
+			return nil, err
+		}
 		label := Retired{Key: Key{ID: d.ID, Binding: of}}.label()
 		switch {
 		case d.AccountID != of.AccountID || d.Identity != of.Identity || a.rec.knows(d.ID) || a.mem.isGone(label):
@@ -77,6 +82,16 @@ func (a *advance) find(ctx context.Context, session Session, of Binding) ([]Deta
 		return nil, refusef("the issuer lists %d keys for the one creation that was asked of it for %s; look at them there", len(found), a.ref)
 	}
 	return found, nil
+}
+
+// checkDiscretion refuses a description that gives the value of one of the record's keys
+// away: ids are logged, and told to whoever may read a config. A session looks for the key
+// alone that it was opened with.
+func (a *advance) checkDiscretion(d Details) error {
+	if upstream.HoldsAny(d.ID+" "+d.AccountID+" "+d.Identity, a.rec.values()...) {
+		return refusef("the issuer names a key of %s, or whose it is, by what gives the value of a key away", a.ref)
+	}
+	return nil
 }
 
 // exhume looks whether the deletion of a config took place that has left a tombstone.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -867,6 +868,39 @@ func TestRotation_issuerThatNamesAKeyByAValue(t *testing.T) {
 				requireNoKey(t, fmt.Sprint(m.must(logical.ReadOperation, "status/us-south", nil).Data))
 				requireNoKey(t, fmt.Sprint(m.must(logical.ReadOperation, "config/us-south", nil).Data))
 			})
+		})
+	}
+}
+
+// TestRotation_wrongDateKeepsNoKeyAlive has a gateway date an issuer's answers far ahead
+// while the key is replaced, and not any more afterwards.
+func TestRotation_wrongDateKeepsNoKeyAlive(t *testing.T) {
+	for _, grace := range []string{"0s", "1h"} {
+		synctest.Test(t, func(t *testing.T) {
+			sim := newSim(t)
+			var wrong atomic.Bool
+			m := newPipedMount(t, sim, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				answer := httptest.NewRecorder()
+				sim.ServeHTTP(answer, r)
+				maps.Copy(w.Header(), answer.Header())
+				if wrong.Load() && r.Method != http.MethodDelete {
+					w.Header().Set("Date", "Tue, 01 Dec 2099 00:00:00 GMT")
+				}
+				w.WriteHeader(answer.Code)
+				_, _ = answer.Body.WriteTo(w)
+			}))
+			m.defaults = map[string]any{"iam_url": m.url}
+			m.begin()
+			m.writeConfig("us-south", nil)
+			wrong.Store(true)
+			m.sim.InjectKeyFault(apicsim.KeyFault{Call: apicsim.CallGet, Kind: apicsim.KindStatus, Status: http.StatusServiceUnavailable, Times: 3})
+			m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": grace})
+			wrong.Store(false)
+			time.Sleep(3 * time.Hour)
+			synctest.Wait()
+			if live := m.liveKeys(); len(live) != 1 {
+				t.Errorf("with a grace period of %s, %d keys live on: %v", grace, len(live), m.must(logical.ReadOperation, "status/us-south", nil).Data)
+			}
 		})
 	}
 }

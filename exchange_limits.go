@@ -28,13 +28,16 @@ func newExchangeLimits() *exchangeLimits {
 
 // applyTo puts the limits of a config called name into a source's options. The source
 // holds them until it is closed and none of its exchanges is in flight, and then
-// calls release too.
+// calls release too. It holds what is remembered of the key at its issuer as well, so
+// that no number of made-up keys displaces that.
 func (l *exchangeLimits) applyTo(o *tokensource.Options, name string, c *config, release func()) {
 	backoff, releaseBackoff := l.backoffs.acquire(newBackoffID(c))
+	_, releaseIssuer := l.backoffs.acquire(issuerBackoffID(c.iamURL(), c.CACert, c.APIKey))
 	slots, releaseSlots := l.slots.acquire(name)
 	o.Lifetime, o.Backoff, o.Slots = l.lifetime, backoff, slots
 	o.Release = func() {
 		releaseSlots()
+		releaseIssuer()
 		releaseBackoff()
 		release()
 	}

@@ -23,8 +23,14 @@ const (
 	// pageSize is IAM's own default. Its longest pages, of 100 keys, could exceed
 	// what is read of an answer.
 	pageSize = 20
-	// maxPages is far beyond the 20 keys that an identity has.
+	// maxPages and maxFound are far beyond the 20 keys that an identity has. What is found
+	// is remembered and stored, with a CA bundle each.
 	maxPages = 50
+	maxFound = 100
+	// findTime bounds the reading of all pages, and is longer than three attempts at one
+	// take. Whoever waits has the claim of a config, which nobody can write or delete
+	// meanwhile.
+	findTime = 40 * time.Second
 )
 
 // iamSession calls IBM Cloud IAM as the identity of the key it was logged in with,
@@ -137,6 +143,8 @@ func (s *iamSession) Find(ctx context.Context, prefix string, of rotation.Bindin
 	if of.AccountID == "" {
 		query.Del("account_id")
 	}
+	ctx, cancel := context.WithTimeout(ctx, findTime)
+	defer cancel()
 	var found []rotation.Details
 	for page := 1; ; page++ {
 		a, err := s.send(ctx, s.request(http.MethodGet, "/v1/apikeys?"+query.Encode()), listKeys)
@@ -152,6 +160,9 @@ func (s *iamSession) Find(ctx context.Context, prefix string, of rotation.Bindin
 			if strings.HasPrefix(k.Name, prefix) && belongsTo(k, of) {
 				found = append(found, k)
 			}
+		}
+		if len(found) > maxFound {
+			return nil, s.caller.Nonsense(a, "answered a list of more API keys than an identity can have")
 		}
 		if pageToken == "" {
 			return found, nil

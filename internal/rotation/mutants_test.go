@@ -329,12 +329,14 @@ var mutants = map[string]mutant{
 		defect: "clocks that differ by minutes cut a grace period short",
 		file:   "retire.go",
 		old: `	now := session.Now()
-	if k.DeleteAfter.IsZero() && k.Grace > 0 {`,
+	// What lies further ahead than any grace period was set by a clock that was wrong.
+	if k.DeleteAfter.IsZero() && k.Grace > 0 || k.DeleteAfter.Sub(now) > MaxGrace+clockSlack {`,
 		new: `	now := session.Now()
 	if !k.DeleteAfter.IsZero() {
 		now = time.Now()
 	}
-	if k.DeleteAfter.IsZero() && k.Grace > 0 {`,
+	// What lies further ahead than any grace period was set by a clock that was wrong.
+	if k.DeleteAfter.IsZero() && k.Grace > 0 || k.DeleteAfter.Sub(now) > MaxGrace+clockSlack {`,
 		seed: 0,
 	},
 	"nobody is asked who else holds a key": {

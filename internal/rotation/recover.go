@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // recoverIntent finds out what came of a creation whose answer nobody has: a key that
@@ -49,7 +51,8 @@ func (a *advance) recoverIntent(ctx context.Context) error {
 // find returns the keys that were made for the record's intent, and fails if there are
 // others that carry the record's UID and are not in it. Then the record is older than
 // they: it was restored from a snapshot, here or on another cluster, and is not to be
-// acted upon.
+// acted upon. It fails too if there are more than one creation can have made: each would
+// be stored, with all that its deletion takes.
 func (a *advance) find(ctx context.Context, session Session, of Binding) ([]Details, error) {
 	listed, err := session.Find(ctx, a.rec.prefix(), of)
 	if err != nil {
@@ -58,6 +61,9 @@ func (a *advance) find(ctx context.Context, session Session, of Binding) ([]Deta
 	var found []Details
 	var strangers []string
 	for _, d := range listed {
+		if err := a.checkDiscretion(d); err != nil {
+			return nil, err
+		}
 		label := Retired{Key: Key{ID: d.ID, Binding: of}}.label()
 		switch {
 		case d.AccountID != of.AccountID || d.Identity != of.Identity || a.rec.knows(d.ID) || a.mem.isGone(label):
@@ -72,7 +78,20 @@ func (a *advance) find(ctx context.Context, session Session, of Binding) ([]Deta
 	if strangers != nil {
 		return nil, refusef("the issuer has keys made for %s of which Vault knows nothing (%s): the config was restored from a snapshot that is older, or another Vault cluster that was restored from one rotates the same key; if no other cluster uses them, delete them at the issuer; else write another api_key here", a.ref, strings.Join(strangers, ", "))
 	}
+	if len(found) > maxRetired {
+		return nil, refusef("the issuer lists %d keys for the one creation that was asked of it for %s; look at them there", len(found), a.ref)
+	}
 	return found, nil
+}
+
+// checkDiscretion refuses a description that gives the value of one of the record's keys
+// away: ids are logged, and told to whoever may read a config. A session looks for the key
+// alone that it was opened with.
+func (a *advance) checkDiscretion(d Details) error {
+	if upstream.HoldsAny(d.ID+" "+d.AccountID+" "+d.Identity, a.rec.values()...) {
+		return refusef("the issuer names a key of %s, or whose it is, by what gives the value of a key away", a.ref)
+	}
+	return nil
 }
 
 // exhume looks whether the deletion of a config took place that has left a tombstone.

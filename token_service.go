@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 
@@ -94,22 +95,23 @@ func mayBeTheWrongService(failed *upstream.Error) bool {
 }
 
 // otherServices completes an error's text.
-func otherServices(kind tokenservice.Kind, isDefault bool) string {
-	meant := map[tokenservice.Kind]string{
-		tokenservice.Platform: "token_service=platform with credentials=@credentials.json is for API Connect SaaS and self-managed V10 and V12",
-		tokenservice.IAM:      "token_service=iam for a V10 Reserved Instance",
-		tokenservice.Login:    "token_service=login for the V5 service on IBM Cloud",
-	}
-	text := "if you meant another token service than " + string(kind)
+func otherServices(tried tokenservice.Kind, isDefault bool) string {
+	text := "if " + string(tried) + " is not the token service that you meant: "
 	if isDefault {
-		text = "no token_service was named, so this was login, of the V5 service on IBM Cloud"
+		text = "no token_service was named, so this was login (the V5 service on IBM Cloud): "
 	}
-	separator := ": "
-	for _, other := range []tokenservice.Kind{tokenservice.Platform, tokenservice.IAM, tokenservice.Login} {
-		if other != kind {
-			text += separator + meant[other]
-			separator = ", "
+	var others []string
+	for _, other := range []struct {
+		kind tokenservice.Kind
+		set  string
+	}{
+		{tokenservice.Platform, "for API Connect SaaS and self-managed V10 or V12 set token_service=platform with credentials=@credentials.json"},
+		{tokenservice.IAM, "for a V10 Reserved Instance set token_service=iam"},
+		{tokenservice.Login, "for the V5 service on IBM Cloud set token_service=login"},
+	} {
+		if other.kind != tried {
+			others = append(others, other.set)
 		}
 	}
-	return text + "; see docs/token-services.md"
+	return text + strings.Join(others, ", ") + "; docs/token-services.md says which is yours"
 }

@@ -80,12 +80,14 @@ func TestTokenService_isNotInferredLater(t *testing.T) {
 	}
 }
 
-// afterDefault and afterNamed are how an error ends that names other services.
 const (
-	afterDefault = "; no token_service was named, so this was login, of the V5 service on IBM Cloud: " +
-		"token_service=platform with credentials=@credentials.json is for API Connect SaaS and self-managed V10 and V12, " +
-		"token_service=iam for a V10 Reserved Instance; see docs/token-services.md"
-	afterNamed = "; if you meant another token service than "
+	setPlatform = "for API Connect SaaS and self-managed V10 or V12 set token_service=platform with credentials=@credentials.json"
+	setIAM      = "for a V10 Reserved Instance set token_service=iam"
+	setLogin    = "for the V5 service on IBM Cloud set token_service=login"
+	readWhich   = "; docs/token-services.md says which is yours"
+
+	// afterDefault is how an error ends where login was not named.
+	afterDefault = "; no token_service was named, so this was login (the V5 service on IBM Cloud): " + setPlatform + ", " + setIAM + readWhich
 )
 
 func TestTokenService_failedCreateNamesOthers(t *testing.T) {
@@ -111,11 +113,11 @@ func TestTokenService_failedCreateNamesOthers(t *testing.T) {
 		{"no such address", apicsim.Fault{Kind: apicsim.KindStatus, Status: 404}, nil,
 			400, "the login token service at 127.0.0.1:", afterDefault},
 		{"no such address of a login that was named", apicsim.Fault{Kind: apicsim.KindStatus, Status: 404}, map[string]any{"token_service": "login"},
-			400, "the login token service at 127.0.0.1:", afterNamed + "login: token_service=platform with credentials=@credentials.json is for API Connect SaaS and self-managed V10 and V12, token_service=iam for a V10 Reserved Instance; see docs/token-services.md"},
+			400, "the login token service at 127.0.0.1:", "; if login is not the token service that you meant: " + setPlatform + ", " + setIAM + readWhich},
 		{"no such address of an inferred platform", apicsim.Fault{Kind: apicsim.KindStatus, Status: 404}, map[string]any{"credentials": testCredentials},
-			400, "the platform token service at 127.0.0.1:", afterNamed + "platform: token_service=iam for a V10 Reserved Instance, token_service=login for the V5 service on IBM Cloud; see docs/token-services.md"},
+			400, "the platform token service at 127.0.0.1:", "; if platform is not the token service that you meant: " + setIAM + ", " + setLogin + readWhich},
 		{"no JSON from iam", apicsim.Fault{Kind: apicsim.KindNotJSON}, map[string]any{"token_service": "iam"},
-			502, "the iam token service at 127.0.0.1:", afterNamed + "iam: token_service=platform with credentials=@credentials.json is for API Connect SaaS and self-managed V10 and V12, token_service=login for the V5 service on IBM Cloud; see docs/token-services.md"},
+			502, "the iam token service at 127.0.0.1:", "; if iam is not the token service that you meant: " + setPlatform + ", " + setLogin + readWhich},
 		{"another service's token", apicsim.Fault{Kind: apicsim.KindNoJWT}, nil,
 			502, "the login token service at 127.0.0.1:", afterDefault},
 		{"a redirect", apicsim.Fault{Kind: apicsim.KindRedirect}, nil,

@@ -162,7 +162,7 @@ func TestTokenService_inferredFromCredentials(t *testing.T) {
 
 	_, err = s.client.Logical().Write("apic/config/nobody-said", map[string]any{"api_key": s.key, "token_url": s.service.URL() + "/gone", "max_retries": 0})
 	s.requireError("a create without credentials", err, http.StatusBadRequest, "the login token service at ", "no token_service was named",
-		"token_service=platform with credentials=@credentials.json", "token_service=iam", "see docs/token-services.md")
+		"token_service=platform with credentials=@credentials.json", "token_service=iam", "docs/token-services.md says which is yours")
 	s.requireNoConfig("nobody-said")
 }
 

@@ -50,6 +50,25 @@ func TestTokenService_inferredOnCreate(t *testing.T) {
 	}
 }
 
+// TestTokenService_nullInAPatchIsLogin has null stand for the default. Beside client
+// credentials it is not enough to send them to the platform.
+func TestTokenService_nullInAPatchIsLogin(t *testing.T) {
+	m := newMount(t)
+	m.writeServiceConfig("platform", nil)
+	back := map[string]any{"token_service": nil, "token_url": m.url + "/apikey", "api_key": testKey}
+	if status, text := m.failure(logical.PatchOperation, "config/platform", map[string]any{"token_service": nil}); status != http.StatusBadRequest || !strings.HasPrefix(text, "api_key is required again") {
+		t.Errorf("without the key: responded %d %s", status, text)
+	}
+	m.must(logical.PatchOperation, "config/platform", back)
+	if got := m.must(logical.ReadOperation, "config/platform", nil).Data["token_service"]; got != "login" {
+		t.Errorf("token_service is %v", got)
+	}
+	back["credentials"] = testCredentials
+	if status, text := m.failure(logical.PatchOperation, "config/platform", back); status != http.StatusBadRequest || !strings.HasSuffix(text, "name these fields again, with the values that you want: token_service, api_url") {
+		t.Errorf("with credentials: responded %d %s", status, text)
+	}
+}
+
 // TestTokenService_inferredConfigGivesTokens has the platform, which nobody named, take
 // the key and the credentials.
 func TestTokenService_inferredConfigGivesTokens(t *testing.T) {

@@ -45,7 +45,13 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 		w.kept = b.configs.sharedToken(name, stored)
 	}
 	if wantsVerification(d, carriesKey) {
-		w.try = func(ctx context.Context, fresh *entry) error { return fresh.source.Replace(ctx) }
+		w.try = func(ctx context.Context, fresh *entry) error {
+			err := fresh.source.Replace(ctx)
+			if stored == nil {
+				return withOtherServices(err, candidate.TokenService, d.Raw)
+			}
+			return err
+		}
 	}
 	return b.carryOut(ctx, req, d, w)
 }
@@ -128,6 +134,7 @@ func (b *backend) tryAndStore(ctx context.Context, w *configWrite) error {
 func prepareConfig(name string, stored *config, d *framework.FieldData) (*config, error) {
 	now := time.Now().UTC()
 	candidate := defaultConfig(now)
+	candidate.TokenService = inferTokenService(d.Raw)
 	if stored != nil {
 		*candidate = *stored
 	}

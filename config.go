@@ -28,7 +28,7 @@ const (
 	minRotationPeriod     = time.Hour
 	maxRotationPeriod     = 366 * 24 * time.Hour
 	defaultGracePeriod    = 5 * time.Minute
-	maxGracePeriod        = 7 * 24 * time.Hour
+	maxGracePeriod        = rotation.MaxGrace
 
 	defaultIAMURL = "https://iam.cloud.ibm.com"
 

@@ -26,6 +26,9 @@ type setting struct {
 	onlyFor []tokenservice.Kind
 	// fillsOthers marks a field that has no default of its own to go back to.
 	fillsOthers bool
+	// inferred is the default of a field whose default depends on the rest of the
+	// request, and nil for the others, whose schema says it.
+	inferred func(requestFields) any
 	// get is nil for a field that is written and never read.
 	get func(c *config) any
 }
@@ -38,6 +41,14 @@ func (s setting) responseSchema() *framework.FieldSchema {
 		kind = framework.TypeInt64
 	}
 	return &framework.FieldSchema{Type: kind, Description: s.schema.Description, Required: true}
+}
+
+// defaultValue is what the field goes back to in a request.
+func (s setting) defaultValue(request requestFields) any {
+	if s.inferred != nil {
+		return s.inferred(request)
+	}
+	return s.schema.DefaultOrZero()
 }
 
 // configSettings are the fields of config/<name> in the order in which they are
@@ -75,24 +86,7 @@ func apiKeySetting() setting {
 
 func addressSettings() []setting {
 	return []setting{
-		{
-			name: "token_service",
-			schema: &framework.FieldSchema{
-				Type:          framework.TypeString,
-				Description:   "Service that turns the key into a token.",
-				Default:       string(tokenservice.Login),
-				AllowedValues: allowedKinds(),
-			},
-			set: func(c *config, value any) error {
-				kind := tokenservice.Kind(value.(string))
-				if !slices.Contains(tokenservice.Kinds(), kind) {
-					return fmt.Errorf("takes one of %v", tokenservice.Kinds())
-				}
-				c.TokenService = kind
-				return nil
-			},
-			get: func(c *config) any { return string(c.TokenService) },
-		},
+		tokenServiceSetting(),
 		{
 			name: "region",
 			schema: &framework.FieldSchema{
@@ -352,7 +346,7 @@ func (c *config) applySettings(settings []setting, d *framework.FieldData) error
 		if !named || raw == nil && s.fillsOthers {
 			continue
 		}
-		value := s.schema.DefaultOrZero()
+		value := s.defaultValue(d.Raw)
 		if raw != nil {
 			value = d.Get(s.name)
 		}

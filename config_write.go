@@ -45,18 +45,24 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 		w.kept = b.configs.sharedToken(name, stored)
 	}
 	if wantsVerification(d, carriesKey) {
-		w.try = b.trialOf(w)
+		w.try = b.trialOf(w, d.Raw)
 	}
 	return b.carryOut(ctx, req, d, w)
 }
 
 // trialOf tries a write's key by getting a token with it. A key that works once, and is not the
 // writer's, is not spent on that: the token in hand proves as much.
-func (b *backend) trialOf(w *configWrite) func(context.Context, *entry) error {
+func (b *backend) trialOf(w *configWrite, named requestFields) func(context.Context, *entry) error {
 	if w.candidate.renews() && !w.takesKey() {
 		return b.tryTokenInHand
 	}
-	return func(ctx context.Context, fresh *entry) error { return fresh.source.Replace(ctx) }
+	return func(ctx context.Context, fresh *entry) error {
+		err := fresh.source.Replace(ctx)
+		if w.stored == nil {
+			return withOtherServices(err, w.candidate.TokenService, named)
+		}
+		return err
+	}
 }
 
 // configWrite is a candidate on its way into the place of what is stored.
@@ -151,6 +157,7 @@ func (w *configWrite) keepToken(fresh *entry) {
 func prepareConfig(name string, stored *config, d *framework.FieldData) (*config, error) {
 	now := time.Now().UTC()
 	candidate := defaultConfig(now)
+	candidate.TokenService = inferTokenService(d.Raw)
 	if stored != nil {
 		*candidate = *stored
 	}

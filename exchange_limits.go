@@ -28,21 +28,19 @@ func newExchangeLimits() *exchangeLimits {
 
 // applyTo puts the limits of a config called name into a source's options. The source
 // holds them until it is closed and none of its exchanges is in flight, and then
-// calls release too.
+// calls release too. It holds what is remembered of the key at its issuer as well, so
+// that no number of made-up keys displaces that.
 func (l *exchangeLimits) applyTo(o *tokensource.Options, name string, c *config, release func()) {
 	backoff, releaseBackoff := l.backoffs.acquire(newBackoffID(c))
-	o.Lifetime, o.Backoff = l.lifetime, backoff
-	if c.renews() { // Renewals take turns by themselves, and have exchanges of their own.
-		o.Release = func() {
-			releaseBackoff()
-			release()
-		}
-		return
+	_, releaseIssuer := l.backoffs.acquire(issuerBackoffID(c.iamURL(), c.CACert, c.APIKey))
+	releaseSlots := func() {}
+	if !c.renews() { // Renewals take turns by themselves, and have exchanges of their own.
+		o.Slots, releaseSlots = l.slots.acquire(name)
 	}
-	slots, releaseSlots := l.slots.acquire(name)
-	o.Slots = slots
+	o.Lifetime, o.Backoff = l.lifetime, backoff
 	o.Release = func() {
 		releaseSlots()
+		releaseIssuer()
 		releaseBackoff()
 		release()
 	}

@@ -11,10 +11,10 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// issuerBackoff is an issuer to which no key is sent again as soon as it was refused.
-// A rotation that somebody asks for does not wait for the engine's own back-off, and a
-// write ends that; neither is to have a refused key sent time and again. Failures of
-// other kinds are left to the engine.
+// issuerBackoff is an issuer to which no key is sent again as soon as it was refused, or
+// as long as the issuer asked to be left alone. A rotation that somebody asks for does
+// not wait for the engine's own back-off, and a write ends that; neither is to have such
+// a key sent time and again. Failures of other kinds are left to the engine.
 type issuerBackoff struct {
 	rotation.Issuer
 	backoffs *backoffs
@@ -23,7 +23,7 @@ type issuerBackoff struct {
 // Login implements rotation.Issuer. What it remembers is not what token reads back off
 // from: a key that was just created may be known to the one and not to the other.
 func (i *issuerBackoff) Login(ctx context.Context, at rotation.Binding, value rotation.Secret) (rotation.Session, error) {
-	backoff, release := i.backoffs.acquire(backoffIDOf("issuer", at.Issuer, at.CACert, string(value)))
+	backoff, release := i.backoffs.acquire(issuerBackoffID(at.Issuer, at.CACert, string(value)))
 	defer release()
 	if err := backoff.Check(); err != nil {
 		return nil, err
@@ -32,8 +32,13 @@ func (i *issuerBackoff) Login(ctx context.Context, at rotation.Binding, value ro
 	var failed *upstream.Error
 	if err == nil {
 		backoff.Record(nil)
-	} else if errors.As(err, &failed) && failed.Outcome == upstream.Refused {
+	} else if errors.As(err, &failed) && (failed.Outcome == upstream.Refused || failed.RetryAfter > 0) {
 		backoff.Record(failed) // Without what it says of the key's state, which may be another one soon.
 	}
 	return session, err
+}
+
+// issuerBackoffID is a key together with the issuer that it is sent to.
+func issuerBackoffID(issuer, caCert, value string) backoffID {
+	return backoffIDOf("issuer", issuer, caCert, value)
 }

@@ -5,6 +5,8 @@ package apic
 
 import (
 	"context"
+	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -61,6 +63,69 @@ func TestIssuerBackoff_isGotAroundByNothing(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestIssuerBackoff_leavesAnIssuerAloneThatAsksForIt has somebody ask for rotations at
+// an issuer that wants none for an hour.
+func TestIssuerBackoff_leavesAnIssuerAloneThatAsksForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := &callGauge{handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "3600")
+			w.WriteHeader(http.StatusTooManyRequests)
+		})}
+		m := newHostsMount(t, map[string]http.Handler{"127.0.0.9": calls})
+		m.writeConfig("us-south", map[string]any{"iam_url": "http://127.0.0.9"})
+		for range 20 {
+			if err := m.attempt(t.Context(), logical.UpdateOperation, "config/us-south/rotate", nil); ofCode(err) < 500 {
+				t.Errorf("the error is a %d: %v", ofCode(err), err)
+			}
+		}
+		if got := calls.total(); got != 1 {
+			t.Errorf("the key was sent %d times", got)
+		}
+		time.Sleep(time.Hour)
+		_ = m.attempt(t.Context(), logical.UpdateOperation, "config/us-south/rotate", nil)
+		if got := calls.total(); got != 2 {
+			t.Errorf("after the hour the key was sent %d times", got)
+		}
+	})
+}
+
+// TestIssuerBackoff_isDisplacedByNoMadeUpKeys has somebody without the key fill the
+// memory with made-up keys, each refused by a service of theirs that asks to be left
+// alone for an hour.
+func TestIssuerBackoff_isDisplacedByNoMadeUpKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := newSim(t)
+		calls := &callGauge{handler: sim}
+		busy := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "3600")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		})
+		m := newPipedMount(t, sim, hosts{calls, map[string]http.Handler{"127.0.0.9": busy}})
+		m.defaults = map[string]any{"iam_url": m.url}
+		m.begin()
+		m.writeConfig("us-south", nil)
+		m.rotate("us-south")
+		m.sim.RevokeKey(m.storedConfigOf("us-south").APIKey)
+		makeUp := func(key string) {
+			own := m.configData(map[string]any{"api_key": key, "token_url": "http://127.0.0.9"})
+			if err := m.attempt(t.Context(), logical.CreateOperation, "config/own", own); err == nil {
+				t.Fatal("a made-up key was accepted")
+			}
+		}
+		for i := range maxIdleBackoffs {
+			makeUp(fmt.Sprint("made-up-", i))
+		}
+		before := calls.total()
+		for i := range 20 {
+			_ = m.attempt(t.Context(), logical.UpdateOperation, "config/us-south/rotate", nil)
+			makeUp(fmt.Sprint("another-", i))
+		}
+		if got := calls.total() - before; got != 1 {
+			t.Errorf("the key was sent %d times", got)
+		}
+	})
 }
 
 func TestIssuerBackoff_endsWithinAMinute(t *testing.T) {

@@ -212,6 +212,14 @@ Writes an API key and how it is exchanged for tokens:
 
     $ vault write <mount>/config/us-south api_key=@apikey.json
 
+API Connect SaaS and self-managed V10 and V12 want client credentials too:
+
+    $ vault write <mount>/config/us-east-a api_key=@apikey.json credentials=@credentials.json
+
+A new config that names no token_service is for the platform if credentials,
+client_id or client_secret is given, and for login otherwise. Name
+token_service=iam for a V10 Reserved Instance. No later write infers the service.
+
 The key is tried before it is stored (verify=false skips that), kept sealed, and
 never answered by any path. A later write changes only the fields it names. One
 that changes where the key and its tokens go (%s) must carry api_key again, and

@@ -59,7 +59,7 @@ func tokenResponseFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"token":               {Type: framework.TypeString, Description: "The JWT, to be sent as Authorization: Bearer.", Required: true, DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
 		"token_type":          {Type: framework.TypeString, Description: "Always Bearer.", Required: true},
-		"token_id":            {Type: framework.TypeString, Description: "The JWT's jti, or a digest of the token. It joins audit logs and is no secret.", Required: true},
+		"token_id":            {Type: framework.TypeString, Description: "The JWT's jti, or a digest of the token. It finds the token in Vault's audit log and is not sensitive.", Required: true},
 		"expires_at":          {Type: framework.TypeTime, Description: "End of the token's life.", Required: true},
 		"ttl":                 {Type: framework.TypeInt64, Description: "Seconds after which a read gets a newer token. This one outlives them.", Required: true},
 		"rotation_period":     {Type: framework.TypeInt64, Description: "Seconds between replacements of the shared token.", Required: true},

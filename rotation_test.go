@@ -6,6 +6,8 @@ package apic
 import (
 	"context"
 	"fmt"
+	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -13,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -859,4 +862,84 @@ func (m *mount) newKey() string {
 	key := fmt.Sprintf("%s-%d", testKey, len(m.sim.Keys()))
 	m.sim.AddKey(key)
 	return key
+}
+
+// TestRotation_issuerThatNamesAKeyByAValue has an issuer name a key by the value of a
+// replaced one that still works: in its list, in what it says of the key in use, and in
+// its answer to a creation.
+func TestRotation_issuerThatNamesAKeyByAValue(t *testing.T) {
+	for call, isHit := range map[string]func(r *http.Request) bool{
+		"a list":     func(r *http.Request) bool { return r.Method == http.MethodGet && r.URL.Path == "/v1/apikeys" },
+		"details":    func(r *http.Request) bool { return r.URL.Path == "/v1/apikeys/details" },
+		"a creation": func(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Path == "/v1/apikeys" },
+	} {
+		t.Run(call, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := newSim(t)
+				var answer atomic.Value
+				m := newPipedMount(t, sim, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if text, _ := answer.Load().(string); text != "" && isHit(r) {
+						_, _ = io.WriteString(w, text)
+						return
+					}
+					sim.ServeHTTP(w, r)
+				}))
+				m.defaults = map[string]any{"iam_url": m.url}
+				m.begin()
+				m.writeConfig("us-south", nil)
+				m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "24h"})
+				keys := m.storedConfigOf("us-south").Keys
+				m.sim.AddKey("imported-key")
+				m.writeConfig("us-south", map[string]any{"api_key": "imported-key", "rotation_grace_period": "24h"})
+				key := fmt.Sprintf(`{"id":%q,"name":"vault-apic-%s-x","iam_id":%q,"account_id":%q,"apikey":"another-value"}`,
+					testKey, keys.UID, keys.Current.Binding.Identity, keys.Current.Binding.AccountID)
+				if call == "a list" {
+					key = `{"apikeys":[` + key + `]}`
+				}
+				answer.Store(key)
+				for range 12 {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					err := m.attempt(ctx, logical.UpdateOperation, "config/us-south/rotate", nil)
+					cancel()
+					requireNoKey(t, fmt.Sprint(err))
+					time.Sleep(time.Minute)
+				}
+				requireNoKey(t, fmt.Sprint(m.must(logical.ReadOperation, "status/us-south", nil).Data))
+				requireNoKey(t, fmt.Sprint(m.must(logical.ReadOperation, "config/us-south", nil).Data))
+			})
+		})
+	}
+}
+
+// TestRotation_wrongDateKeepsNoKeyAlive has a gateway date an issuer's answers far ahead
+// while the key is replaced, and not any more afterwards.
+func TestRotation_wrongDateKeepsNoKeyAlive(t *testing.T) {
+	for _, grace := range []string{"0s", "1h"} {
+		synctest.Test(t, func(t *testing.T) {
+			sim := newSim(t)
+			var wrong atomic.Bool
+			m := newPipedMount(t, sim, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				answer := httptest.NewRecorder()
+				sim.ServeHTTP(answer, r)
+				maps.Copy(w.Header(), answer.Header())
+				if wrong.Load() && r.Method != http.MethodDelete {
+					w.Header().Set("Date", "Tue, 01 Dec 2099 00:00:00 GMT")
+				}
+				w.WriteHeader(answer.Code)
+				_, _ = answer.Body.WriteTo(w)
+			}))
+			m.defaults = map[string]any{"iam_url": m.url}
+			m.begin()
+			m.writeConfig("us-south", nil)
+			wrong.Store(true)
+			m.sim.InjectKeyFault(apicsim.KeyFault{Call: apicsim.CallGet, Kind: apicsim.KindStatus, Status: http.StatusServiceUnavailable, Times: 3})
+			m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": grace})
+			wrong.Store(false)
+			time.Sleep(3 * time.Hour)
+			synctest.Wait()
+			if live := m.liveKeys(); len(live) != 1 {
+				t.Errorf("with a grace period of %s, %d keys live on: %v", grace, len(live), m.must(logical.ReadOperation, "status/us-south", nil).Data)
+			}
+		})
+	}
 }

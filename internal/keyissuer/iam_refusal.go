@@ -12,8 +12,9 @@ import (
 )
 
 // limitReached is the code for an identity that has as many keys as it may. It
-// came with HTTP 422 (terraform-provider-ibm's issue 3626); IBM's "IAM limits"
-// give 20 keys for each user and service ID.
+// came with HTTP 422 (terraform-provider-ibm's issue 3626). IBM's "IAM limits" give 20
+// keys for each user and service ID by default; "Increasing account limits" says how
+// an account gets more.
 const limitReached = "BXNIM0151E"
 
 // explainIAM is the explain of a session with IAM, which has a code in its own words.
@@ -33,10 +34,15 @@ func iamRefusal(wanted action, status int, code string) upstream.Refusal {
 			// keys" in IBM Cloud's documentation.
 			Advice: "give a user the role User API key creator on the IAM Identity Service, and a service ID the role Operator there",
 		}
-	case wanted == createKey && (code == limitReached || isConflict(status)):
+	case wanted == createKey && code == limitReached:
 		return upstream.Refusal{
 			Reason: "refused to create an API key",
-			Advice: "an identity has 20 API keys at most: delete those that nobody uses",
+			Advice: "the identity has as many as its account allows, 20 unless that was raised: delete those that nobody uses, or have the limit raised",
+		}
+	case wanted == createKey && isConflict(status):
+		return upstream.Refusal{
+			Reason: "refused to create an API key",
+			Advice: "see whether the identity has as many as its account allows (by default 20 API keys at most), and what else the account's IAM settings restrict",
 		}
 	case (wanted == deleteKey || wanted == disableKey) && isConflict(status):
 		return upstream.Refusal{

@@ -216,6 +216,35 @@ func TestANextPageOnAnotherHostIsAskedForAtThisOne(t *testing.T) {
 	}
 }
 
+func TestIAMFind_moreKeysThanThereCanBe(t *testing.T) {
+	page := strings.TrimSuffix(strings.Repeat(keyJSON("n", "i", "a", "")+",", 20), ",")
+	s := &script{answers: func(n int, _ *http.Request) (int, string) {
+		return http.StatusOK, `{"apikeys":[` + page + `],"next":"?pagetoken=` + strconv.Itoa(n) + `"}`
+	}}
+	s.play(t, func(t *testing.T, session rotation.Session) {
+		_, err := session.Find(t.Context(), "n", keyN.Of)
+		if failure(t, err); len(s.asked) != 6 || !strings.Contains(err.Error(), "more API keys than an identity can have") {
+			t.Fatalf("%d pages, error %v", len(s.asked), err)
+		}
+	})
+}
+
+func TestIAMFind_slowPagesHaveAnEnd(t *testing.T) {
+	s := &script{answers: func(n int, _ *http.Request) (int, string) {
+		time.Sleep(900 * time.Millisecond)
+		return http.StatusOK, `{"apikeys":[],"next":"?pagetoken=` + strconv.Itoa(n) + `"}`
+	}}
+	s.play(t, func(t *testing.T, session rotation.Session) {
+		began := time.Now()
+		_, err := session.Find(t.Context(), "n", keyN.Of)
+		failure(t, err)
+		if took := time.Since(began); took > 41*time.Second || !strings.Contains(err.Error(), "did not answer in time") {
+			t.Errorf("it took %s, error %v", took, err)
+		}
+		time.Sleep(time.Second) // The last answer is still under way.
+	})
+}
+
 func TestAListWithoutEndIsGivenUp(t *testing.T) {
 	s := &script{answers: func(n int, _ *http.Request) (int, string) {
 		return http.StatusOK, `{"apikeys":[],"next":"?pagetoken=` + strconv.Itoa(n) + `"}`

@@ -21,8 +21,14 @@ const (
 	// pageSize is IAM's own default. Its longest pages, of 100 keys, could exceed
 	// what is read of an answer; the platform's too.
 	pageSize = 20
-	// maxPages is far beyond the 20 keys that an identity of IAM's has by default.
+	// maxPages and maxFound are far beyond the 20 keys that an identity of IAM's has by
+	// default. What is found is remembered and stored, with a CA bundle each.
 	maxPages = 50
+	maxFound = 100
+	// findTime bounds the reading of all pages, and is longer than three attempts at one
+	// take. Whoever waits has the claim of a config, which nobody can write or delete
+	// meanwhile.
+	findTime = 40 * time.Second
 )
 
 // session is what sessions with all issuers have in common: calls with a bearer about
@@ -124,6 +130,8 @@ type listPage struct {
 // find returns those keys that match of all pages of a list, which is none if there is
 // none. Lists may lag behind what was created by seconds.
 func (s *session) find(ctx context.Context, query url.Values, parse func([]byte) (listPage, string), matches func(rotation.Details) bool) ([]rotation.Details, error) {
+	ctx, cancel := context.WithTimeout(ctx, findTime)
+	defer cancel()
 	var found []rotation.Details
 	for page := 1; ; page++ {
 		a, err := s.send(ctx, s.request(http.MethodGet, "?"+query.Encode()), listKeys)
@@ -138,6 +146,9 @@ func (s *session) find(ctx context.Context, query url.Values, parse func([]byte)
 			if matches(k) {
 				found = append(found, k)
 			}
+		}
+		if len(found) > maxFound {
+			return nil, s.caller.Nonsense(a, "answered a list of more API keys than an identity can have")
 		}
 		if listed.next == nil {
 			return found, nil

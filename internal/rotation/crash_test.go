@@ -462,3 +462,26 @@ func TestAdvance_panic(t *testing.T) {
 		b.end()
 	})
 }
+
+// TestRecover_moreKeysThanOneCreationMakes has an issuer list as many keys for an intent as
+// it likes: what is found is stored, so that a long list would fill storage and memory.
+func TestRecover_moreKeysThanOneCreationMakes(t *testing.T) {
+	for listed, recovered := range map[int]bool{1: true, maxRetired: true, maxRetired + 1: false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.has(true, 0)
+			rec := b.record()
+			rec.Intent = &Intent{Token: "token", Binding: rec.Current.Binding, Since: time.Now()}
+			for range listed {
+				b.issuers["iam-1"].add(rec.nameOf(*rec.Intent), "account", "id-1", true)
+			}
+			b.stores(Ref{Config: "a"}, rec, 0)
+			b.boot()
+			b.pass(time.Hour)
+			if left := b.record(); (left.Intent == nil) != recovered || len(left.Retired) > maxRetired {
+				t.Errorf("of %d keys the intent is stored is %t, and %d are retired", listed, left.Intent != nil, len(left.Retired))
+			}
+			b.end()
+		})
+	}
+}

@@ -15,6 +15,11 @@ const (
 	// LateWriteTime is how long after the start of a process a put of the one before may
 	// still land, which was killed in the middle of it.
 	LateWriteTime = 30 * time.Second
+	// MaxGrace is the longest grace period that may be asked for.
+	MaxGrace = 7 * 24 * time.Hour
+	// clockSlack is how far an issuer's clock may be set back before it is taken to have
+	// been wrong when the longest grace period began.
+	clockSlack = time.Hour
 	// creationTime bounds the creation of a key, from the Save of its intent on.
 	creationTime = time.Minute
 	// agreeTime is how long after the Save of an intent the issuer's parts may not agree

@@ -214,13 +214,11 @@ var mutants = map[string]mutant{
 	"recovery deletes what it finds": {
 		defect: "the next leader deletes a key that a rotation which still runs is about to store",
 		file:   "recover.go",
-		old: `	next := a.rec.clone()
-	next.Intent, next.Grace = nil, nil`,
+		old:    `	next.Retired = append(next.Retired, found...)`,
 		new: `	for _, d := range found {
 		_ = session.Delete(ctx, d.ID)
 	}
-	next := a.rec.clone()
-	next.Intent, next.Grace = nil, nil`,
+	next.Retired = append(next.Retired, found...)`,
 		seed: 3,
 	},
 	"a replaced key's own value is not used": {
@@ -321,20 +319,22 @@ var mutants = map[string]mutant{
 	"an intent's age is told by the clock": {
 		defect: "clocks that differ by minutes void the time in which a key may still turn up",
 		file:   "recover.go",
-		old:    `	watched := time.Since(a.mem.watch(intent.Token))`,
-		new:    `	watched := time.Since(intent.Since)`,
+		old:    `	watched := time.Since(a.mem.watch(k.label()))`,
+		new:    `	watched := time.Since(k.CreatedAt)`,
 		seed:   256,
 	},
 	"a grace period is told by the process's clock": {
 		defect: "clocks that differ by minutes cut a grace period short",
 		file:   "retire.go",
 		old: `	now := session.Now()
-	if k.DeleteAfter.IsZero() && k.Grace > 0 {`,
+	// What lies further ahead than any grace period was set by a clock that was wrong.
+	if k.DeleteAfter.IsZero() && k.Grace > 0 || k.DeleteAfter.Sub(now) > MaxGrace+clockSlack {`,
 		new: `	now := session.Now()
 	if !k.DeleteAfter.IsZero() {
 		now = time.Now()
 	}
-	if k.DeleteAfter.IsZero() && k.Grace > 0 {`,
+	// What lies further ahead than any grace period was set by a clock that was wrong.
+	if k.DeleteAfter.IsZero() && k.Grace > 0 || k.DeleteAfter.Sub(now) > MaxGrace+clockSlack {`,
 		seed: 0,
 	},
 	"nobody is asked who else holds a key": {
@@ -371,15 +371,15 @@ var mutants = map[string]mutant{
 	"a name has to come back whole": {
 		defect: "a key leaks whose name the issuer has shortened",
 		file:   "recover.go",
-		old:    `strings.HasPrefix(d.Name, a.rec.namePrefixOf(*a.rec.Intent)):`,
-		new:    `strings.HasPrefix(d.Name, a.rec.nameOf(*a.rec.Intent)):`,
+		old:    `		Name: a.rec.namePrefixOf(*intent), `,
+		new:    `		Name: a.rec.nameOf(*intent), `,
 		seed:   61,
 	},
 	"strangers are taken for the record's own": {
 		defect: "keys are deleted that were made after the snapshot which was restored",
 		file:   "recover.go",
-		old:    `strings.HasPrefix(d.Name, a.rec.namePrefixOf(*a.rec.Intent)):`,
-		new:    `strings.HasPrefix(d.Name, a.rec.prefix()):`,
+		old:    `session.Find(ctx, k.Name, k.Binding)`,
+		new:    `session.Find(ctx, a.rec.prefix(), k.Binding)`,
 		seed:   1486,
 	},
 	"a creation without an answer is forgotten": {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // lose has a creation whose answer nobody has looked for, and goes on without it.
@@ -40,6 +42,9 @@ func (a *advance) lookFor(ctx context.Context, session Session, k Retired) error
 	next.Retired = slices.DeleteFunc(next.Retired, k.isSame)
 	var found []Retired
 	for _, d := range listed {
+		if err := a.checkDiscretion(d); err != nil {
+			return err
+		}
 		one := k
 		one.ID, one.Name, one.CreatedAt, one.ExpiresAt = d.ID, d.Name, createdAt(d, session), d.ExpiresAt
 		if d.AccountID == k.Binding.AccountID && d.Identity == k.Binding.Identity && !next.knows(d.ID) && !a.mem.isGone(one.label()) {
@@ -48,6 +53,9 @@ func (a *advance) lookFor(ctx context.Context, session Session, k Retired) error
 	}
 	if len(found) == 0 && watched < agreeTime {
 		return waitUntil(time.Now().Add(min(agreeTime-watched, maxTrialWait/4)), "the issuer may still get to know a key whose creation it has not answered")
+	}
+	if len(found) > maxRetired { // Each would be stored, with all that its deletion takes.
+		return refusef("the issuer lists %d keys for the one creation that was asked of it for %s; look at them there", len(found), a.ref)
 	}
 	next.Retired = append(next.Retired, found...)
 	if err := a.save(ctx, next.tidy()); err != nil {
@@ -71,6 +79,9 @@ func (a *advance) rejectStrangers(ctx context.Context, session Session, of Bindi
 	}
 	var strangers []string
 	for _, d := range listed {
+		if err := a.checkDiscretion(d); err != nil {
+			return err
+		}
 		label := Retired{Key: Key{ID: d.ID, Binding: of}}.label()
 		switch {
 		case d.AccountID != of.AccountID || d.Identity != of.Identity || a.rec.knows(d.ID) || a.rec.hasLost(d.Name) || a.mem.isGone(label):
@@ -89,6 +100,16 @@ func (a *advance) rejectStrangers(ctx context.Context, session Session, of Bindi
 // hasLost says whether a name is that of a key which is looked for.
 func (r Record) hasLost(name string) bool {
 	return slices.ContainsFunc(r.Retired, func(k Retired) bool { return k.isLost() && strings.HasPrefix(name, k.Name) })
+}
+
+// checkDiscretion refuses a description that gives the value of one of the record's keys
+// away: ids are logged, and told to whoever may read a config. A session looks for the key
+// alone that it was opened with.
+func (a *advance) checkDiscretion(d Details) error {
+	if upstream.HoldsAny(d.ID+" "+d.AccountID+" "+d.Identity, a.rec.values()...) {
+		return refusef("the issuer names a key of %s, or whose it is, by what gives the value of a key away", a.ref)
+	}
+	return nil
 }
 
 // exhume looks whether the deletion of a config took place that has left a tombstone.

@@ -52,6 +52,9 @@ func (a *advance) begin(ctx context.Context) (begun bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if err := a.checkDiscretion(present); err != nil {
+		return false, err
+	}
 	current, err := a.bind(present, session)
 	if err != nil {
 		return false, err
@@ -150,6 +153,9 @@ func (a *advance) create(ctx context.Context, session Session, current *Key, key
 	}
 	if err == nil && (made.AccountID != of.AccountID || made.Identity != of.Identity || a.rec.knows(made.ID) || value == "") {
 		err = refusef("the issuer answered the creation of a key for %s with a key of somebody else", a.ref)
+	}
+	if err == nil {
+		err = a.checkDiscretion(made)
 	}
 	if err != nil {
 		return err // The intent stays, for there may be a key.

@@ -84,7 +84,8 @@ func (a *advance) cleanUp(ctx context.Context, k Retired, c *cleanup) error {
 		return a.lookFor(ctx, session, k)
 	}
 	now := session.Now()
-	if k.DeleteAfter.IsZero() && k.Grace > 0 {
+	// What lies further ahead than any grace period was set by a clock that was wrong.
+	if k.DeleteAfter.IsZero() && k.Grace > 0 || k.DeleteAfter.Sub(now) > MaxGrace+clockSlack {
 		k.DeleteAfter = now.Add(k.Grace)
 		if err := a.save(ctx, a.rec.replace(k)); err != nil {
 			return err

@@ -63,7 +63,7 @@ func (i *iam) refusal(a *upstream.Answer) upstream.Refusal {
 	}
 	switch code {
 	case "":
-		because.Advice = "check that it exists and is enabled, then write the config again with api_key"
+		because.Advice = "check that it exists, is enabled and has not expired, then write the config again with api_key"
 	case IAMKeyNotFound:
 		because.Reason = "does not know the API key"
 		because.Advice = "it was deleted, or rotated since the snapshot that was restored, or belongs elsewhere; create one in IBM Cloud and write the config again with api_key"

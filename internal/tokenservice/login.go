@@ -68,6 +68,6 @@ func (l *login) refusal(a *upstream.Answer) upstream.Refusal {
 	}
 	return upstream.Refusal{
 		Reason: "refused the API key",
-		Advice: "check that the key exists, is enabled and belongs to this region (a restored snapshot may hold one that was rotated since), then write the config again with api_key",
+		Advice: "check that the key exists, is enabled, has not expired and belongs to this region (a restored snapshot may hold one that was rotated since), then write the config again with api_key",
 	}
 }

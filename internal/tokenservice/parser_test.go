@@ -6,6 +6,7 @@ package tokenservice
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"net/url"
 	"strings"
 	"testing"
@@ -55,6 +56,42 @@ func TestNewToken_takesCompactSerializationOnly(t *testing.T) {
 			token, reason := newToken(c.raw, time.Now().Add(time.Hour), 0)
 			if (token != nil) != c.ok {
 				t.Fatalf("accepted is %t: %s", token != nil, reason)
+			}
+		})
+	}
+}
+
+// TestNewToken_holdsNoSecretInAnyForm has tokens whose readers could take the key from
+// them, and some that only look like it.
+func TestNewToken_holdsNoSecretInAnyForm(t *testing.T) {
+	const key, short = "0Kq3+canary/k&y<Zz9", "client"
+	part := base64.RawURLEncoding.EncodeToString
+	escaped, err := json.Marshal(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		claims string
+		ok     bool
+	}{
+		"the key":                             {`{"sub":"` + key + `"}`, false},
+		"the key as Go's encoder writes it":   {`{"sub":` + string(escaped) + `}`, false},
+		"the key as PHP's encoder writes it":  {`{"sub":"` + strings.ReplaceAll(key, "/", `\/`) + `"}`, false},
+		"the key for a claim's name":          {`{` + string(escaped) + `:true}`, false},
+		"the key deep within":                 {`{"a":[{"b":["x",` + string(escaped) + `]}]}`, false},
+		"the key escaped as in URLs":          {`{"sub":"` + url.QueryEscape(key) + `"}`, false},
+		"the key in hex":                      {`{"sub":"` + strings.ToUpper(hex.EncodeToString([]byte(key))) + `"}`, false},
+		"the key within base64":               {`{"sub":"` + base64.StdEncoding.EncodeToString([]byte("id:"+key)) + `"}`, false},
+		"the key within a token of its own":   {`{"act":"e30.` + part([]byte(`{"sub":"`+key+`"}`)) + `.AA"}`, false},
+		"half of the key":                     {`{"sub":"` + key[:10] + `"}`, true},
+		"a secret too short to be told apart": {`{"client_id":"` + short + `"}`, true},
+		"claims that are no secret":           {`{"sub":"a","n":[1,null,true,{"x":"\u0041"}]}`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			raw := part([]byte(`{"alg":"ES384"}`)) + "." + part([]byte(c.claims)) + ".AAAA"
+			token, reason := newToken(raw, time.Now().Add(time.Hour), 0, key, short)
+			if (token != nil) != c.ok {
+				t.Errorf("that the token is taken is %t: %s", token != nil, reason)
 			}
 		})
 	}

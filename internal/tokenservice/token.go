@@ -4,9 +4,11 @@
 package tokenservice
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -126,21 +128,38 @@ func readClaims(raw string) (claims jwt.Claims, ok bool) {
 	return claims, true
 }
 
-// carries says whether a JWT has one of the secrets in it, whole, as it is or in what
-// its parts encode. Parts of a secret are not sought: words of a client secret may be
-// names of claims.
+// carries says whether a JWT has one of the secrets in it, whole: as it is, in what its
+// parts encode, or in the texts of their JSON, which may be written with escapes. Parts of
+// a secret are not sought: words of a client secret may be names of claims.
 func carries(raw string, secrets []upstream.Secret) bool {
-	texts := []string{raw}
+	sought := slices.DeleteFunc(slices.Clone(secrets), func(secret upstream.Secret) bool { return len(secret) < minSecretBytes })
+	if upstream.HoldsWhole(raw, sought...) {
+		return true
+	}
 	for part := range strings.SplitSeq(raw, ".") {
-		if decoded, err := base64.RawURLEncoding.DecodeString(part); err == nil {
-			texts = append(texts, string(decoded))
+		decoded, err := base64.RawURLEncoding.DecodeString(part)
+		if err != nil {
+			continue
+		}
+		if upstream.HoldsWhole(string(decoded), sought...) || upstream.HoldsWhole(textsOf(decoded), sought...) {
+			return true
 		}
 	}
-	return slices.ContainsFunc(secrets, func(secret upstream.Secret) bool {
-		return len(secret) >= minSecretBytes && slices.ContainsFunc(texts, func(text string) bool {
-			return strings.Contains(text, string(secret))
-		})
-	})
+	return false
+}
+
+// textsOf are the texts in a JSON document, names and values, one to a line.
+func textsOf(document []byte) string {
+	var texts strings.Builder
+	for tokens := json.NewDecoder(bytes.NewReader(document)); ; {
+		token, err := tokens.Token()
+		if err != nil {
+			return texts.String()
+		}
+		if text, ok := token.(string); ok {
+			texts.WriteString(text + "\n")
+		}
+	}
 }
 
 // tokenID prefers the JWT's own jti. A jti that could not stand in a log line,

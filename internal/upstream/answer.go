@@ -16,7 +16,10 @@ import (
 // and of its header. It is sixteen times the size of the largest token seen.
 const maxAnswerBytes = 64 << 10
 
-var errAnswerTooLarge = errors.New("answer too large")
+var (
+	errAnswerTooLarge = errors.New("answer too large")
+	errSwitched       = errors.New("switched to another protocol")
+)
 
 // Answer is a service's whole reply.
 type Answer struct {
@@ -63,6 +66,9 @@ func (t wholeAnswers) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return nil, errSwitched // The connection would be ours, and no timeout would end a read.
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
 	if err != nil {
 		return nil, err

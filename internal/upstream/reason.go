@@ -34,6 +34,8 @@ func transportReason(err error) string {
 		return "is not on this host, and http would send the key over the network in plaintext; use https"
 	case errors.Is(err, errAnswerTooLarge):
 		return fmt.Sprintf("sent an answer of more than %d KiB", maxAnswerBytes>>10)
+	case errors.Is(err, errSwitched):
+		return "switched to another protocol instead of answering"
 	case isCorruptGzip(err):
 		return "sent an answer whose compression is broken"
 	case errors.As(err, &cert):

@@ -53,7 +53,7 @@ func shouldRetry(ctx context.Context, resp *http.Response, err error) (bool, err
 // isPassing tells connection errors, which may pass, from answers that will be
 // the same again.
 func isPassing(err error) bool {
-	return !errors.Is(err, errAnswerTooLarge) && !errors.Is(err, errNotLoopback) && !isCorruptGzip(err) &&
+	return !errors.Is(err, errAnswerTooLarge) && !errors.Is(err, errSwitched) && !errors.Is(err, errNotLoopback) && !isCorruptGzip(err) &&
 		!isUntrusted(err) && !errors.Is(err, http.ErrSchemeMismatch)
 }
 

@@ -43,6 +43,18 @@ func HoldsAny(text string, secrets ...Secret) bool {
 	return slices.ContainsFunc(secrets, func(s Secret) bool { return s != "" && gives(text, string(s)) })
 }
 
+// HoldsWhole says whether a text holds all of one of the secrets, in one of the forms that
+// HoldsAny knows. It is for texts in which parts of a secret may stand by chance.
+func HoldsWhole(text string, secrets ...Secret) bool {
+	unescaped, lower, plain := unescape(text), strings.ToLower(text), plainAlphabet(text)
+	return slices.ContainsFunc(secrets, func(secret Secret) bool {
+		s := string(secret)
+		return s != "" && (strings.Contains(text, s) || strings.Contains(unescaped, s) ||
+			strings.Contains(lower, hex.EncodeToString([]byte(s))) ||
+			slices.ContainsFunc(wholeGroups(s), func(groups string) bool { return groups != "" && strings.Contains(plain, groups) }))
+	})
+}
+
 func gives(text, secret string) bool {
 	return shareRun(text, secret, min(tellingRun, len(secret))) ||
 		shareRun(unescape(text), secret, min(tellingRun, len(secret))) ||
@@ -50,20 +62,26 @@ func gives(text, secret string) bool {
 		givesInBase64(text, secret)
 }
 
-// givesInBase64 seeks the secret as it looks within the base64 of a longer text,
-// which depends on where in a group of three bytes it begins. Of any eight bytes, at
-// least two groups are whole: tellingRun characters.
+// givesInBase64 seeks a run of the secret. Of any eight bytes, at least two groups are
+// whole: tellingRun characters.
 func givesInBase64(text, secret string) bool {
-	inAlphabet := strings.NewReplacer("-", "+", "_", "/").Replace(text)
+	plain := plainAlphabet(text)
+	return slices.ContainsFunc(wholeGroups(secret), func(groups string) bool { return shareRun(plain, groups, tellingRun) })
+}
+
+// wholeGroups are what of the secret is seen within the base64 of a longer text, which
+// depends on where in a group of three bytes it begins.
+func wholeGroups(secret string) (seen []string) {
 	for skipped := range min(3, len(secret)) {
 		groups := secret[skipped:]
 		groups = groups[:len(groups)/3*3]
-		if shareRun(inAlphabet, base64.StdEncoding.EncodeToString([]byte(groups)), tellingRun) {
-			return true
-		}
+		seen = append(seen, base64.StdEncoding.EncodeToString([]byte(groups)))
 	}
-	return false
+	return seen
 }
+
+// plainAlphabet is a text with the base64 of URLs in it written as any other.
+func plainAlphabet(text string) string { return strings.NewReplacer("-", "+", "_", "/").Replace(text) }
 
 // shareRun says whether two texts have n bytes in a row in common. It takes time in
 // proportion to their lengths, for an answer may be long, and a bearer too.

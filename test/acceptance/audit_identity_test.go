@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 
@@ -217,10 +218,26 @@ func (s *stack) requireDocumentedQueries(auditLog, tokenID, token string) {
 		s.Log("no jq here: the document's queries are not run")
 		return
 	}
+	s.requireDocumentedQueryByTime(auditLog)
 	answer := s.runDocumented("audit.md", "## Who got this token?", auditLog, "TOKEN_ID="+tokenID, "TOKEN="+token)
 	for _, holder := range []string{`"who":"userpass-alice"`, `"who":"userpass-bob"`} {
 		if got := strings.Count(answer, holder); got != 2 {
 			s.Errorf("the two queries answer %s %d times, want once each, in\n%s", holder, got, answer)
+		}
+	}
+}
+
+// requireDocumentedQueryByTime runs the document's query for a log without ids, for a
+// time at which both users held a token and for one before.
+func (s *stack) requireDocumentedQueryByTime(auditLog string) {
+	s.Helper()
+	for at, want := range map[time.Time]bool{time.Now().Add(time.Second): true, time.Now().Add(-time.Hour): false} {
+		answer := s.runDocumented("audit.md", "## From API Connect's log", auditLog,
+			"TOKEN_PATH=apic/token/us-south", "AT="+at.UTC().Format(time.RFC3339))
+		for _, holder := range []string{`"who":"userpass-alice"`, `"who":"userpass-bob"`} {
+			if got := strings.Contains(answer, holder); got != want {
+				s.Errorf("for %s the query answers %s: %t, want %t", at, holder, got, want)
+			}
 		}
 	}
 }

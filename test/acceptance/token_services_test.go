@@ -129,9 +129,8 @@ func TestACertificateOfItsOwnAuthorityIsTrustedByACACertAlone(t *testing.T) {
 func TestAFieldThatTheChosenServiceDoesNotTakeIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	credentials := fmt.Sprintf(`{"toolkit":{"client_id":%q,"client_secret":%q}}`, s.clientID, s.clientSecret)
 	for _, service := range []string{"login", "iam"} {
-		for field, value := range map[string]string{"client_id": s.clientID, "client_secret": s.clientSecret, "credentials": credentials} {
+		for field, value := range map[string]string{"client_id": s.clientID, "client_secret": s.clientSecret, "credentials": s.credentialsFile()} {
 			err := s.writeService(service, map[string]any{field: value})
 			s.requireError(service+" with "+field, err, http.StatusBadRequest, field+" is taken by the platform token service alone", "this config's is "+service)
 		}
@@ -139,6 +138,55 @@ func TestAFieldThatTheChosenServiceDoesNotTakeIsRefused(t *testing.T) {
 	}
 	if got := s.sim.Counts().Exchanges; got != 0 {
 		t.Errorf("the key was sent %d times", got)
+	}
+}
+
+// credentialsFile is the toolkit's credentials.json for the simulated platform.
+func (s *stack) credentialsFile() string {
+	return fmt.Sprintf(`{"toolkit":{"client_id":%q,"client_secret":%q}}`, s.clientID, s.clientSecret)
+}
+
+func TestTokenService_inferredFromCredentials(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.check(os.WriteFile(s.path("credentials.json"), []byte(s.credentialsFile()), 0o600))
+	s.mustCLI("write", "apic/config/saas", "api_key="+s.key, "credentials=@credentials.json", "token_url="+s.service.URL()+"/api/token")
+	config, err := s.client.Logical().Read("apic/config/saas")
+	s.check(err)
+	if config.Data["token_service"] != "platform" {
+		t.Errorf("token_service is %v", config.Data["token_service"])
+	}
+	if got := s.call("/api/orgs", s.readToken("saas").Data["token"].(string)); got != http.StatusOK {
+		t.Errorf("the platform answered %d", got)
+	}
+
+	_, err = s.client.Logical().Write("apic/config/nobody-said", map[string]any{"api_key": s.key, "token_url": s.service.URL() + "/gone", "max_retries": 0})
+	s.requireError("a create without credentials", err, http.StatusBadRequest, "the login token service at ", "no token_service was named",
+		"token_service=platform with credentials=@credentials.json", "token_service=iam", "docs/token-services.md says which is yours")
+	s.requireNoConfig("nobody-said")
+}
+
+// TestTokenServices_documentedStart runs the steps by which docs/token-services.md leads
+// to a first token.
+func TestTokenServices_documentedStart(t *testing.T) {
+	t.Parallel()
+	needs(t, "curl", "curl", "--version")
+	s := newStack(t)
+	s.check(os.WriteFile(s.path("apikey.txt"), []byte(s.key+"\n"), 0o600))
+	s.check(os.WriteFile(s.path("credentials.json"), []byte(s.credentialsFile()), 0o600))
+	printed := s.runDocumented("token-services.md", "## From your user to a token", "PLATFORM="+s.service.URL())
+	for _, says := range []string{"Success! Data written to: apic/config/saas", "token_type", `"results"`} {
+		if !strings.Contains(printed, says) {
+			t.Errorf("the steps do not print %q", says)
+		}
+	}
+	for _, name := range []string{"apikey.txt", "credentials.json"} {
+		if _, err := os.Stat(s.path(name)); !os.IsNotExist(err) {
+			t.Errorf("the steps leave %s: %v", name, err)
+		}
+	}
+	if got := s.sim.Counts(); got.Exchanges != 1 {
+		t.Errorf("the key was sent %d times", got.Exchanges)
 	}
 }
 
@@ -153,7 +201,7 @@ func TestTheConfigsThatTheDocumentationShowsAreTakenAndWork(t *testing.T) {
 	defer secured.Close()
 	for name, content := range map[string]string{
 		"apikey.json":      fmt.Sprintf(`{"name":"n","apikey":%q}`, s.key),
-		"credentials.json": fmt.Sprintf(`{"toolkit":{"client_id":%q,"client_secret":%q}}`, s.clientID, s.clientSecret),
+		"credentials.json": s.credentialsFile(),
 		"ca.pem":           secured.CACertPEM(),
 	} {
 		s.check(os.WriteFile(s.path(name), []byte(content), 0o600))
@@ -175,7 +223,7 @@ func TestTheConfigsThatTheDocumentationShowsAreTakenAndWork(t *testing.T) {
 			}
 		}
 	}
-	if len(services) != 4 {
+	if len(services) != 5 {
 		t.Errorf("the document shows %d configs", len(services))
 	}
 	for name, service := range services {
@@ -191,10 +239,10 @@ func TestTheConfigsThatTheDocumentationShowsAreTakenAndWork(t *testing.T) {
 }
 
 // shownWrites are the commands of a document that write a config, each on one
-// line.
+// line, but for those with variables, which are run in their section's shell.
 func shownWrites(document string) (commands []string) {
 	for line := range strings.Lines(strings.ReplaceAll(document, "\\\n", " ")) {
-		if line = strings.TrimSpace(line); strings.HasPrefix(line, "vault write apic/config/") {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "vault write apic/config/") && !strings.Contains(line, "$") {
 			commands = append(commands, line)
 		}
 	}

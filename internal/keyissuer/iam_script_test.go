@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 )

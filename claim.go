@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -31,6 +32,9 @@ type claim struct {
 	// holder may be about to store what the Holders know already.
 	changing bool
 }
+
+// writeWait is how long the write of a config waits for a step of its rotation to end.
+const writeWait = 5 * time.Second
 
 // whyDeleted is why a deletion has a claim.
 const whyDeleted = "deleted"
@@ -107,6 +111,21 @@ func (s *configStore) claimForDeletion(ctx context.Context, ref rotation.Ref) (*
 		case <-ctx.Done():
 			return nil, held.conflict()
 		}
+	}
+}
+
+// awaitClaim waits for whoever has name's claim, for writeWait at most: a step of a rotation
+// takes moments as a rule, and whoever writes meanwhile would have to try again.
+func (s *configStore) awaitClaim(ctx context.Context, name string) {
+	held := s.claimOf(rotation.Ref{Config: name})
+	if held == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeWait)
+	defer cancel()
+	select {
+	case <-held.released:
+	case <-ctx.Done():
 	}
 }
 

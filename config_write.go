@@ -22,6 +22,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
+	b.configs.awaitClaim(ctx, name)
 	stored, err := b.configs.Stored(ctx, name)
 	if err != nil {
 		return nil, err

@@ -68,6 +68,8 @@ type sighting struct {
 	// record is nil if nothing is stored, or nobody knows what.
 	record *rotation.Record
 	plan   rotation.Plan
+	// revision is that of what is stored: another write has another one.
+	revision string
 	// doubtful is until when something else may take its place, because a write has
 	// failed. It is zero if nothing can.
 	doubtful time.Time
@@ -358,7 +360,7 @@ func (s *configStore) load(ctx context.Context, name string) (*config, error) {
 	}
 	if stored == nil {
 		s.drop(name)
-		s.found(ref, nil, rotation.Plan{})
+		s.found(sighting{ref: ref})
 		return nil, nil
 	}
 	c, err := decodeConfig(name, stored.Value)
@@ -370,14 +372,14 @@ func (s *configStore) load(ctx context.Context, name string) (*config, error) {
 			s.drop(name) // The next reader is told why.
 		}
 	}
-	s.found(ref, &c.Keys, s.planOf(c))
+	s.found(sighting{ref: ref, record: &c.Keys, plan: s.planOf(c), revision: c.Revision})
 	return c, nil
 }
 
 // put stores a config. Whatever becomes of it, what is in memory stays as it is; the
 // caller holds name's lock.
 func (s *configStore) put(ctx context.Context, name string, c *config) error {
-	return s.putRecord(ctx, rotation.Ref{Config: name}, c.Keys, c, s.planOf(c))
+	return s.putRecord(ctx, sighting{ref: rotation.Ref{Config: name}, record: &c.Keys, plan: s.planOf(c), revision: c.Revision}, c)
 }
 
 // isFresh says whether nothing of that name was ever stored that a write of an

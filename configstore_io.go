@@ -45,21 +45,22 @@ func (s *configStore) get(ctx context.Context, key, doing string) (*logical.Stor
 	return stored, nil
 }
 
-// putRecord stores a config or a tombstone, if it may hold the keys that are in it. The
-// caller holds the name's lock.
-func (s *configStore) putRecord(ctx context.Context, ref rotation.Ref, keys rotation.Record, value any, plan rotation.Plan) error {
-	if err := s.holders.Reserve(ref, keys); err != nil {
+// putRecord stores a config or a tombstone, if it may hold the keys that are in it, and tells of
+// it as put. The caller holds the name's lock.
+func (s *configStore) putRecord(ctx context.Context, put sighting, value any) error {
+	if err := s.holders.Reserve(put.ref, *put.record); err != nil {
 		return heldError(err)
 	}
-	entry, err := encode(storageKey(ref), value)
+	entry, err := encode(storageKey(put.ref), value)
 	if err != nil {
 		return err
 	}
-	err = s.write(ctx, ref, false, func(ctx context.Context) error { return s.storage.Put(ctx, entry) })
+	err = s.write(ctx, put.ref, false, func(ctx context.Context) error { return s.storage.Put(ctx, entry) })
 	if err != nil {
 		return err
 	}
-	s.tell(sighting{ref: ref, record: &keys, plan: plan, doubtful: s.doubts.until(ref)}, false)
+	put.doubtful = s.doubts.until(put.ref)
+	s.tell(put, false)
 	return nil
 }
 
@@ -119,8 +120,9 @@ func (s *configStore) beginWrite() error {
 
 // found has the holders and the follower know what was read. The caller holds the name's
 // lock.
-func (s *configStore) found(ref rotation.Ref, r *rotation.Record, plan rotation.Plan) {
-	s.tell(sighting{ref: ref, record: r, plan: plan, doubtful: s.doubts.until(ref)}, s.isBeingChanged(ref))
+func (s *configStore) found(seen sighting) {
+	seen.doubtful = s.doubts.until(seen.ref)
+	s.tell(seen, s.isBeingChanged(seen.ref))
 }
 
 // tell tells the holders and the follower of a sighting. changing says that somebody may

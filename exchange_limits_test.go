@@ -104,6 +104,7 @@ func (m *mount) attemptAndLeave(calls *callGauge, op logical.Operation, path str
 	defer leave()
 	calls.onArrival(leave)
 	defer calls.onArrival(nil)
+	defer synctest.Wait() // The call that was left gets what the service has for it before others come.
 	return m.attempt(ctx, op, path, data)
 }
 

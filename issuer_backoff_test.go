@@ -30,6 +30,7 @@ func refusedKeyTest(t *testing.T, test func(m *mount, calls *callGauge)) {
 		m.writeConfig("us-south", nil)
 		m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "24h"})
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		m.sim.RevokeKey(m.storedConfigOf("us-south").APIKey)
 		test(m, calls)
 	})

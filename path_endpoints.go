@@ -105,6 +105,7 @@ func (b *backend) writeEndpoints(ctx context.Context, req *logical.Request, d *f
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
+	b.configs.awaitClaim(ctx, name)
 	stored, err := b.configs.Stored(ctx, name)
 	if err != nil {
 		return nil, err

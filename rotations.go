@@ -47,14 +47,16 @@ type rotations struct {
 	mu sync.Mutex
 	// started and closed are set by start and Close.
 	started, closed bool
-	// advancing are the records that the schedule is at.
+	// advancing are the records that the schedule is at, and known the revisions that it has
+	// seen.
 	advancing map[rotation.Ref]bool
+	known     map[rotation.Ref]string
 }
 
 func newRotations(configs *configStore, issuer rotation.Issuer, m *metrics.Metrics, e *events, vault *framework.Backend) *rotations {
 	r := &rotations{
 		configs: configs, metrics: m, events: e, vault: vault,
-		listing: make(chan struct{}, 1), advancing: make(map[rotation.Ref]bool),
+		listing: make(chan struct{}, 1), advancing: make(map[rotation.Ref]bool), known: make(map[rotation.Ref]string),
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.engine = rotation.NewEngine(rotation.Options{Store: configs, Issuer: issuer, Holders: configs.holders, Observe: r.observe, Wake: r.wake})
@@ -158,14 +160,17 @@ func (r *rotations) readAll(ctx context.Context, done func() bool) (err error) {
 }
 
 // follow has the schedule know what is stored. While the schedule itself changes a
-// record, its advance says when to come back. A node that may not write has no schedule.
+// record, its advance says when to come back. Nothing is to be done for one that was only
+// read again: whoever reads it may be about to write it. A node that may not write has no
+// schedule.
 func (r *rotations) follow(seen sighting) {
 	if seen.record == nil && seen.doubtful.IsZero() {
+		r.forget(seen.ref)
 		r.schedule.Remove(jobOf(seen.ref))
 		r.engine.Forget(seen.ref)
 		return
 	}
-	if !r.isStarted() || r.isAdvancing(seen.ref) && r.configs.claimOf(seen.ref) != nil {
+	if !r.isNews(seen) || r.isAdvancing(seen.ref) && r.configs.claimOf(seen.ref) != nil {
 		return
 	}
 	var due time.Time
@@ -188,8 +193,28 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
+// isNews says, of the same sighting once, whether the schedule does not know it yet.
+func (r *rotations) isNews(seen sighting) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.started {
+		return false
+	}
+	news := !seen.doubtful.IsZero() || r.known[seen.ref] != seen.revision
+	r.known[seen.ref] = seen.revision
+	return news
+}
+
+// forget has the next sighting of a record be news.
+func (r *rotations) forget(ref rotation.Ref) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.known, ref)
+}
+
 // wake has the schedule look after what a rotation that was asked for has left.
 func (r *rotations) wake(ref rotation.Ref) {
+	r.forget(ref)
 	if err := r.configs.read(r.ctx, ref); err != nil && r.ctx.Err() == nil {
 		r.vault.Logger().Warn("a config cannot be read after its rotation", "config", ref.Config, "reason", err)
 	}
@@ -233,12 +258,6 @@ func isIssuerUnavailable(issuer string, err error) (retryAfter time.Duration, un
 		return 0, false
 	}
 	return failed.RetryAfter, true
-}
-
-func (r *rotations) isStarted() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.started
 }
 
 func (r *rotations) isAdvancing(ref rotation.Ref) bool {

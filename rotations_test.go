@@ -215,6 +215,7 @@ func TestRotations_noneWaitsForTheReadingOfAll(t *testing.T) {
 		time.Sleep(rotation.LateWriteTime + time.Second)
 		began := time.Now()
 		m.rotate("us-south")
+		synctest.Wait()
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"max_retries": 1})
 		if waited := time.Since(began); waited > time.Second {
 			t.Errorf("the rotation took %s", waited)
@@ -411,4 +412,23 @@ func TestRotations_whatKeepsAnIssuersOthersWaiting(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRotations_writeMeetsNoStepOfItsOwnMaking writes a config again and again that has a
+// replaced key: to read what is stored is no reason to look after that key.
+func TestRotations_writeMeetsNoStepOfItsOwnMaking(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "24h"})
+		time.Sleep(time.Minute)
+		before := m.storage.calls.Load()
+		for range 100 {
+			if err := m.backend.configs.read(m.Context(), rotation.Ref{Config: "us-south"}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		if got := m.storage.calls.Load() - before; got != 100 {
+			t.Errorf("100 reads make %d storage calls", got)
+		}
+	})
 }

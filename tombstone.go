@@ -64,20 +64,20 @@ func (s *configStore) loadTombstone(ctx context.Context, ref rotation.Ref) (*tom
 		return nil, err
 	}
 	if stored == nil {
-		s.found(ref, nil, rotation.Plan{})
+		s.found(sighting{ref: ref})
 		return nil, nil
 	}
 	var t tombstone
 	if err := jsonutil.DecodeJSON(stored.Value, &t); err != nil || t.Schema > configSchema {
 		return nil, &unreadableError{fmt.Sprintf("what is left of the %s cannot be decoded", ref)}
 	}
-	s.found(ref, &t.Keys, rotation.Plan{})
+	s.found(sighting{ref: ref, record: &t.Keys, revision: t.Revision})
 	return &t, nil
 }
 
 // putTombstone stores a tombstone. The caller holds the name's lock.
 func (s *configStore) putTombstone(ctx context.Context, ref rotation.Ref, t *tombstone) error {
-	return s.putRecord(ctx, ref, t.Keys, t, rotation.Plan{})
+	return s.putRecord(ctx, sighting{ref: ref, record: &t.Keys, revision: t.Revision}, t)
 }
 
 func newTombstone(keys rotation.Record) *tombstone {

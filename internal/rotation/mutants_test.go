@@ -463,4 +463,27 @@ var mutants = map[string]mutant{
 		new:    `a.rec.knows(d.ID) && a.rec.Current != nil && a.rec.Current.Binding.Issuer == of.Issuer ||`,
 		seed:   36,
 	},
+	"a key is sent before it is stored as spent": {
+		defect: "a key that works once is sent again by the next process",
+		file:   "renew.go",
+		old:    `	if !a.rec.Current.Spent {`,
+		new:    `	if false {`,
+		seed:   2,
+	},
+	"the last key is spent while a late write may land": {
+		defect: "the token that the last key got is lost to a late write",
+		file:   "renew.go",
+		old: `!a.rec.Token.lives() && !a.rec.Current.Spent {
+		return nil, waitUntil`,
+		new: `false {
+		return nil, waitUntil`,
+		seed: 0,
+	},
+	"failures are backed off from for longer than the token lives": {
+		defect: "a token ends while the next attempt is waited for",
+		file:   "engine.go",
+		old:    `	if !a.plan.Renew || !a.rec.Token.lives() {`,
+		new:    `	if true || !a.rec.Token.lives() {`,
+		seed:   338,
+	},
 }

@@ -4,6 +4,7 @@
 package rotation
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -179,6 +180,66 @@ func TestRenew_usedUp(t *testing.T) {
 		var usedUp *usedUpError
 		if _, err := p.engine.Renew(t.Context(), Ref{Config: "a"}, "", false); !errors.As(err, &usedUp) || !isRefused(err) {
 			t.Errorf("a reader is told %v", err)
+		}
+		b.end()
+	})
+}
+
+// unanswering is an issuer that makes keys and does not answer.
+type unanswering struct{ Issuer }
+
+func (u unanswering) Login(ctx context.Context, at Binding, value Secret) (Session, error) {
+	s, err := u.Issuer.Login(ctx, at, value)
+	if err != nil {
+		return nil, err
+	}
+	return unansweredSession{s}, nil
+}
+
+type unansweredSession struct{ Session }
+
+func (s unansweredSession) Create(ctx context.Context, key NewKey) (Details, Secret, error) {
+	_, _, _ = s.Session.Create(ctx, key)
+	return Details{}, "", unavailable(true, 0)
+}
+
+// TestRenew_creationsWithoutAnswer leave no key behind, neither while the token in hand is kept
+// for that, nor when another is got without a new key because it is near its end.
+func TestRenew_creationsWithoutAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := platformBench(t, 365*24*time.Hour)
+		p := b.boot()
+		b.pass(5 * time.Hour)
+		first := b.record().Token.Value
+		p.engine.issuer = unanswering{p}
+		b.pass(2*time.Hour + 30*time.Minute)
+		if b.record().Token.Value == first {
+			t.Error("the key in reserve was not spent when the token came near its end")
+		}
+		p.engine.issuer = p
+		b.pass(4 * time.Hour)
+		if b.end(); b.failure != "" || b.keys() > 2 {
+			t.Errorf("%d keys are left; %s", b.keys(), b.failure)
+		}
+	})
+}
+
+// TestRenew_keyOfAnotherUser has what was made for the user before deleted with that user's
+// token.
+func TestRenew_keyOfAnotherUser(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := platformBench(t, 365*24*time.Hour)
+		b.boot()
+		b.pass(time.Hour)
+		value := b.fresh("iam-1", "id-2")
+		if err := b.operator(func(p *process) error { return p.write("a", value, nil) }); err != nil {
+			t.Fatal(err)
+		}
+		b.pass(time.Hour)
+		for _, k := range b.managedKeys() {
+			if k.details.Identity != "id-2" {
+				t.Errorf("the key %s of %s is left", k.details.ID, k.details.Identity)
+			}
 		}
 		b.end()
 	})

@@ -69,8 +69,20 @@ func (b *backend) renewNow(ctx context.Context, w *configWrite) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, renewTime)
 	defer cancel()
-	_, err := b.rotations.engine.Advance(ctx, rotation.Ref{Config: w.name})
-	return err
+	for {
+		_, err := b.rotations.engine.Advance(ctx, rotation.Ref{Config: w.name})
+		if err == nil {
+			err = b.rotations.status(w.name).Last
+		}
+		present := b.configs.inUse(w.name)
+		if err != nil || present == nil || present.config.Keys.Current.Managed {
+			return err
+		}
+		b.configs.awaitClaim(ctx, w.name) // The schedule is about it already.
+		if !sleep(ctx, time.Second) {
+			return nil
+		}
+	}
 }
 
 // tryTokenInHand calls the issuer of a config whose keys work once with its token.

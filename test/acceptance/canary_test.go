@@ -255,7 +255,7 @@ func (s *stack) provokeEchoesOfTheClientSecret(said io.Writer) {
 		{apicsim.Fault{Kind: apicsim.KindNotJSON, Body: s.clientSecret}, http.StatusBadGateway},
 		{apicsim.Fault{Kind: apicsim.KindNotJWT, Body: echo}, http.StatusBadGateway},
 		{apicsim.Fault{Kind: apicsim.KindNoJWT, Body: fmt.Sprintf(`{"access_token":%q}`, s.tokenWithJTI(s.clientSecret))}, http.StatusBadGateway},
-		{apicsim.Fault{Kind: apicsim.KindNoJWT, Body: fmt.Sprintf(`{"access_token":%q}`, s.tokenWithJTI(s.clientSecret[:len(s.clientSecret)-1]))}, http.StatusNoContent},
+		{apicsim.Fault{Kind: apicsim.KindNoJWT, Body: fmt.Sprintf(`{"access_token":%q}`, s.tokenWithJTI(s.clientSecret[:len(s.clientSecret)-1]))}, http.StatusBadGateway},
 	} {
 		s.sim.Inject(c.fault)
 		config["api_key"] = s.anotherKey()

@@ -61,10 +61,10 @@ func tokenOf(kept rotation.Token) *tokenservice.Token {
 // renewTime bounds what is done of a renewal while the writer of a config waits.
 const renewTime = 20 * time.Second
 
-// renewNow makes the next key of a config that has just got one, so that its writer hears of what
+// renewNow makes the next key of a config that has one of its writer's, so that its writer hears of what
 // keeps Vault from that. It returns why it could not.
 func (b *backend) renewNow(ctx context.Context, w *configWrite) error {
-	if !w.candidate.renews() || !w.takesKey() || w.candidate.Keys.Token == nil {
+	if !w.byOwner || !w.candidate.renews() || w.candidate.Keys.Token == nil || w.candidate.Keys.Current.Managed {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, renewTime)

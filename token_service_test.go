@@ -54,7 +54,7 @@ func TestTokenService_inferredOnCreate(t *testing.T) {
 // credentials it is not enough to send them to the platform.
 func TestTokenService_nullInAPatchIsLogin(t *testing.T) {
 	m := newMount(t)
-	m.writeServiceConfig("platform", nil)
+	m.writeServiceConfig("platform", map[string]any{"renew": false})
 	back := map[string]any{"token_service": nil, "token_url": m.url + "/apikey", "api_key": testKey}
 	if status, text := m.failure(logical.PatchOperation, "config/platform", map[string]any{"token_service": nil}); status != http.StatusBadRequest || !strings.HasPrefix(text, "api_key is required again") {
 		t.Errorf("without the key: responded %d %s", status, text)

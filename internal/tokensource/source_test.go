@@ -726,3 +726,35 @@ func TestATokenThatWasInUseBeforeIsReplacedInTheBackgroundToo(t *testing.T) {
 		}
 	})
 }
+
+// TestDedicated_hasAnExchangeOfItsOwn where the source is given one.
+func TestDedicated_hasAnExchangeOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		of := func(id string) ExchangeFunc {
+			return func(context.Context) (*tokenservice.Token, error) {
+				return &tokenservice.Token{ID: id, ExpiresAt: time.Now().Add(time.Hour)}, nil
+			}
+		}
+		s := New(Options{Exchange: of("shared"), Dedicated: of("dedicated")})
+		defer s.Close()
+		if s.IsFresh(0) {
+			t.Error("a token is fresh that nobody has got")
+		}
+		shared := mustRead(t, s)
+		own, err := s.Dedicated(t.Context(), 0)
+		if err != nil || shared.ID != "shared" || own.ID != "dedicated" || !s.IsFresh(0) || s.IsFresh(time.Hour) {
+			t.Errorf("readers share %v, and one has %v; error %v", shared.ID, own, err)
+		}
+	})
+}
+
+// TestNewLeaseSince_isDueAsIfItHadBeenHere takes a token that was got before.
+func TestNewLeaseSince_isDueAsIfItHadBeenHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		lease := NewLeaseSince(now.Add(-time.Hour), &tokenservice.Token{ExpiresAt: now.Add(7 * time.Hour)}, 0)
+		if want := now.Add(5 * time.Hour); !lease.DueAt.Equal(want) {
+			t.Errorf("it is due at %s, not at %s", lease.DueAt, want)
+		}
+	})
+}

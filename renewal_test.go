@@ -293,3 +293,24 @@ func TestRenewal_secretsAreInNothingThatIsTold(t *testing.T) {
 		}
 	})
 }
+
+// TestRenewal_failureIsOverThoughPeopleAsk has the platform fail once, when a token is due that
+// is asked for all the time. What is remembered of that is no new failure.
+func TestRenewal_failureIsOverThoughPeopleAsk(t *testing.T) {
+	for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation} {
+		t.Run(string(op), func(t *testing.T) {
+			renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
+				first := m.readToken("saas")["token_id"]
+				time.Sleep(5*time.Hour + 50*time.Minute)
+				m.sim.InjectKeyFault(apicsim.KeyFault{Call: apicsim.CallCreate, Kind: apicsim.KindStatus, Status: http.StatusInternalServerError, Times: 1})
+				for range 20 * 60 / 5 {
+					time.Sleep(5 * time.Second)
+					_ = m.attempt(m.Context(), op, "token/saas", nil)
+				}
+				if m.readToken("saas")["token_id"] == first {
+					t.Error("the token is not renewed")
+				}
+			})
+		})
+	}
+}

@@ -85,10 +85,14 @@ func (a *advance) buy(ctx context.Context, keep bool) (*Token, error) {
 		}
 		return a.buy(ctx, keep)
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		return got, nil
+	case isRemembered(unmade):
+		return nil, &rememberedError{err} // The next attempt is to begin with another key.
+	default:
 		return nil, errors.Join(unmade, err)
 	}
-	return got, nil
 }
 
 // showsBrief says whether the refusal of a key in reserve shows, for the first time, that the
@@ -135,7 +139,7 @@ func (a *advance) mayGoWithout(unmade error, keep bool) bool {
 	case isDoubt(unmade):
 		return false
 	case keep:
-		return a.rec.Token.isNearEnd()
+		return a.rec.Token.isNearEnd() && !isRemembered(unmade)
 	default:
 		return a.rec.Current.Spent && isRefused(unmade)
 	}

@@ -22,12 +22,12 @@ type renewal struct {
 	mayWrite func() bool
 }
 
-// applyTo has the source of a config that is in use get its tokens by renewals. While the config
-// is only tried out, the source exchanges the key itself. The token that is stored is shared.
+// applyTo has the source of a config that is in use, or was, get its tokens by renewals. While the
+// config is only tried out, the source exchanges the key itself. The token that is stored is shared.
 func (r renewal) applyTo(o *tokensource.Options, c *config, watch *exchangeWatch, exchange tokensource.ExchangeFunc) {
 	get := func(dedicated bool) tokensource.ExchangeFunc {
 		return watch.over(func(ctx context.Context) (*tokenservice.Token, error) {
-			if !watch.active.Load() {
+			if !watch.used.Load() {
 				return exchange(ctx)
 			}
 			return r.token(ctx, watch, dedicated)

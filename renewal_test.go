@@ -314,3 +314,36 @@ func TestRenewal_failureIsOverThoughPeopleAsk(t *testing.T) {
 		})
 	}
 }
+
+// TestRenewal_revokedLeasesCostTenExchangesALife has somebody who may only read tokens give
+// back each lease. Each token takes a key, and comes with another source.
+func TestRenewal_revokedLeasesCostTenExchangesALife(t *testing.T) {
+	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
+		time.Sleep(time.Minute)
+		m.must(logical.PatchOperation, "config/saas", map[string]any{"lease": true})
+		before := m.sim.Counts().Exchanges
+		for range 8 * 60 {
+			m.revoke(m.must(logical.ReadOperation, "token/saas", nil).Secret)
+			time.Sleep(time.Minute)
+		}
+		if got := m.sim.Counts().Exchanges - before; got < 8 || got > 11 {
+			t.Errorf("%d exchanges", got)
+		}
+	})
+}
+
+// TestRenewal_outOfUse has a reader come just before the source of a replaced entry is closed.
+// The key is the record's still, and is spent by the engine alone.
+func TestRenewal_outOfUse(t *testing.T) {
+	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
+		time.Sleep(time.Hour)
+		e := m.backend.configs.inUse("saas")
+		e.watch.active.Store(false)
+		if _, err := e.source.Dedicated(m.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if !m.storedConfigOf("saas").Keys.Current.Spent {
+			t.Error("a key was used and is not stored as spent")
+		}
+	})
+}

@@ -79,6 +79,7 @@ func TestSlots_ServeACrowdSomeAtATimeAndTellTheRest(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Source, svc *service) {
 				var inFlight gauge
 				s.exchange = inFlight.over(svc.exchange)
+				s.dedicated = s.exchange
 				svc.latency = latency
 				if served, busy := crowd(t, s, 300); served != want || busy != 300-want {
 					t.Errorf("%d were served and %d told that all are busy", served, busy)
@@ -117,6 +118,7 @@ func TestSlots_LeaveReadersOfTheSharedTokenOneOfTheirOwn(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		var inFlight gauge
 		s.exchange = inFlight.over(svc.exchange)
+		s.dedicated = s.exchange
 		svc.latency = time.Second
 		var all sync.WaitGroup
 		all.Go(func() { crowd(t, s, 100) })

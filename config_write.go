@@ -41,6 +41,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 		return nil, err
 	}
 	w := &configWrite{name: name, stored: stored, candidate: candidate}
+	w.moves = stored != nil && candidate.destination() != stored.destination()
 	carriesKey := requestFields(d.Raw).carries("api_key")
 	if !carriesKey {
 		w.kept = b.configs.sharedToken(name, stored)
@@ -54,7 +55,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 // trialOf tries a write's key by getting a token with it. A key that works once, and is not the
 // writer's, is not spent on that: the token in hand proves as much.
 func (b *backend) trialOf(w *configWrite, named requestFields) func(context.Context, *entry) error {
-	if w.candidate.renews() && !w.takesKey() {
+	if w.candidate.renews() && !w.isToBuy() {
 		return b.tryTokenInHand
 	}
 	return func(ctx context.Context, fresh *entry) error {
@@ -71,6 +72,8 @@ type configWrite struct {
 	name string
 	// stored is nil for a config that is created.
 	stored, candidate *config
+	// moves says that the writer, who has the key, sends it elsewhere.
+	moves bool
 	// kept is the shared token if that stays in use, or nil.
 	kept *tokensource.Lease
 	// try tries the candidate out, and is nil if that is not wanted. If it fails,
@@ -109,6 +112,9 @@ func (w *configWrite) takesKey() bool {
 	return w.stored == nil || !sameSecret(w.stored.APIKey, w.candidate.APIKey)
 }
 
+// isToBuy says whether a token is to be got with the key that the write brings.
+func (w *configWrite) isToBuy() bool { return w.takesKey() || w.moves }
+
 // retiredKey is the id of the managed key that the write has taken out of use, or
 // empty.
 func (w *configWrite) retiredKey() string {
@@ -145,7 +151,7 @@ func (b *backend) tryAndStore(ctx context.Context, w *configWrite) error {
 
 // keepToken has a config whose keys work once keep the token that its key was tried with.
 func (w *configWrite) keepToken(fresh *entry) {
-	if !w.candidate.renews() || !w.takesKey() {
+	if !w.candidate.renews() || !w.isToBuy() {
 		return
 	}
 	if got := fresh.tokenInHand(); got.Value != "" {
@@ -173,6 +179,9 @@ func prepareConfig(name string, stored *config, d *framework.FieldData) (*config
 	}
 	if err := candidate.follow(name, stored, now); err != nil {
 		return nil, err
+	}
+	if stored != nil && candidate.destination() != stored.destination() {
+		candidate.Keys = candidate.Keys.WithoutToken() // It would go where its key now goes.
 	}
 	return candidate, nil
 }

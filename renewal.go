@@ -64,7 +64,7 @@ const renewTime = 20 * time.Second
 // renewNow makes the next key of a config that has just got one, so that its writer hears of what
 // keeps Vault from that. It returns why it could not.
 func (b *backend) renewNow(ctx context.Context, w *configWrite) error {
-	if !w.candidate.renews() || !w.takesKey() || w.candidate.Keys.Token == nil {
+	if !w.candidate.renews() || !w.isToBuy() || w.candidate.Keys.Token == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, renewTime)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,10 +24,7 @@ import (
 func renewalTest(t *testing.T, platform apicsim.PlatformKeys, test func(m *mount)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		sim, err := apicsim.New(apicsim.Options{ClientID: "client", ClientSecret: testClientSecret, TokenTTL: 8 * time.Hour})
-		if err != nil {
-			t.Fatal(err)
-		}
+		sim := newSimulation(t)
 		platform.SingleUse = true
 		sim.SetPlatformKeys(platform)
 		m := newPipedMount(t, sim, sim)
@@ -35,6 +33,15 @@ func renewalTest(t *testing.T, platform apicsim.PlatformKeys, test func(m *mount
 		m.bringKey("saas", testKey)
 		test(m)
 	})
+}
+
+func newSimulation(t *testing.T) *apicsim.Sim {
+	t.Helper()
+	sim, err := apicsim.New(apicsim.Options{ClientID: "client", ClientSecret: testClientSecret, TokenTTL: 8 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sim
 }
 
 // bringKey writes a key that was made by hand just now.
@@ -346,4 +353,40 @@ func TestRenewal_outOfUse(t *testing.T) {
 			t.Error("a key was used and is not stored as spent")
 		}
 	})
+}
+
+// TestRenewal_storedTokenStaysAtItsAddress has somebody write the key again, which was used up
+// long ago, with addresses of their own.
+func TestRenewal_storedTokenStaysAtItsAddress(t *testing.T) {
+	for _, verify := range []bool{true, false} {
+		t.Run(fmt.Sprintf("verify=%t", verify), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := newSimulation(t)
+				sim.SetPlatformKeys(apicsim.PlatformKeys{Refuse: http.StatusForbidden, SingleUse: true})
+				var bearers atomic.Int32
+				m := newPipedMount(t, sim, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if strings.HasPrefix(r.URL.Path, "/elsewhere/") && r.Header.Get("Authorization") != "" {
+						bearers.Add(1)
+					}
+					sim.ServeHTTP(w, r)
+				}))
+				m.defaults = map[string]any{"token_url": m.url + "/api/token", "credentials": testCredentials}
+				m.initializeBackend()
+				m.bringKey("saas", testKey)
+				time.Sleep(time.Hour)
+				_, _ = m.do(logical.UpdateOperation, "config/saas", map[string]any{
+					"api_key": testKey, "token_service": "platform", "client_id": "x", "client_secret": "made-up", "verify": verify,
+					"token_url": m.url + "/elsewhere/token", "api_url": m.url + "/elsewhere",
+				})
+				time.Sleep(time.Hour)
+				if got := bearers.Load(); got > 0 {
+					t.Errorf("a token was sent there %d times", got)
+				}
+				resp, err := m.do(logical.ReadOperation, "token/saas", nil)
+				if err == nil && !resp.IsError() && resp.Data["api_url"] == m.url+"/elsewhere" {
+					t.Error("readers get the token and are told to send it there")
+				}
+			})
+		})
+	}
 }

@@ -32,8 +32,10 @@ const (
 
 	defaultIAMURL = "https://iam.cloud.ibm.com"
 
-	maxNameLength   = 128
-	maxCACertLength = 256 << 10
+	maxNameLength = 128
+	// maxCACertLength leaves room in a stored entry, of 1 MiB at most, for each replaced key to
+	// have the bundle that it was made with.
+	maxCACertLength = 64 << 10
 )
 
 // config is the stored form of config/<name>. Durations are nanoseconds.

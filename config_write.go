@@ -41,7 +41,10 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 		return nil, err
 	}
 	carriesKey := requestFields(d.Raw).carries("api_key")
-	w := &configWrite{name: name, stored: stored, candidate: candidate, byOwner: carriesKey}
+	w := &configWrite{
+		name: name, stored: stored, candidate: candidate, byOwner: carriesKey,
+		moves: stored != nil && candidate.destination() != stored.destination(),
+	}
 	if !carriesKey {
 		w.kept = b.configs.sharedToken(name, stored)
 	}
@@ -54,7 +57,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 // trialOf tries a write's key by getting a token with it. A key that works once, and is not the
 // writer's, is not spent on that: the token in hand proves as much.
 func (b *backend) trialOf(w *configWrite, named requestFields) func(context.Context, *entry) error {
-	if w.candidate.renews() && !w.takesKey() && (w.candidate.Keys.Token != nil || !named.carries("api_key")) {
+	if w.candidate.renews() && !w.isToExchange() && (w.candidate.Keys.Token != nil || !named.carries("api_key")) {
 		return b.tryTokenInHand
 	}
 	return func(ctx context.Context, fresh *entry) error {
@@ -71,8 +74,9 @@ type configWrite struct {
 	name string
 	// stored is nil for a config that is created.
 	stored, candidate *config
-	// byOwner says that the writer has the key, or may do without it.
-	byOwner bool
+	// byOwner says that the writer has the key, or may do without it; moves, that it is sent
+	// elsewhere.
+	byOwner, moves bool
 	// kept is the shared token if that stays in use, or nil.
 	kept *tokensource.Lease
 	// try tries the candidate out, and is nil if that is not wanted. If it fails,
@@ -113,6 +117,9 @@ func (w *configWrite) takesKey() bool {
 	return w.stored == nil || !sameSecret(w.stored.APIKey, w.candidate.APIKey)
 }
 
+// isToExchange says whether a token is to be got with the key that the write brings.
+func (w *configWrite) isToExchange() bool { return w.takesKey() || w.moves }
+
 // retiredKey is the id of the managed key that the write has taken out of use, or
 // empty.
 func (w *configWrite) retiredKey() string {
@@ -138,8 +145,8 @@ func (b *backend) tryAndStore(ctx context.Context, w *configWrite) error {
 		if err := w.try(ctx, fresh); err != nil {
 			return err
 		}
-		w.keepToken(fresh)
 	}
+	w.keepToken(fresh)
 	if err := b.configs.Update(ctx, w.name, w.stored, fresh, w.kept); err != nil {
 		return err
 	}
@@ -147,7 +154,8 @@ func (b *backend) tryAndStore(ctx context.Context, w *configWrite) error {
 	return nil
 }
 
-// keepToken has a config whose keys work once keep the token that its key was tried with.
+// keepToken has a config whose keys work once keep the token that its key was tried with, or
+// that it has had before.
 func (w *configWrite) keepToken(fresh *entry) {
 	got, kept := fresh.tokenInHand(), w.candidate.Keys.Token
 	if w.candidate.renews() && got.Value != "" && (kept == nil || kept.Value != got.Value) {
@@ -175,6 +183,9 @@ func prepareConfig(name string, stored *config, d *framework.FieldData) (*config
 	}
 	if err := candidate.follow(name, stored, now); err != nil {
 		return nil, err
+	}
+	if stored != nil && candidate.destination() != stored.destination() {
+		candidate.Keys = candidate.Keys.WithoutToken() // It would go where its key now goes.
 	}
 	return candidate, nil
 }

@@ -181,11 +181,15 @@ func (s *configStore) scheduleRecheck(name string, e *entry) {
 // install puts an entry in the place of the one in use. The caller holds name's
 // lock.
 func (s *configStore) install(name string, fresh *entry) {
+	fresh.watch.used.Store(true)
 	fresh.watch.active.Store(true)
 	if kept := fresh.config.Keys.Token; kept != nil {
 		fresh.watch.tokenID.Store(kept.ID)
 	}
 	s.scheduleRecheck(name, fresh)
+	if present, ok := s.byName.Load(name); ok {
+		fresh.source.DropNoSoonerThan(present.(*entry).source)
+	}
 	if old, ok := s.byName.Swap(name, fresh); ok {
 		old.(*entry).closeUnlessShared(fresh)
 	}

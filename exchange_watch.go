@@ -25,6 +25,8 @@ type exchangeWatch struct {
 	// answer to the write that brought it, and what fails after that is of a key or a
 	// destination that may be out of use.
 	active atomic.Bool
+	// used is set once the config is the stored one, and stays.
+	used atomic.Bool
 	// tokenID is the id of the stored token of a config whose keys work once.
 	tokenID atomic.Value
 	failing atomic.Bool

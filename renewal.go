@@ -22,12 +22,12 @@ type renewal struct {
 	mayWrite func() bool
 }
 
-// applyTo has the source of a config that is in use get its tokens by renewals. While the config
-// is only tried out, the source exchanges the key itself. The token that is stored is shared.
+// applyTo has the source of a config that is in use, or was, get its tokens by renewals. While the
+// config is only tried out, the source exchanges the key itself. The token that is stored is shared.
 func (r renewal) applyTo(o *tokensource.Options, c *config, watch *exchangeWatch, exchange tokensource.ExchangeFunc) {
 	get := func(dedicated bool) tokensource.ExchangeFunc {
 		return watch.over(func(ctx context.Context) (*tokenservice.Token, error) {
-			if !watch.active.Load() {
+			if !watch.used.Load() {
 				return exchange(ctx)
 			}
 			return r.token(ctx, watch, dedicated)
@@ -91,7 +91,22 @@ func (b *backend) tryTokenInHand(ctx context.Context, fresh *entry) error {
 	if kept == nil || !time.Now().Before(kept.ExpiresAt) {
 		return fieldError("verify", "cannot be done, for it would spend the key, and there is no token in hand; write a new api_key, or verify=false")
 	}
-	session, err := b.issuer.Login(ctx, at, kept.Value)
+	// A token that was refused is sent again no sooner than a key.
+	backoff, release := b.limits.backoffs.acquire(issuerBackoffID(at.Issuer, at.CACert, string(kept.Value)))
+	defer release()
+	if err := backoff.Check(); err != nil {
+		return err
+	}
+	err := b.askIssuer(ctx, at, kept.Value, fresh.config.Keys.UID)
+	if err == nil || isRefused(err) {
+		backoff.Record(err)
+	}
+	return err
+}
+
+// askIssuer makes a call that changes nothing: it looks for a config's keys.
+func (b *backend) askIssuer(ctx context.Context, at rotation.Binding, token rotation.Secret, uid string) error {
+	session, err := b.issuer.Login(ctx, at, token)
 	if err != nil {
 		return err
 	}
@@ -101,6 +116,6 @@ func (b *backend) tryTokenInHand(ctx context.Context, fresh *entry) error {
 		return err
 	}
 	at.AccountID, at.Identity = whose.AccountID, whose.Identity
-	_, err = session.Find(ctx, fresh.config.Keys.UID, at)
+	_, err = session.Find(ctx, uid, at)
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,10 +24,7 @@ import (
 func renewalTest(t *testing.T, platform apicsim.PlatformKeys, test func(m *mount)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		sim, err := apicsim.New(apicsim.Options{ClientID: "client", ClientSecret: testClientSecret, TokenTTL: 8 * time.Hour})
-		if err != nil {
-			t.Fatal(err)
-		}
+		sim := newSimulation(t)
 		platform.SingleUse = true
 		sim.SetPlatformKeys(platform)
 		m := newPipedMount(t, sim, sim)
@@ -35,6 +33,15 @@ func renewalTest(t *testing.T, platform apicsim.PlatformKeys, test func(m *mount
 		m.bringKey("saas", testKey)
 		test(m)
 	})
+}
+
+func newSimulation(t *testing.T) *apicsim.Sim {
+	t.Helper()
+	sim, err := apicsim.New(apicsim.Options{ClientID: "client", ClientSecret: testClientSecret, TokenTTL: 8 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sim
 }
 
 // bringKey writes a key that was made by hand just now.
@@ -300,4 +307,136 @@ func TestRenewal_secretsAreInNothingThatIsTold(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestRenewal_failureIsOverThoughPeopleAsk has the platform fail once, when a token is due that
+// is asked for all the time. What is remembered of that is no new failure.
+func TestRenewal_failureIsOverThoughPeopleAsk(t *testing.T) {
+	for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation} {
+		t.Run(string(op), func(t *testing.T) {
+			renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
+				first := m.readToken("saas")["token_id"]
+				time.Sleep(5*time.Hour + 50*time.Minute)
+				m.sim.InjectKeyFault(apicsim.KeyFault{Call: apicsim.CallCreate, Kind: apicsim.KindStatus, Status: http.StatusInternalServerError, Times: 1})
+				for range 20 * 60 / 5 {
+					time.Sleep(5 * time.Second)
+					_ = m.attempt(m.Context(), op, "token/saas", nil)
+				}
+				if m.readToken("saas")["token_id"] == first {
+					t.Error("the token is not renewed")
+				}
+			})
+		})
+	}
+}
+
+// TestRenewal_revokedLeasesCostTenExchangesALife has somebody who may only read tokens give
+// back each lease. Each token takes a key, and comes with another source.
+func TestRenewal_revokedLeasesCostTenExchangesALife(t *testing.T) {
+	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
+		time.Sleep(time.Minute)
+		m.must(logical.PatchOperation, "config/saas", map[string]any{"lease": true})
+		before := m.sim.Counts().Exchanges
+		for range 8 * 60 {
+			m.revoke(m.must(logical.ReadOperation, "token/saas", nil).Secret)
+			time.Sleep(time.Minute)
+		}
+		if got := m.sim.Counts().Exchanges - before; got < 8 || got > 11 {
+			t.Errorf("%d exchanges", got)
+		}
+	})
+}
+
+// TestRenewal_outOfUse has a reader come just before the source of a replaced entry is closed.
+// The key is the record's still, and is spent by the engine alone.
+func TestRenewal_outOfUse(t *testing.T) {
+	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
+		time.Sleep(time.Hour)
+		e := m.backend.configs.inUse("saas")
+		e.watch.active.Store(false)
+		if _, err := e.source.Dedicated(m.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if !m.storedConfigOf("saas").Keys.Current.Spent {
+			t.Error("a key was used and is not stored as spent")
+		}
+	})
+}
+
+// TestRenewal_storedTokenStaysAtItsAddress has somebody write the key again, which was used up
+// long ago, with addresses of their own.
+func TestRenewal_storedTokenStaysAtItsAddress(t *testing.T) {
+	for _, verify := range []bool{true, false} {
+		t.Run(fmt.Sprintf("verify=%t", verify), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := newSimulation(t)
+				sim.SetPlatformKeys(apicsim.PlatformKeys{Refuse: http.StatusForbidden, SingleUse: true})
+				var bearers atomic.Int32
+				m := newPipedMount(t, sim, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if strings.HasPrefix(r.URL.Path, "/elsewhere/") && r.Header.Get("Authorization") != "" {
+						bearers.Add(1)
+					}
+					sim.ServeHTTP(w, r)
+				}))
+				m.defaults = map[string]any{"token_url": m.url + "/api/token", "credentials": testCredentials}
+				m.initializeBackend()
+				m.bringKey("saas", testKey)
+				time.Sleep(time.Hour)
+				_, _ = m.do(logical.UpdateOperation, "config/saas", map[string]any{
+					"api_key": testKey, "token_service": "platform", "client_id": "x", "client_secret": "made-up", "verify": verify,
+					"token_url": m.url + "/elsewhere/token", "api_url": m.url + "/elsewhere",
+				})
+				time.Sleep(time.Hour)
+				if got := bearers.Load(); got > 0 {
+					t.Errorf("a token was sent there %d times", got)
+				}
+				resp, err := m.do(logical.ReadOperation, "token/saas", nil)
+				if err == nil && !resp.IsError() && resp.Data["api_url"] == m.url+"/elsewhere" {
+					t.Error("readers get the token and are told to send it there")
+				}
+			})
+		})
+	}
+}
+
+// TestRenewal_switchedOnKeepsTheTokenInHand has a key that works once and is used up.
+func TestRenewal_switchedOnKeepsTheTokenInHand(t *testing.T) {
+	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
+		m.sim.AddLimitedKey("other-key", apicsim.KeyOptions{SingleUse: true, Life: 5 * time.Minute})
+		m.must(logical.UpdateOperation, "config/saas", m.configData(map[string]any{"api_key": "other-key", "token_service": "platform", "renew": false}))
+		time.Sleep(time.Hour)
+		m.must(logical.PatchOperation, "config/saas", map[string]any{"renew": true})
+		m.requireReads(24 * time.Hour)
+	})
+}
+
+// TestRenewal_refusedTokenIsSentOnce has somebody without the key try twenty times to have the
+// stored token sent.
+func TestRenewal_refusedTokenIsSentOnce(t *testing.T) {
+	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
+		time.Sleep(time.Hour)
+		m.sim.InjectKeyFault(apicsim.KeyFault{Kind: apicsim.KindStatus, Status: http.StatusUnauthorized})
+		before := m.sim.Counts().KeyCalls
+		for range 20 {
+			_ = m.attempt(m.Context(), logical.PatchOperation, "config/saas", map[string]any{"verify": true})
+		}
+		if got := m.sim.Counts().KeyCalls - before; got > 2 {
+			t.Errorf("%d calls", got)
+		}
+	})
+}
+
+// TestRenewal_deletionsRefused leaves keys to their end, and goes on.
+func TestRenewal_deletionsRefused(t *testing.T) {
+	for name, platform := range map[string]apicsim.PlatformKeys{"their end is told": {}, "their end is not told": {TokenTimes: true}} {
+		t.Run(name, func(t *testing.T) {
+			renewalTest(t, platform, func(m *mount) {
+				m.sim.InjectKeyFault(apicsim.KeyFault{Call: apicsim.CallDelete, Kind: apicsim.KindStatus, Status: http.StatusForbidden})
+				m.requireReads(5 * 24 * time.Hour)
+				if n := len(m.storedConfigOf("saas").Keys.Retired); n > 6 {
+					t.Errorf("%d keys are retired", n)
+				}
+			})
+		})
+	}
 }

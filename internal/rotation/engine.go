@@ -259,6 +259,10 @@ func (a *advance) note(err error) {
 		return
 	}
 	a.out.err = errors.Join(a.out.err, err)
+	if isRemembered(err) {
+		a.out.wake(a.mem.backedOff())
+		return
+	}
 	next := a.mem.failedFor(err, a.longestBackoff())
 	var usedUp *usedUpError
 	if !errors.As(err, &usedUp) { // Trying again is then for whoever wants a token.

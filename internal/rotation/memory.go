@@ -4,6 +4,7 @@
 package rotation
 
 import (
+	"errors"
 	"maps"
 	"math"
 	"slices"
@@ -99,14 +100,25 @@ func (m *memory) backedOff() time.Time {
 	return time.Time{}
 }
 
-// lately returns the last failure while it is backed off from, or nil.
+// lately returns the last failure while it is backed off from, as a *rememberedError, or nil.
 func (m *memory) lately() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if time.Now().Before(m.until) {
-		return m.last
+	if m.last == nil || !time.Now().Before(m.until) {
+		return nil
 	}
-	return nil
+	return &rememberedError{m.last}
+}
+
+// rememberedError is a failure that is backed off from, as those get it who come meanwhile.
+// It is no other failure, or readers would have the back-off never end.
+type rememberedError struct{ error }
+
+func (e *rememberedError) Unwrap() error { return e.error }
+
+func isRemembered(err error) bool {
+	var remembered *rememberedError
+	return errors.As(err, &remembered)
 }
 
 // watch returns since when something has been seen, which is now if it is new.

@@ -63,6 +63,10 @@ func (r Record) lendToken() Record {
 	return r
 }
 
+// WithoutToken returns the record without a token in hand, which is for no other address than
+// the one it came from.
+func (r Record) WithoutToken() Record { return r.clone().lendToken() }
+
 // WithToken returns the record of which somebody has used the current key to get a token.
 func (r Record) WithToken(t Token) Record {
 	next := r.clone().lendToken()

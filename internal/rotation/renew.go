@@ -85,10 +85,14 @@ func (a *advance) exchange(ctx context.Context, keep bool) (*Token, error) {
 		}
 		return a.exchange(ctx, keep)
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		return got, nil
+	case isRemembered(unmade):
+		return nil, &rememberedError{err} // The next attempt is to begin with another key.
+	default:
 		return nil, errors.Join(unmade, err)
 	}
-	return got, nil
 }
 
 // showsBrief says whether the refusal of a key in reserve shows, for the first time, that the
@@ -135,7 +139,7 @@ func (a *advance) mayGoWithout(unmade error, keep bool) bool {
 	case isDoubt(unmade):
 		return false
 	case keep:
-		return a.rec.Token.isNearEnd()
+		return a.rec.Token.isNearEnd() && !isRemembered(unmade)
 	default:
 		return a.rec.Current.Spent && isRefused(unmade)
 	}
@@ -275,11 +279,23 @@ func (a *advance) makeKey(ctx context.Context) error {
 
 // isGood says whether a key can be relied upon to get a token.
 func (r Record) isGood(k *Key) bool {
-	end := k.ExpiresAt
-	if end.IsZero() && r.Brief {
-		end = k.CreatedAt.Add(briefLife)
-	}
+	end := r.endOf(k)
 	return !k.Spent && (end.IsZero() || time.Until(end) > spendable)
+}
+
+// endOf is when a key ends, as far as is known, by the issuer's clock. It is zero where it is
+// not.
+func (r Record) endOf(k *Key) time.Time {
+	if k.ExpiresAt.IsZero() && r.Brief {
+		return k.CreatedAt.Add(briefLife)
+	}
+	return k.ExpiresAt
+}
+
+// hasEnded says whether a platform's key ended so long ago that nobody's clock is in doubt.
+func (r Record) hasEnded(k *Key, ago time.Duration) bool {
+	end := r.endOf(k)
+	return k.Binding.Kind == KindPlatform && !end.IsZero() && time.Since(end) > ago
 }
 
 // rightByToken returns a session that may delete a key of an issuer which takes tokens.
@@ -299,9 +315,6 @@ func (a *advance) rightByToken(ctx context.Context, k Retired) (Session, error) 
 		if whose.Identity == k.Binding.Identity && whose.AccountID == k.Binding.AccountID {
 			return s, nil
 		}
-	}
-	if !k.ExpiresAt.IsZero() && time.Since(k.ExpiresAt) > expiredFor {
-		return nil, ErrNoSuchKey
 	}
 	return nil, refusef("no token that Vault has may delete the key %s any more: delete it at the issuer", cmp.Or(k.ID, k.Name))
 }

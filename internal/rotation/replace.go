@@ -99,7 +99,7 @@ func (a *advance) mayRotate() error {
 func (a *advance) mayMakeMore(of Binding) error {
 	left := 0
 	for _, k := range a.rec.Retired {
-		if !k.Keep && k.Binding.isAt(of) && k.Binding.AccountID == of.AccountID && k.Binding.Identity == of.Identity {
+		if !k.Keep && !a.rec.hasEnded(&k.Key, time.Hour) && k.Binding.isAt(of) && k.Binding.AccountID == of.AccountID && k.Binding.Identity == of.Identity {
 			left++
 		}
 	}

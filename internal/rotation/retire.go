@@ -73,6 +73,9 @@ func (r Retired) label() string {
 
 // cleanUp does what is due for one retired key, by its issuer's clock.
 func (a *advance) cleanUp(ctx context.Context, k Retired, c *cleanup) error {
+	if a.rec.hasEnded(&k.Key, expiredFor) {
+		return a.drop(ctx, k) // Whether or not it may be deleted.
+	}
 	session, err := a.rightOf(ctx, k)
 	if errors.Is(err, ErrNoSuchKey) {
 		return a.presumeGone(ctx, k)

@@ -209,6 +209,17 @@ func (s *Source) Drop(id string) {
 	s.current.Store(nil)
 }
 
+// DropNoSoonerThan has the source drop no token sooner than the one that it takes the place
+// of could have: where each token comes with a source of its own, the limit is that of all.
+func (s *Source) DropNoSoonerThan(predecessor *Source) {
+	predecessor.mu.Lock()
+	at := predecessor.mayDropAt
+	predecessor.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mayDropAt = later(s.mayDropAt, at)
+}
+
 // dropLater takes the place of what it was told before: that is of a token which is not
 // shared any more, or of the same one. The caller holds the lock.
 func (s *Source) dropLater(id string, wait time.Duration) {

@@ -40,8 +40,8 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	if err != nil {
 		return nil, err
 	}
-	w := &configWrite{name: name, stored: stored, candidate: candidate}
 	carriesKey := requestFields(d.Raw).carries("api_key")
+	w := &configWrite{name: name, stored: stored, candidate: candidate, byOwner: carriesKey}
 	if !carriesKey {
 		w.kept = b.configs.sharedToken(name, stored)
 	}
@@ -54,7 +54,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 // trialOf tries a write's key by getting a token with it. A key that works once, and is not the
 // writer's, is not spent on that: the token in hand proves as much.
 func (b *backend) trialOf(w *configWrite, named requestFields) func(context.Context, *entry) error {
-	if w.candidate.renews() && !w.takesKey() {
+	if w.candidate.renews() && !w.takesKey() && (w.candidate.Keys.Token != nil || !named.carries("api_key")) {
 		return b.tryTokenInHand
 	}
 	return func(ctx context.Context, fresh *entry) error {
@@ -71,6 +71,8 @@ type configWrite struct {
 	name string
 	// stored is nil for a config that is created.
 	stored, candidate *config
+	// byOwner says that the writer has the key, or may do without it.
+	byOwner bool
 	// kept is the shared token if that stays in use, or nil.
 	kept *tokensource.Lease
 	// try tries the candidate out, and is nil if that is not wanted. If it fails,
@@ -88,7 +90,9 @@ func (b *backend) carryOut(ctx context.Context, req *logical.Request, d *framewo
 	if err := b.tryAndStore(ctx, w); err != nil {
 		return nil, err
 	}
-	b.rotations.retry(w.name)
+	if w.byOwner || !w.candidate.renews() { // Nobody else is to have the platform asked time and again.
+		b.rotations.retry(w.name)
+	}
 	b.Logger().Info("config written", "config", w.name)
 	b.events.send(ctx, eventConfigWrite, w.name)
 	resp := &logical.Response{}
@@ -145,10 +149,8 @@ func (b *backend) tryAndStore(ctx context.Context, w *configWrite) error {
 
 // keepToken has a config whose keys work once keep the token that its key was tried with.
 func (w *configWrite) keepToken(fresh *entry) {
-	if !w.candidate.renews() || !w.takesKey() {
-		return
-	}
-	if got := fresh.tokenInHand(); got.Value != "" {
+	got, kept := fresh.tokenInHand(), w.candidate.Keys.Token
+	if w.candidate.renews() && got.Value != "" && (kept == nil || kept.Value != got.Value) {
 		w.candidate.Keys = w.candidate.Keys.WithToken(got)
 	}
 }

@@ -117,7 +117,7 @@ func (b *backend) writeEndpoints(ctx context.Context, req *logical.Request, d *f
 	if err != nil {
 		return nil, err
 	}
-	w := &configWrite{name: name, stored: stored, candidate: candidate}
+	w := &configWrite{name: name, stored: stored, candidate: candidate, byOwner: true}
 	if candidate.tokenURL() == stored.tokenURL() || candidate.renews() {
 		w.kept = b.configs.sharedToken(name, stored)
 	}

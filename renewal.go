@@ -61,16 +61,28 @@ func tokenOf(kept rotation.Token) *tokenservice.Token {
 // renewTime bounds what is done of a renewal while the writer of a config waits.
 const renewTime = 20 * time.Second
 
-// renewNow makes the next key of a config that has just got one, so that its writer hears of what
+// renewNow makes the next key of a config that has one of its writer's, so that its writer hears of what
 // keeps Vault from that. It returns why it could not.
 func (b *backend) renewNow(ctx context.Context, w *configWrite) error {
-	if !w.candidate.renews() || !w.takesKey() || w.candidate.Keys.Token == nil {
+	if !w.byOwner || !w.candidate.renews() || w.candidate.Keys.Token == nil || w.candidate.Keys.Current.Managed {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, renewTime)
 	defer cancel()
-	_, err := b.rotations.engine.Advance(ctx, rotation.Ref{Config: w.name})
-	return err
+	for {
+		_, err := b.rotations.engine.Advance(ctx, rotation.Ref{Config: w.name})
+		if err == nil {
+			err = b.rotations.status(w.name).Last
+		}
+		present := b.configs.inUse(w.name)
+		if err != nil || present == nil || present.config.Keys.Current.Managed {
+			return err
+		}
+		b.configs.awaitClaim(ctx, w.name) // The schedule is about it already.
+		if !sleep(ctx, time.Second) {
+			return nil
+		}
+	}
 }
 
 // tryTokenInHand calls the issuer of a config whose keys work once with its token.

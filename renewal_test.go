@@ -179,6 +179,14 @@ func TestRenewal_creationRefused(t *testing.T) {
 		if got := m.sim.Counts().KeyCalls - calls; got > 1 {
 			t.Errorf("five dedicated tokens take %d attempts at a key", got)
 		}
+		calls = m.sim.Counts().KeyCalls
+		for i := range 20 {
+			m.must(logical.PatchOperation, "config/saas", map[string]any{"max_retries": i % 2})
+			time.Sleep(time.Second)
+		}
+		if got := m.sim.Counts().KeyCalls - calls; got > 1 {
+			t.Errorf("twenty patches take %d attempts at a key", got)
+		}
 		m.requireReads(7 * 24 * time.Hour)
 	})
 }

@@ -11,14 +11,17 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 . "$root/scripts/lib/common.sh"
 . "$root/scripts/lib/stack.sh"
 
-# curl, for a machine that has none: as much of `curl -fsS [-H header] http://host:port/path` as is needed here.
+# curl, for a machine that has none: as much of `curl -fsS [-H header] [-X PUT -d body] http://host:port/path` as is
+# needed here.
 if ! command -v curl >/dev/null; then
   curl() {
-    local header='' status line
+    local header='' method=GET body='' status line
     [[ $2 != -H ]] || header=$3
+    [[ $2 != -X ]] || { method=$3 body=$5 && header="Content-Length: ${#body}"; }
     [[ ${*: -1} =~ ^http://([^/:]+):([0-9]+)(/.*)$ ]] || return 3
     exec 3<>"/dev/tcp/${BASH_REMATCH[1]}/${BASH_REMATCH[2]}" || return 7
-    printf '%s\r\n' "GET ${BASH_REMATCH[3]} HTTP/1.0" "Host: ${BASH_REMATCH[1]}" ${header:+"$header"} '' >&3
+    printf '%s\r\n' "$method ${BASH_REMATCH[3]} HTTP/1.0" "Host: ${BASH_REMATCH[1]}" ${header:+"$header"} '' >&3
+    printf '%s' "$body" >&3
     read -r _ status _ <&3
     while IFS= read -r line <&3 && [[ $line != $'\r' ]]; do :; done
     if [[ $status != 2* ]]; then
@@ -70,12 +73,24 @@ EOF
   try 'vault read apic/status/us-south'
   [[ $answer == *retired_api_keys* ]] || die 'FAILED: the status does not tell until when the replaced key lives'
   try 'curl -fsS "$SIM/_sim/counts"'
-  [[ $answer == *'"keys_created":1,"keys_deleted":0'* ]] || die 'FAILED: not just one key was created'
+  [[ $answer == *'"keys_created":2,"keys_deleted":0'* ]] || die 'FAILED: not one key was created, beside that of saas'
 
   step 'A key that has leaked must not live on. (In the first half minute after its start, the engine deletes nothing.)'
   try 'vault write apic/config/us-south/rotate grace_period=0s'
-  try_until '"keys_created":2,"keys_deleted":1' 'curl -fsS "$SIM/_sim/counts"'
+  try_until '"keys_created":3,"keys_deleted":1' 'curl -fsS "$SIM/_sim/counts"'
   try 'curl -fsS -H "Authorization: Bearer $(vault read -field=token apic/token/us-south)" "$SIM/v1/me"'
+
+  step 'A key of the platform lives five minutes and works once. Vault makes the next one itself, and so on: 21 tokens of
+eight hours are a week. Here they live four seconds, so that a minute will do.'
+  try 'curl -fsS -X PUT -d "{\"ttl\":\"4s\"}" "$SIM/_sim/token_ttl"'
+  try 'vault write -f apic/config/saas/rotate'
+  try_until '"keys_created":2[5-9]' 'curl -fsS "$SIM/_sim/counts"'
+  try 'curl -fsS -H "Authorization: Bearer $(vault read -field=token apic/token/saas)" "$SIM/api/me"'
+  try 'vault read apic/status/saas'
+  [[ $answer == *can_be_away_until* ]] || die 'FAILED: the status does not tell how long Vault could be away'
+
+  step 'The key that it began with is long dead.'
+  try_refused 'refused the API key' 'vault write apic/config/again api_key=@saas.json credentials=@credentials.json token_url="$SIM/api/token"'
 
   step 'The key and the client secret are in none of it: how many lines of the audit log and of the server log hold one?'
   # From a file, because the arguments of a command can be seen by every process of the machine.

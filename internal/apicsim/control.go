@@ -24,6 +24,7 @@ const maxFaultBytes = 1 << 20
 //	PUT    /key_lag     a Lag: {"tokens":"30s","list":"5s","get":"5s","delete":"5s","every":2}
 //	PUT    /name_limit  SetNameLimit: {"characters":40}
 //	PUT    /clock       SetClockAhead: {"ahead":"-90s"}
+//	PUT    /token_ttl   SetTokenTTL: {"ttl":"8h"}
 //	PUT    /platform_keys  SetPlatformKeys: {"single_use":true,"life":"5m","max_ttl":"720h","token_times":true,"refuse":403}
 //
 // Bodies are JSON, and what a body leaves out is zero. It does not check who asks,
@@ -62,6 +63,7 @@ func (s *Sim) Control() http.Handler {
 	mux.HandleFunc("PUT /name_limit", put(s.putNameLimit))
 	mux.HandleFunc("PUT /clock", put(s.putClock))
 	mux.HandleFunc("PUT /platform_keys", put(s.putPlatformKeys))
+	mux.HandleFunc("PUT /token_ttl", put(s.putTokenTTL))
 	return mux
 }
 
@@ -88,6 +90,15 @@ func (s *Sim) putClock(clock struct{ Ahead string }) error {
 		return errors.New("ahead must be a duration such as -90s")
 	}
 	s.SetClockAhead(ahead)
+	return nil
+}
+
+func (s *Sim) putTokenTTL(read struct{ TTL string }) error {
+	ttl, err := time.ParseDuration(read.TTL)
+	if err != nil || ttl <= 0 {
+		return errors.New("ttl must be a positive duration such as 8h")
+	}
+	s.SetTokenTTL(ttl)
 	return nil
 }
 

@@ -81,6 +81,17 @@ func TestControl_namesAndClock(t *testing.T) {
 	}
 }
 
+func TestControl_tokenTTL(t *testing.T) {
+	s := newTokenSim(t)
+	if got := control(s, http.MethodPut, "/token_ttl", `{"ttl":"2m"}`).Code; got != http.StatusNoContent {
+		t.Fatalf("status is %d", got)
+	}
+	buyOf(s, "platform", testKey, nil)
+	if issued := s.Issued()[0]; issued.ExpiresAt.Sub(issued.IssuedAt) > 2*time.Minute {
+		t.Errorf("the token lives from %s to %s", issued.IssuedAt, issued.ExpiresAt)
+	}
+}
+
 func TestControl_aLagCountsForEachView(t *testing.T) {
 	s := newTokenSim(t)
 	if got := control(s, http.MethodPut, "/key_lag", `{"tokens":"1s","list":"2s","get":"3s","delete":"4s","every":2}`).Code; got != http.StatusNoContent {
@@ -98,6 +109,7 @@ func TestAKeyFaultOrDelayThatMakesNoSenseIsRefused(t *testing.T) {
 		"/key_lag":    {`{"tokens":"5"}`, `{"list":5}`, `{"get":"-5s"}`, `{"every":-1}`, `no`},
 		"/name_limit": {`{"characters":-1}`, `{"characters":"4"}`},
 		"/clock":      {`{"ahead":"5"}`, `{"ahead":5}`},
+		"/token_ttl":  {`{"ttl":"5"}`, `{"ttl":"-5s"}`, `{}`},
 		"/fault":      {`{"service":"logout"}`},
 	} {
 		for _, body := range bodies {

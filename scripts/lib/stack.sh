@@ -135,7 +135,7 @@ stack_start() {
   VAULT_TOKEN=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 
   stack_spawn sim.log apic-sim -listen 127.0.0.1:0 -apikey-file apikey.json -apikey-file reserved.json \
-    -apikey-file saas.json -credentials-file credentials.json -ready-file sim.url -token-ttl 1h
+    -single-use-file saas.json -credentials-file credentials.json -ready-file sim.url -token-ttl 1h
   stack_until "$stack_pid" test -s sim.url || stack_fail 'the simulated API Connect did not start' sim.log
   SIM=$(cat sim.url)
   for name in apikey reserved saas; do
@@ -171,17 +171,19 @@ try() {
   ((status == 0)) || die "FAILED with status $status"
 }
 
-# try_until is try for what takes its time: it shows the command once and runs it until it answers this, for a minute at
-# most.
+# try_until is try for what takes its time: it shows the command once and runs it until its answer holds this pattern,
+# for three minutes at most.
 try_until() {
-  local deadline=$((SECONDS + 60))
+  local deadline=$((SECONDS + 180))
   printf '\n    $ %s\n' "$2"
-  until answer=$(eval "$2" 2>&1 </dev/null) && [[ $answer == *"$1"* ]]; do
+  # shellcheck disable=SC2053 # It is a pattern.
+  until answer=$(eval "$2" 2>&1 </dev/null) && [[ $answer == *$1* ]]; do
     ((SECONDS < deadline)) || break
     sleep 0.5
   done
   tell "$answer"
-  [[ $answer == *"$1"* ]] || die "FAILED: that did not get to be $1"
+  # shellcheck disable=SC2053
+  [[ $answer == *$1* ]] || die "FAILED: that did not get to be $1"
 }
 
 # try_refused is for a command that must not succeed, and must say this while it fails.
@@ -217,5 +219,5 @@ stack_mount() {
   try 'vault write apic/config/reserved token_service=iam api_key=@reserved.json iam_url="$SIM" api_url="$SIM"'
 
   step 'API Connect SaaS, or one of your own, wants client credentials too: credentials.json is what it offers for download.'
-  try 'vault write apic/config/saas token_service=platform api_key=@saas.json credentials=@credentials.json token_url="$SIM/api/token"'
+  try 'vault write apic/config/saas api_key=@saas.json credentials=@credentials.json token_url="$SIM/api/token"'
 }

@@ -26,7 +26,7 @@ func TestAKeyThatCanBeUsedOnceIsSpentOnTheTokenThatAllReadersGet(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.sim.AddLimitedKey(s.key, apicsim.KeyOptions{SingleUse: true})
-	s.check(s.writeService("platform", map[string]any{"max_retries": 2}))
+	s.check(s.writeService("platform", map[string]any{"max_retries": 2, "renew": false}))
 	requireExchanges := func(want int) {
 		t.Helper()
 		if got := s.sim.Counts().Exchanges; got != want {
@@ -64,7 +64,7 @@ func TestAKeyThatWasUsedUpOrHasExpiredIsExplainedAndItsTokenIsSharedOn(t *testin
 			t.Parallel()
 			s := newStack(t)
 			s.sim.AddLimitedKey(s.key, limits)
-			s.check(s.writeService("platform", nil))
+			s.check(s.writeService("platform", map[string]any{"renew": false}))
 			first := s.readToken("platform").Data["token_id"]
 			var refused error
 			s.eventually("the key is refused", func() bool {
@@ -126,7 +126,7 @@ func TestClientCredentialsChangeWithoutTheKeyButGoNowhereElse(t *testing.T) {
 	s.requireNoConfig("platform")
 	s.requireError("a file that is another", s.writeService("platform", map[string]any{"credentials": `{"apikey":"` + s.key + `"}`}),
 		http.StatusBadRequest, "credentials is JSON without toolkit.client_id and toolkit.client_secret")
-	s.check(s.writeService("platform", nil))
+	s.check(s.writeService("platform", map[string]any{"renew": false}))
 
 	s.requireError("another secret by itself", write(map[string]any{"client_secret": "another"}),
 		http.StatusBadRequest, "client_secret is not the stored one", "name these fields again")

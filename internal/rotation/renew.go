@@ -40,12 +40,12 @@ func (a *advance) renew(ctx context.Context) error {
 		return nil
 	}
 	if a.rec.Token.isDue() || wanted.isToReplace(a.rec.Token) {
-		if _, err := a.buy(ctx, true); err != nil {
+		if _, err := a.exchange(ctx, true); err != nil {
 			return err
 		}
 	}
 	if wanted != nil && wanted.dedicated {
-		got, err := a.buy(ctx, false)
+		got, err := a.exchange(ctx, false)
 		if err != nil {
 			return err
 		}
@@ -60,9 +60,9 @@ func (a *advance) renew(ctx context.Context) error {
 	return nil
 }
 
-// buy spends the current key on a token, which is stored and shared if keep says so. While the
+// exchange spends the current key on a token, which is stored and shared if keep says so. While the
 // present token lives, another key is made and stored first.
-func (a *advance) buy(ctx context.Context, keep bool) (*Token, error) {
+func (a *advance) exchange(ctx context.Context, keep bool) (*Token, error) {
 	unmade := a.prepare(ctx)
 	if unmade != nil && !a.mayGoWithout(unmade, keep) {
 		return nil, unmade
@@ -85,7 +85,7 @@ func (a *advance) buy(ctx context.Context, keep bool) (*Token, error) {
 		if err := a.save(ctx, next); err != nil {
 			return nil, err
 		}
-		return a.buy(ctx, keep)
+		return a.exchange(ctx, keep)
 	}
 	if err != nil {
 		return nil, errors.Join(unmade, err)

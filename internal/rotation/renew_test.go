@@ -20,7 +20,7 @@ func platformBench(t *testing.T, granted time.Duration) *bench {
 	b.traits = traits{platform: true, noDisabling: true}
 	b.issuers["iam-1"].granted = granted
 	k := b.issuers["iam-1"].add("by hand", "account", "id-1", false)
-	token, err := b.sell(k.value, "iam-1")
+	token, err := b.grant(k.value, "iam-1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -146,14 +146,14 @@ func (p *process) verify(value Secret, address string) (token Token, err error) 
 			return p.exchange(value, address)
 		}
 		var err error
-		token, err = p.sell(value, address)
+		token, err = p.grant(value, address)
 		return err
 	})
 	return token, err
 }
 
-// sell is the platform's exchange.
-func (w *world) sell(value Secret, address string) (Token, error) {
+// grant is the platform's exchange.
+func (w *world) grant(value Secret, address string) (Token, error) {
 	k := w.tokens[value]
 	if k == nil || !k.usable() || k.issuer != w.at(address) {
 		return Token{}, refusal("no such key, or it was used or has expired")
@@ -166,12 +166,12 @@ func (w *world) sell(value Secret, address string) (Token, error) {
 		IssuedAt: now, DueAt: now.Add(bearerLife * 3 / 4), ExpiresAt: now.Add(bearerLife),
 	}
 	w.bearers[t.Value] = &bearer{issuer: k.issuer, identity: k.details.Identity, expires: t.ExpiresAt}
-	w.note("%s sells %s for %s", k.name, t.Value, k.details.ID)
+	w.note("%s grants %s for %s", k.name, t.Value, k.details.ID)
 	return t, nil
 }
 
-// buy is a claim's exchange. A key is stored as spent before it is sent.
-func (c *simClaim) buy(ctx context.Context, key Key) (Trial, error) {
+// tryOnPlatform is a claim's exchange. A key is stored as spent before it is sent.
+func (c *simClaim) tryOnPlatform(ctx context.Context, key Key) (Trial, error) {
 	stored := c.disk.stored[c.ref].rec
 	isSpent := slices.ContainsFunc(stored.all(), func(k Key) bool { return k.Value == key.Value && k.Spent })
 	if !isSpent && c.stale == nil && !c.dead && !c.disk.undone[c.ref] && c.epochOf == c.epoch {
@@ -180,9 +180,9 @@ func (c *simClaim) buy(ctx context.Context, key Key) (Trial, error) {
 	var token Token
 	err := c.call(ctx, "exchange", func() error {
 		var err error
-		token, err = c.sell(key.Value, c.entry.set.issuer)
+		token, err = c.grant(key.Value, c.entry.set.issuer)
 		if err == nil && !c.disk.stored[c.ref].rec.Token.lives() {
-			c.lastSold[c.ref.Config] = token.ID // If that is not stored, the way on is lost.
+			c.lastGranted[c.ref.Config] = token.ID // If that is not stored, the way on is lost.
 		}
 		return err
 	})
@@ -195,7 +195,7 @@ func (c *simClaim) buy(ctx context.Context, key Key) (Trial, error) {
 // kept takes note of a token that was stored.
 func (w *world) kept(ref Ref, rec Record) {
 	if rec.Token.lives() {
-		delete(w.lastSold, ref.Config)
+		delete(w.lastGranted, ref.Config)
 	}
 }
 
@@ -217,7 +217,7 @@ func (w *world) checkTokens() {
 	for name, e := range w.leader.memory {
 		if e.rec.Token.lives() {
 			w.absent[name] = false
-		} else if !w.broken[name] && !w.absent[name] && w.lastSold[name] == "" {
+		} else if !w.broken[name] && !w.absent[name] && w.lastGranted[name] == "" {
 			w.fail("%s: readers of %s have no token: %s", w.leader, name, &e)
 		}
 	}
@@ -258,7 +258,7 @@ func (w *world) goesOn(name string) bool {
 	if w.leader.memory[name].rec.Token.lives() || w.leader.renew(name, false) == nil {
 		return true
 	}
-	w.broken[name] = w.broken[name] || w.lastSold[name] != ""
+	w.broken[name] = w.broken[name] || w.lastGranted[name] != ""
 	return false
 }
 

@@ -385,7 +385,7 @@ func (c *simClaim) Try(ctx context.Context, key Key) (Trial, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.traits.platform {
-		return c.buy(ctx, key)
+		return c.tryOnPlatform(ctx, key)
 	}
 	err := c.call(ctx, "exchange", func() error { return c.exchange(key.Value, c.entry.set.issuer) })
 	return simTrial{}, err

@@ -197,7 +197,8 @@ func (s *stack) say(said io.Writer, path string, data map[string]any, want int) 
 	body, err := io.ReadAll(resp.Body)
 	s.check(err)
 	fmt.Fprintf(said, "%s %s\n", resp.Status, body)
-	if resp.StatusCode != want {
+	warned := want == http.StatusNoContent && resp.StatusCode == http.StatusOK // Of keys that can't be made with the token of a fault.
+	if resp.StatusCode != want && !warned {
 		s.Errorf("a write of %s answered %d, want %d", path, resp.StatusCode, want)
 	}
 }
@@ -205,9 +206,6 @@ func (s *stack) say(said io.Writer, path string, data map[string]any, want int) 
 func (s *stack) provokeFaults(said io.Writer, service string) {
 	s.Helper()
 	config := s.serviceData(service, s.service.URL(), map[string]any{"request_timeout": "1s"})
-	if service == "platform" {
-		config["renew"] = false // Keys are not made with the tokens that some faults answer, and a write says so.
-	}
 	path := "config/" + service
 	for _, fault := range []apicsim.Fault{
 		{Kind: apicsim.KindStatus, Status: 400}, {Kind: apicsim.KindStatus, Status: 401}, {Kind: apicsim.KindStatus, Status: 403},

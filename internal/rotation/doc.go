@@ -89,5 +89,5 @@
 //  7. Readers get tokens throughout. (checkReaders, checkHarm; checkTokens for records
 //     that renew)
 //  8. A key that works once is sent only after it was stored as spent, so that no process
-//     takes it for one that is left. (simClaim.buy)
+//     takes it for one that is left. (tryOnPlatform)
 package rotation

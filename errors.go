@@ -107,15 +107,3 @@ func isForSomebody(err error) bool {
 	)
 	return errors.As(err, &refused) || errors.As(err, &held) || errors.Is(err, rotation.ErrCondemned)
 }
-
-// unadvised is a service's refusal without its advice, which is for a key that a
-// config holds.
-func unadvised(err error) error {
-	var failed *upstream.Error
-	if !errors.As(err, &failed) || failed.Outcome != upstream.Refused {
-		return err
-	}
-	bare := *failed
-	bare.Advice = ""
-	return &bare
-}

@@ -32,13 +32,13 @@ func (b *backend) pathConfigRotate() *framework.Path {
 			"name": nameField(),
 			"grace_period": {
 				Type:        framework.TypeDurationSecond,
-				Description: "Time that the replaced key lives on, 0 to 168h. 0 deletes it at once, for a leak. Defaults to the config's rotation_grace_period.",
+				Description: "Time that the replaced key lives on, 0 to 168h. 0 deletes it at once, for a leak. Defaults to the config's rotation_grace_period. No effect for platform.",
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:     b.configRotate,
-				Summary:      "Replace the API key of a config by a new one and delete the old one at IAM.",
+				Summary:      "Replace the API key of a config by a new one and delete the old one at its issuer.",
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "rotate", OperationSuffix: "config"},
 				Responses:    okResponse("The new key, without its value.", rotationResponseFields()),
 
@@ -54,7 +54,7 @@ func (b *backend) pathConfigRotate() *framework.Path {
 func rotationResponseFields() map[string]*framework.FieldSchema {
 	fields := retiredKeysField()
 	maps.Copy(fields, map[string]*framework.FieldSchema{
-		"api_key_id":    {Type: framework.TypeString, Description: "IAM's id of the key that rotation made. It is not sensitive."},
+		"api_key_id":    {Type: framework.TypeString, Description: "The issuer's id of the key that rotation made. It is not sensitive."},
 		"last_rotated":  {Type: framework.TypeTime, Description: "When the key was last rotated."},
 		"next_rotation": {Type: framework.TypeTime, Description: "When the key will be rotated by schedule."},
 	})
@@ -180,7 +180,10 @@ call's own grace_period, is disabled half-way, and deleted then. After that nobo
 but Vault has ever seen the key. Readers get tokens all the while. If a step
 fails, or the server does, the rotation goes on from there.
 
+A platform config with renew makes another key with the token in hand, and readers
+share the token that it gives. It needs no schedule.
+
 The key's identity must be allowed to manage its own API keys, and the key must
 be in this config alone. Set rotation_period in the config to have it done on a
-schedule. The platform token service's keys cannot be rotated.
+schedule; login and iam only.
 `

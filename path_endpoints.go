@@ -124,7 +124,7 @@ func (b *backend) writeEndpoints(ctx context.Context, req *logical.Request, d *f
 	if d.Get("verify").(bool) {
 		w.try = func(ctx context.Context, fresh *entry) error {
 			if err := b.tryEndpoints(ctx, fresh, stored); err != nil {
-				return fmt.Errorf("config %q keeps its endpoints; verify=false changes them untried: %w", name, unadvised(err))
+				return fmt.Errorf("config %q keeps its endpoints; verify=false changes them untried: %w", name, upstream.WithoutAdvice(err))
 			}
 			return nil
 		}
@@ -184,7 +184,7 @@ a rotation nobody has:
     $ vault write <mount>/endpoints/us-south ca_cert=@ca.pem
 
 The stored key is tried at what is new before that is stored (verify=false skips
-it). Fields that are not named stay; an empty one goes back to its default. The
+it); of a key that renews itself the token in hand is tried. Fields that are not named stay; an empty one goes back to its default. The
 path is root-protected: a policy needs sudo beside update or read, because anyone
 who may write here can have the key sent to a host of theirs.
 `

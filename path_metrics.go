@@ -115,6 +115,9 @@ func (b *backend) configMetrics(name string, e *entry) metrics.Config {
 		NextRotation:     e.config.NextRotation,
 		RotationFailures: b.rotations.status(name).Failures,
 	}
+	if e.config.renews() {
+		told.CanBeAwayUntil = e.config.Keys.CanBeAwayUntil()
+	}
 	if status.Lease != nil {
 		told.TokenExpiresAt = status.Lease.ExpiresAt
 		told.ClockAhead = status.Lease.ClockAhead
@@ -143,8 +146,8 @@ func (b *backend) countFailedRead(err error) {
 
 const metricsHelp = `
 Answers, in Prometheus' text format, how often keys were exchanged and tokens
-read, with which outcomes, and, of each config, when its token ends and how old
-its key is. It needs a Vault token like any path. To have it printed:
+read, with which outcomes, and, of each config, when its token ends, how old its
+key is and how long Vault can be away. It needs a Vault token like any path. To have it printed:
 
     $ vault read -format=raw <mount>/metrics
 

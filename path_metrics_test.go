@@ -192,6 +192,37 @@ func TestAConfigIsWatchedFromTheStartAndForgottenWhenItIsDeleted(t *testing.T) {
 	}
 }
 
+// TestMetrics_canBeAwayUntil is what the status says, of configs that renew alone.
+func TestMetrics_canBeAwayUntil(t *testing.T) {
+	const day = 24 * time.Hour
+	for name, c := range map[string]struct {
+		platform apicsim.PlatformKeys
+		atLeast  time.Duration
+	}{
+		"the token's end, with keys of five minutes":         {apicsim.PlatformKeys{}, 7 * time.Hour},
+		"the reserve's end, with keys of a month":            {apicsim.PlatformKeys{MaxTTL: 30 * day}, 29 * day},
+		"the token's end, with a month that nobody tells of": {apicsim.PlatformKeys{MaxTTL: 30 * day, TokenTimes: true}, 7 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			renewalTest(t, c.platform, func(m *mount) {
+				time.Sleep(time.Minute)
+				until := m.sample(`vault_apic_can_be_away_until_timestamp_seconds{config="saas"}`)
+				at := time.UnixMilli(int64(until * 1000)).UTC()
+				if told := m.must(logical.ReadOperation, "status/saas", nil).Data["can_be_away_until"]; told != at.Format(time.RFC3339) {
+					t.Errorf("the metric says %s, and the status %v", at, told)
+				}
+				if left := time.Until(at); left < c.atLeast || left > c.atLeast+day {
+					t.Errorf("Vault can be away for %s", left)
+				}
+				m.must(logical.PatchOperation, "config/saas", map[string]any{"renew": false})
+				if strings.Contains(m.exposition(), "vault_apic_can_be_away_until") {
+					t.Error("it is told of a config that does not renew")
+				}
+			})
+		})
+	}
+}
+
 func TestAConfigThatCannotBeLoadedDoesNotHideTheOthers(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)

@@ -47,7 +47,7 @@ func statusResponseFields() map[string]*framework.FieldSchema {
 		"consecutive_failures": {Type: framework.TypeInt64, Description: "Failed exchanges of the key since its last success, in this config and in others of the same key and destination. A write of the config leaves it in place.", Required: true},
 		"retry_at":             {Type: framework.TypeTime, Description: "Until when the engine backs off after the last of these. A write of the config leaves it in place."},
 		"api_key_age":          {Type: framework.TypeInt64, Description: "Seconds since the API key was set.", Required: true},
-		"can_be_away_until":    {Type: framework.TypeTime, Description: "Until when Vault may be away and still get tokens afterwards, where keys renew themselves: the end of its token, or of the key in reserve."},
+		"can_be_away_until":    {Type: framework.TypeTime, Description: "Until when Vault may be away and still get tokens afterwards, where keys renew themselves: the end of its token, or of the key in reserve. Absent if nothing is left."},
 		"next_rotation":        {Type: framework.TypeTime, Description: "When the API key is due to be rotated. A rotation that fails does not move it."},
 
 		"consecutive_rotation_failures": {Type: framework.TypeInt64, Description: "Failed rotations since the config was last written or rotated, or since a restart."},
@@ -132,7 +132,8 @@ Says whether a config's key works, from memory and without a call out:
     $ vault read <mount>/status/us-south
 
 token_id, expires_at and ttl are those of the shared token and absent while there
-is none: one that nobody reads is left to lapse. After a failure, last_error says
+is none: one that nobody reads is left to lapse, unless its key renews itself. Then
+can_be_away_until says until when Vault may be down and still get tokens. After a failure, last_error says
 what went wrong and what to do about it, and last_rotation_error the same of a
 rotation. The answer is that of the node that gives it, and holds no secret.
 `

@@ -204,6 +204,8 @@ A write generates a dedicated one, which nobody else gets:
 
     $ vault write -f <mount>/token/us-south
 
+Where keys renew themselves (renew, platform only), that takes a key of its own.
+
 After ttl seconds a read gets a newer token; the present one is valid for some
 time longer, so whoever reads again after ttl never holds a dead one. Vault Agent
 does that by itself. A policy grants read, update, or both.

@@ -198,6 +198,28 @@ func TestRenewal_creationRefused(t *testing.T) {
 	})
 }
 
+// TestRenewal_keyDeletedByAnAdministrator is told of by the key's id, in the log and the status,
+// with nothing to do for anybody; another one is made.
+func TestRenewal_keyDeletedByAnAdministrator(t *testing.T) {
+	renewalTest(t, apicsim.PlatformKeys{MaxTTL: 365 * 24 * time.Hour}, func(m *mount) {
+		time.Sleep(time.Hour)
+		gone := m.storedConfigOf("saas").Keys.Current
+		m.sim.RevokeKey(string(gone.Value))
+		time.Sleep(5*time.Hour + 5*time.Second)
+		told, _ := m.must(logical.ReadOperation, "status/saas", nil).Data["last_rotation_error"].(string)
+		for where, text := range map[string]string{"status": told, "log": m.log.String()} {
+			if !strings.Contains(text, gone.ID) || !strings.Contains(text, "Vault makes another one") || strings.Contains(text, "new api_key") {
+				t.Errorf("the %s says %q", where, text)
+			}
+		}
+		time.Sleep(time.Hour)
+		if told, failed := m.must(logical.ReadOperation, "status/saas", nil).Data["last_rotation_error"]; failed {
+			t.Errorf("an hour later the status says %q", told)
+		}
+		m.requireReads(24 * time.Hour)
+	})
+}
+
 // TestRenewal_dedicatedToken leaves the shared one as it is.
 func TestRenewal_dedicatedToken(t *testing.T) {
 	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 const (
@@ -203,7 +205,7 @@ func (a *advance) refused(key Key, err error) error {
 		a.mem.refused(key.ID)
 		return &waitError{until: a.mem.refusedTrial(), because: fmt.Errorf("the new key is refused, as keys are that are not known everywhere yet: %w", err)}
 	case key.Managed:
-		return fmt.Errorf("the key %s, which Vault had made, is refused: it was used or deleted by somebody else, or has expired; Vault makes another one while the present token lives, and the next one needs nobody if that works: %w", key.ID, err)
+		return fmt.Errorf("the key %s, which Vault had made, is refused: it was used or deleted by somebody else, or has expired; Vault makes another one while the present token lives, and nobody needs to do anything if that works: %w", key.ID, upstream.WithoutAdvice(err))
 	default:
 		return err
 	}

@@ -64,11 +64,11 @@ func (p *platform) refusal(a *upstream.Answer) upstream.Refusal {
 	}
 	because := upstream.Refusal{
 		Reason: "refused the API key or the client credentials",
-		Advice: "check client_id and client_secret; a key lives five minutes and is used up by its first exchange unless its own options (SaaS, Reserved Instance) or an administrator allow more (Cloud Manager, Settings, Onboarding: API Key timeout, Multiple use of apikey); then write the config again with a new api_key",
+		Advice: "check client_id and client_secret; a key made by hand lives five minutes and is used up by its first exchange unless its own options (SaaS, Reserved Instance) or an administrator allow more (Cloud Manager, Settings, Onboarding: API Key timeout, Multiple use of apikey); then write the config again with a new api_key",
 	}
 	if p.worked.Load() {
 		because.Reason = "refused the API key, which worked before"
-		because.Advice = "by default its keys expire after five minutes and can be used once; the options of a key (SaaS, Reserved Instance) change that, or an administrator changes that in Cloud Manager (Settings, Onboarding: API Key timeout, Multiple use of apikey); then write the config again with a new api_key"
+		because.Advice = "by default its keys expire after five minutes and can be used once; renew=true has Vault make the next key itself, where API Connect lets it; else the options of a key (SaaS, Reserved Instance) change that, or an administrator changes that in Cloud Manager (Settings, Onboarding: API Key timeout, Multiple use of apikey); then write the config again with a new api_key"
 	}
 	because.Code = PlatformCode(a)
 	return because

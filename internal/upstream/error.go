@@ -4,6 +4,7 @@
 package upstream
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -70,6 +71,18 @@ func (e *Error) Error() string {
 		b.WriteString("; IBM's support finds the request as " + e.RequestID)
 	}
 	return b.String()
+}
+
+// WithoutAdvice is a service's refusal alone, without its advice: that is for whoever wrote
+// the key, and another key may have been sent. It returns any other error as it is.
+func WithoutAdvice(err error) error {
+	var failed *Error
+	if !errors.As(err, &failed) || failed.Outcome != Refused {
+		return err
+	}
+	bare := *failed
+	bare.Advice = ""
+	return &bare
 }
 
 func plural(n int, noun string) string {

@@ -249,6 +249,9 @@ func TestPrometheusAnswersWhatAnOperatorAsks(t *testing.T) {
 
 	exchanges := float64(s.sim.Counts().Exchanges)
 	p.eventuallyBetween(exchanges-1, exchanges, `sum(vault_apic_exchanges_total)`, nothing)
+	s.sim.ClearFault()
+	s.check(s.writeService("platform", nil))
+	p.eventuallyBetween(0, 9, `min(vault_apic_can_be_away_until_timestamp_seconds{config="platform"} - time()) / 3600`, nothing)
 	p.requireHealthyAlerts()
 	p.requireAnsweredDashboard()
 	p.requireTokenForMetricsAlone()

@@ -188,6 +188,15 @@ func TestTokenServices_documentedStart(t *testing.T) {
 	if got := s.sim.Counts(); got.Exchanges != 1 {
 		t.Errorf("the key was sent %d times", got.Exchanges)
 	}
+	printed = s.runDocumented("token-services.md", "## Keys that renew themselves")
+	for _, says := range []string{"can_be_away_until", "api_key_id", "Success! Data written to: apic/config/saas"} {
+		if !strings.Contains(printed, says) {
+			t.Errorf("the commands about renewal do not print %q", says)
+		}
+	}
+	if got := s.sim.Counts(); got.Exchanges != 2 {
+		t.Errorf("after a rotation there were %d exchanges", got.Exchanges)
+	}
 }
 
 // TestTheConfigsThatTheDocumentationShowsAreTakenAndWork runs the commands of

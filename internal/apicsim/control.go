@@ -17,15 +17,15 @@ const maxFaultBytes = 1 << 20
 
 // Control is the handler by which another process steers a simulation:
 //
-//	GET    /counts      Counts
-//	PUT    /fault       a Fault; DELETE ends it
-//	GET    /keys        the keys that there are and were
-//	PUT    /key_fault   a KeyFault; DELETE ends all of them
-//	PUT    /key_lag     a Lag: {"tokens":"30s","list":"5s","get":"5s","delete":"5s","every":2}
-//	PUT    /name_limit  SetNameLimit: {"characters":40}
-//	PUT    /clock       SetClockAhead: {"ahead":"-90s"}
-//	PUT    /token_ttl   SetTokenTTL: {"ttl":"8h"}
-//	PUT    /platform_keys  SetPlatformKeys: {"single_use":true,"life":"5m","max_ttl":"720h","token_times":true,"refuse":403}
+//	GET    /counts        Counts
+//	PUT    /fault         a Fault; DELETE ends it
+//	GET    /keys          the keys that there are and were
+//	PUT    /key_fault     a KeyFault; DELETE ends all of them
+//	PUT    /key_lag       a Lag: {"tokens":"30s","list":"5s","get":"5s","delete":"5s","every":2}
+//	PUT    /name_limit    SetNameLimit: {"characters":40}
+//	PUT    /clock         SetClockAhead: {"ahead":"-90s"}
+//	PUT    /token_ttl     SetTokenTTL: {"ttl":"8h"}
+//	PUT    /platform_keys SetPlatformKeys: {"single_use":true,"life":"5m","max_ttl":"720h","token_times":true,"refuse":403}
 //
 // Bodies are JSON, and what a body leaves out is zero. It does not check who asks,
 // so it belongs on loopback.

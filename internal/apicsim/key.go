@@ -30,8 +30,7 @@ type KeyOptions struct {
 	// platform's key API, which makes no second key of a name.
 	Name, Description string
 	// IAMID and AccountID are whose key it is; to the platform, IAMID is the user.
-	// Without them it belongs to the one
-	// identity that all such keys share.
+	// Without them it belongs to the one identity that all such keys share.
 	IAMID, AccountID string
 	// Locked keys can be neither changed nor deleted.
 	Locked bool

@@ -108,7 +108,7 @@ func (s *Sim) keyCaller(r *http.Request) (caller, *reply) {
 	return caller{}, &refused
 }
 
-// SetNameLimit has the key API shorten the names of keys that it creates from now
+// SetNameLimit has IAM's key API shorten the names of keys that it creates from now
 // on to so many characters; 0 keeps them whole.
 func (s *Sim) SetNameLimit(characters int) {
 	s.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	cleanhttp "github.com/hashicorp/go-cleanhttp"
@@ -24,10 +25,11 @@ const (
 	// tokens would exceed, each time at the price of a handshake.
 	maxIdleConnections = 32
 
-	// idleTimeout is how long they are kept. Connections are not shared among
-	// configs, so that a long one would add up: ten thousand configs may all do their
-	// first exchange within a minute.
-	idleTimeout = 15 * time.Second
+	// idleTimeout is how long they are kept: for as long as readers of dedicated tokens
+	// leave between two. Connections are not shared among configs, so that a long one
+	// would add up: ten thousand configs may all do their first exchange within a minute,
+	// and their next one within the hour.
+	idleTimeout = 2 * time.Second
 )
 
 // Transports makes HTTP transports. The zero value is ready to use; its fields are
@@ -56,37 +58,69 @@ func (t *Transports) Acquire(caPEM string) (http.RoundTripper, func(), error) {
 		}
 		roots = newPool(certs)
 	}
-	made := &transport{
-		secure: newSecureTransport(roots), plain: newPlainTransport(),
-		userAgent: cmp.Or(t.UserAgent, product),
+	made := &transport{userAgent: cmp.Or(t.UserAgent, product)}
+	made.secure.make = func() *http.Transport {
+		secure := newSecureTransport(roots)
+		// A proxy is asked for a connection by a request of its own.
+		secure.ProxyConnectHeader = http.Header{"User-Agent": {made.userAgent}}
+		return t.dialing(secure)
 	}
-	// A proxy is asked for a connection by a request of its own.
-	made.secure.ProxyConnectHeader = http.Header{"User-Agent": {made.userAgent}}
-	if t.DialContext != nil {
-		made.secure.DialContext, made.plain.DialContext = t.DialContext, t.DialContext
-	}
+	made.plain.make = func() *http.Transport { return t.dialing(newPlainTransport()) }
 	return made, made.CloseIdleConnections, nil
+}
+
+// dialing has a transport connect as all do.
+func (t *Transports) dialing(made *http.Transport) *http.Transport {
+	if t.DialContext != nil {
+		made.DialContext = t.DialContext
+	}
+	return made
 }
 
 // transport sends a request over TLS, or in plaintext to this host alone.
 type transport struct {
-	secure, plain *http.Transport
+	secure, plain lazyTransport
 	userAgent     string
+}
+
+// lazyTransport is made when it is needed: most configs need one of the two.
+type lazyTransport struct {
+	make func() *http.Transport
+
+	mu   sync.Mutex
+	made *http.Transport
+}
+
+func (l *lazyTransport) get() *http.Transport {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.made == nil {
+		l.made = l.make()
+	}
+	return l.made
+}
+
+func (l *lazyTransport) closeIdleConnections() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.made != nil {
+		l.made.CloseIdleConnections()
+	}
 }
 
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	identified := r.Clone(r.Context()) // The original is not a transport's to change.
 	identified.Header.Set("User-Agent", t.userAgent)
 	if r.URL.Scheme == "http" {
-		return t.plain.RoundTrip(identified)
+		return t.plain.get().RoundTrip(identified)
 	}
-	return t.secure.RoundTrip(identified)
+	return t.secure.get().RoundTrip(identified)
 }
 
 // CloseIdleConnections closes what no request uses, and the rest after use.
 func (t *transport) CloseIdleConnections() {
-	t.secure.CloseIdleConnections()
-	t.plain.CloseIdleConnections()
+	t.secure.closeIdleConnections()
+	t.plain.closeIdleConnections()
 }
 
 // newSecureTransport starts from the pooled transport: proxy from the environment,

@@ -22,7 +22,7 @@ func acquire(t *testing.T, transports *Transports, caPEM string) *transport {
 }
 
 func TestTransport_verifiesCertificates(t *testing.T) {
-	config := acquire(t, &Transports{}, "").secure.TLSClientConfig
+	config := acquire(t, &Transports{}, "").secure.get().TLSClientConfig
 	if config.MinVersion < tls.VersionTLS12 || config.InsecureSkipVerify {
 		t.Fatalf("TLS settings are version %x, unverified %t", config.MinVersion, config.InsecureSkipVerify)
 	}
@@ -48,7 +48,7 @@ func TestTransport_namesItselfInEveryRequest(t *testing.T) {
 	} {
 		t.Run(agent, func(t *testing.T) {
 			made := acquire(t, transports, "")
-			made.secure.Proxy = http.ProxyURL(address)
+			made.secure.get().Proxy = http.ProxyURL(address)
 			c := newCallerOver(t, made, service.URL, 0)
 			if _, err := put(t.Context(), c, service.URL, false); err != nil {
 				t.Fatal(err)

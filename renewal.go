@@ -26,12 +26,18 @@ type renewal struct {
 // config is only tried out, the source exchanges the key itself. The token that is stored is shared.
 func (r renewal) applyTo(o *tokensource.Options, c *config, watch *exchangeWatch, exchange tokensource.ExchangeFunc) {
 	get := func(dedicated bool) tokensource.ExchangeFunc {
-		return watch.over(func(ctx context.Context) (*tokenservice.Token, error) {
+		watched := watch.over(func(ctx context.Context) (*tokenservice.Token, error) {
 			if !watch.used.Load() {
 				return exchange(ctx)
 			}
 			return r.token(ctx, watch, dedicated)
 		})
+		return func(ctx context.Context) (*tokenservice.Token, error) {
+			if watch.used.Load() && !r.mayWrite() {
+				return nil, logical.ErrReadOnly // That is no failure to tell of: another node does it.
+			}
+			return watched(ctx)
+		}
 	}
 	o.Exchange, o.Dedicated = get(false), get(true)
 	if kept := c.Keys.Token; o.Current == nil && kept != nil && time.Now().Before(kept.ExpiresAt) {
@@ -41,9 +47,6 @@ func (r renewal) applyTo(o *tokensource.Options, c *config, watch *exchangeWatch
 
 // token gets the token that follows the shared one, or a dedicated one.
 func (r renewal) token(ctx context.Context, watch *exchangeWatch, dedicated bool) (*tokenservice.Token, error) {
-	if !r.mayWrite() {
-		return nil, logical.ErrReadOnly
-	}
 	ctx, cancel := context.WithTimeout(ctx, youngKeyTimeout)
 	defer cancel()
 	have, _ := watch.tokenID.Load().(string)

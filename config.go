@@ -144,6 +144,7 @@ func (c *config) plan() rotation.Plan {
 	return rotation.Plan{
 		Kind: at.Kind, Issuer: at.Issuer, CACert: at.CACert,
 		Renew: c.renews(), Grace: c.RotationGracePeriod, Due: c.rotationDue(time.Now()),
+		Secrets: []rotation.Secret{upstream.Secret(c.ClientSecret)},
 	}
 }
 

@@ -99,6 +99,7 @@ func (w *wiring) wire(name string, c *config, current *tokensource.Lease) (*entr
 		APIKey:         upstream.Secret(c.APIKey),
 		ClientID:       c.ClientID,
 		ClientSecret:   upstream.Secret(c.ClientSecret),
+		Others:         c.Keys.KeyValues(),
 		Transport:      transport,
 		RequestTimeout: c.RequestTimeout,
 		MaxRetries:     c.MaxRetries,

@@ -6,6 +6,7 @@ package apic
 import (
 	"context"
 	"errors"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,7 +80,7 @@ func TestTombstone_claim(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Release()
-		if c.Plan() != (rotation.Plan{}) || c.Record().Current != nil {
+		if !reflect.DeepEqual(c.Plan(), rotation.Plan{}) || c.Record().Current != nil {
 			t.Error("a deleted config has a plan, or a key in use")
 		}
 		if _, err := c.Try(ctx, rotation.Key{Value: testKey}); err == nil {

@@ -100,6 +100,8 @@ type Plan struct {
 	Renew bool
 	// Grace is how long a replaced key lives on.
 	Grace time.Duration
+	// Secrets are those of the config beside its keys, which no issuer may name a key by.
+	Secrets []Secret
 	// Due is when the next rotation is due, by this process's clock. Zero is never.
 	Due time.Time
 	// Fresh says that this process created the config, under a name of which storage held

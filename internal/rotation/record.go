@@ -273,8 +273,22 @@ func (r Record) held() []Secret {
 	return values
 }
 
-// values are those of all keys that the record knows.
-func (r Record) values() (values []Secret) {
+// values are those of all keys and tokens that the record knows.
+func (r Record) values() []Secret {
+	values := r.KeyValues()
+	for _, k := range r.Retired {
+		if k.Bearer != nil {
+			values = append(values, k.Bearer.Value)
+		}
+	}
+	if r.Token != nil {
+		values = append(values, r.Token.Value)
+	}
+	return values
+}
+
+// KeyValues are the values of all keys.
+func (r Record) KeyValues() (values []Secret) {
 	for _, k := range []*Key{r.Current, r.Candidate} {
 		if k != nil {
 			values = append(values, k.Value)
@@ -282,12 +296,6 @@ func (r Record) values() (values []Secret) {
 	}
 	for _, k := range r.Retired {
 		values = append(values, k.Value)
-		if k.Bearer != nil {
-			values = append(values, k.Bearer.Value)
-		}
-	}
-	if r.Token != nil {
-		values = append(values, r.Token.Value)
 	}
 	return values
 }

@@ -106,7 +106,7 @@ func (r Record) hasLost(name string) bool {
 // away: ids are logged, and told to whoever may read a config. A session looks for the key
 // alone that it was opened with.
 func (a *advance) checkDiscretion(d Details) error {
-	if upstream.HoldsAny(d.ID+" "+d.AccountID+" "+d.Identity, a.rec.values()...) {
+	if upstream.HoldsAny(d.ID+" "+d.AccountID+" "+d.Identity, append(a.rec.values(), a.plan.Secrets...)...) {
 		return refusef("the issuer names a key of %s, or whose it is, by what gives the value of a key away", a.ref)
 	}
 	return nil

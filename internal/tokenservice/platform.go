@@ -39,7 +39,7 @@ func newPlatform(o Options) (*platform, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &platform{caller: c, url: o.TokenURL, secrets: []upstream.Secret{o.APIKey, o.ClientSecret}, body: body}, nil
+	return &platform{caller: c, url: o.TokenURL, secrets: append([]upstream.Secret{o.APIKey, o.ClientSecret}, o.Others...), body: body}, nil
 }
 
 // Exchange buys one token.

@@ -49,6 +49,9 @@ type Options struct {
 	// ClientID and ClientSecret are sent to the platform service alone.
 	ClientID     string
 	ClientSecret upstream.Secret
+	// Others are secrets that are not sent, and that no token may hold all the same. Platform
+	// alone takes them, whose keys the service makes.
+	Others []upstream.Secret
 	// Transport carries the requests; see upstream.Transports.
 	Transport http.RoundTripper
 	// RequestTimeout bounds one attempt, from dialling to the answer's last byte.

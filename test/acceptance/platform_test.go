@@ -98,7 +98,7 @@ func TestAPlatformExchangeWhoseOutcomeIsUnknownIsNotRepeatedWhateverTheRetries(t
 		s.sim.Inject(c.fault)
 		for _, at := range []string{"a write", "an update"} {
 			// Each has a key of its own, so that none backs off from another's failure.
-			patient := map[string]any{"api_key": s.anotherKey(), "max_retries": 5, "request_timeout": "1s", "verify": at == "a write"}
+			patient := map[string]any{"api_key": s.anotherKey(), "max_retries": 5, "request_timeout": "1s", "verify": at == "a write", "renew": false}
 			before := s.sim.Counts().Exchanges
 			err := s.writeService("platform", patient)
 			if at == "an update" {

@@ -12,27 +12,8 @@ import (
 	"time"
 )
 
-// newLaggingService answers each request on a connection with what belongs to the
-// one before it there, as a gateway does that once answered twice.
-func newLaggingService(t *testing.T) (url string) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go answerBehind(conn)
-		}
-	}()
-	return "http://" + listener.Addr().String()
-}
-
+// answerBehind answers each request on a connection with what belongs to the one before
+// it there, as a gateway does that once answered twice.
 func answerBehind(conn net.Conn) {
 	defer conn.Close()
 	requests := bufio.NewReader(conn)
@@ -54,7 +35,7 @@ func answerBehind(conn net.Conn) {
 }
 
 func TestTransports_surplusAnswerStaysWithItsConfig(t *testing.T) {
-	url := newLaggingService(t)
+	url := newRawService(t, answerBehind)
 	var transports Transports
 	for _, config := range []string{"one", "another", "third"} {
 		transport, release, err := transports.Acquire("")

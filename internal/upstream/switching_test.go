@@ -12,36 +12,21 @@ import (
 	"time"
 )
 
-// newSwitchingService answers each request by switching to another protocol, in which
-// it says nothing.
-func newSwitchingService(t *testing.T) (url string) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { _ = conn.Close() })
-			go func() {
-				if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
-					_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-				}
-			}()
+// switchProtocols answers a request by switching to another protocol, in which it says
+// nothing until the test ends.
+func switchProtocols(t *testing.T) func(net.Conn) {
+	return func(conn net.Conn) {
+		t.Cleanup(func() { _ = conn.Close() })
+		if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 		}
-	}()
-	return "http://" + listener.Addr().String()
+	}
 }
 
 // TestCaller_endsAfterASwitchOfProtocols has a service take the connection over, which
 // net/http then leaves to its caller: neither a timeout nor a cancellation ends a read.
 func TestCaller_endsAfterASwitchOfProtocols(t *testing.T) {
-	url := newSwitchingService(t)
+	url := newRawService(t, switchProtocols(t))
 	done := make(chan error, 1)
 	go func() {
 		_, err := put(t.Context(), newCaller(t, url, 2), url, false)

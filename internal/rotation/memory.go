@@ -34,8 +34,8 @@ type memory struct {
 	last     error
 	lastAt   time.Time
 	until    time.Time
-	// watched says since when an intent, a candidate's refusal or an unknown key has
-	// been seen, by the intent's token or the key's id.
+	// watched says since when a key that is looked for or unknown has been seen, by its
+	// label, and since when one that was made or refused has been, by its id.
 	watched map[string]time.Time
 	// trials counts the refusals of the candidate.
 	trials int

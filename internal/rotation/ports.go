@@ -155,6 +155,9 @@ type Details struct {
 	SupportSessions  bool
 }
 
+// isOf says whether the key is of the account and identity of a binding.
+func (d Details) isOf(b Binding) bool { return d.AccountID == b.AccountID && d.Identity == b.Identity }
+
 // NewKey is a key to be made: of this name, for the identity and with the settings of
 // another one.
 type NewKey struct {

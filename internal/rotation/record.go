@@ -41,6 +41,12 @@ func (b Binding) isAt(other Binding) bool {
 	return b.Issuer == other.Issuer && b.CACert == other.CACert
 }
 
+// Of is the binding with the account and identity that a key has.
+func (b Binding) Of(d Details) Binding {
+	b.AccountID, b.Identity = d.AccountID, d.Identity
+	return b
+}
+
 // Known says whether it was looked up at the issuer.
 func (b Binding) Known() bool { return b.Identity != "" }
 
@@ -209,8 +215,8 @@ func (r Record) nameOf(i Intent) string { return r.namePrefixOf(i) + "-" + r.Con
 // knows says whether a key of an issuer's is one of the record's, by its id: an issuer may
 // have several addresses.
 func (r Record) knows(id string) bool {
-	is := func(k *Key) bool { return k != nil && k.ID != "" && k.ID == id }
-	return is(r.Current) || is(r.Candidate) || slices.ContainsFunc(r.Retired, func(k Retired) bool { return is(&k.Key) })
+	is := func(k *Key) bool { return k.ID != "" && k.ID == id }
+	return slices.ContainsFunc(r.unretired(), is) || slices.ContainsFunc(r.Retired, func(k Retired) bool { return is(&k.Key) })
 }
 
 // isSame says whether both are the same entry of a record, whatever became of it.
@@ -257,13 +263,16 @@ func (r Record) tidy() Record {
 	return kept
 }
 
+// unretired are the current key and the candidate, those that there are.
+func (r Record) unretired() []*Key {
+	return slices.DeleteFunc([]*Key{r.Current, r.Candidate}, func(k *Key) bool { return k == nil })
+}
+
 // held returns the values of the keys that nobody else may delete.
 func (r Record) held() []Secret {
 	var values []Secret
-	for _, k := range []*Key{r.Current, r.Candidate} {
-		if k != nil {
-			values = append(values, k.Value)
-		}
+	for _, k := range r.unretired() {
+		values = append(values, k.Value)
 	}
 	for _, k := range r.Retired {
 		if r.isNeeded(k) {
@@ -289,10 +298,8 @@ func (r Record) values() []Secret {
 
 // KeyValues are the values of all keys.
 func (r Record) KeyValues() (values []Secret) {
-	for _, k := range []*Key{r.Current, r.Candidate} {
-		if k != nil {
-			values = append(values, k.Value)
-		}
+	for _, k := range r.unretired() {
+		values = append(values, k.Value)
 	}
 	for _, k := range r.Retired {
 		values = append(values, k.Value)

@@ -47,7 +47,7 @@ func (a *advance) lookFor(ctx context.Context, session Session, k Retired) error
 		}
 		one := k
 		one.ID, one.Name, one.CreatedAt, one.ExpiresAt = d.ID, d.Name, createdAt(d, session), d.ExpiresAt
-		if d.AccountID == k.Binding.AccountID && d.Identity == k.Binding.Identity && !next.knows(d.ID) && !a.mem.isGone(one.label()) {
+		if d.isOf(k.Binding) && !next.knows(d.ID) && !a.mem.isGone(one.label()) {
 			found = append(found, one)
 		}
 	}
@@ -84,7 +84,7 @@ func (a *advance) rejectStrangers(ctx context.Context, session Session, of Bindi
 		}
 		label := Retired{Key: Key{ID: d.ID, Binding: of}}.label()
 		switch {
-		case d.AccountID != of.AccountID || d.Identity != of.Identity || a.rec.knows(d.ID) || a.rec.hasLost(d.Name) || a.mem.isGone(label):
+		case !d.isOf(of) || a.rec.knows(d.ID) || a.rec.hasLost(d.Name) || a.mem.isGone(label):
 		case time.Since(a.mem.watch(label)) < agreeTime:
 			return waitUntil(time.Now().Add(maxTrialWait/4), "the issuer's list has a key that another process may have deleted just now")
 		default:

@@ -203,7 +203,7 @@ func (a *advance) refused(key Key, err error) error {
 		return &usedUpError{ref: a.ref, why: err}
 	case a.isYoung(&key):
 		a.mem.refused(key.ID)
-		return &waitError{until: a.mem.refusedTrial(), because: fmt.Errorf("the new key is refused, as keys are that are not known everywhere yet: %w", err)}
+		return a.notKnownYet(err)
 	case key.Managed:
 		return fmt.Errorf("the key %s, which Vault had made, is refused: it was used or deleted by somebody else, or has expired; Vault makes another one while the present token lives, and nobody needs to do anything if that works: %w", key.ID, upstream.WithoutAdvice(err))
 	default:
@@ -226,10 +226,7 @@ func (e *usedUpError) Unwrap() error { return e.why }
 // keepReserve makes a key for when the token's life ends while nobody is there, if
 // there is none and the issuer's keys live that long. The first that is made tells.
 func (a *advance) keepReserve(ctx context.Context) error {
-	if a.rec.Candidate == nil && !a.rec.wantsReserve() {
-		return nil
-	}
-	if a.rec.isGood(a.rec.Current) {
+	if a.rec.isGood(a.rec.Current) || a.rec.Candidate == nil && !a.rec.wantsReserve() {
 		return nil
 	}
 	return a.makeCurrent(ctx)
@@ -272,7 +269,7 @@ func (a *advance) makeKey(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	at.AccountID, at.Identity = whose.AccountID, whose.Identity
+	at = at.Of(whose)
 	if err := a.mayMakeMore(at); err != nil {
 		return err
 	}
@@ -314,7 +311,7 @@ func (a *advance) rightByToken(ctx context.Context, k Retired) (Session, error) 
 		if err != nil {
 			return nil, err
 		}
-		if whose.Identity == k.Binding.Identity && whose.AccountID == k.Binding.AccountID {
+		if whose.isOf(k.Binding) {
 			return s, nil
 		}
 	}
@@ -332,8 +329,8 @@ func (r Record) CanBeAwayUntil() (at time.Time) {
 	if r.Token.lives() {
 		at = r.Token.ExpiresAt
 	}
-	for _, k := range []*Key{r.Current, r.Candidate} {
-		if k != nil && k.Managed && r.isGood(k) {
+	for _, k := range r.unretired() {
+		if k.Managed && r.isGood(k) {
 			at = later(at, k.ExpiresAt)
 		}
 	}

@@ -59,7 +59,7 @@ func (a *advance) begin(ctx context.Context) (begun bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	at.AccountID, at.Identity = present.AccountID, present.Identity
+	at = at.Of(present)
 	if err := a.mayMakeMore(at); err != nil {
 		return false, err
 	}
@@ -117,11 +117,10 @@ func (a *advance) bind(present Details, session Session) (*Key, error) {
 	case present.Locked:
 		return nil, refusef("the api key of %s is locked at its issuer, so that it could not be deleted after its rotation; unlock it there, then rotate", a.ref)
 	case current.ID != "" && current.ID != present.ID,
-		current.Binding.Known() && (current.Binding.AccountID != present.AccountID || current.Binding.Identity != present.Identity):
+		current.Binding.Known() && !present.isOf(current.Binding):
 		return nil, refusef("the issuer says that the api key of %s has another id, account or identity than it had; check the issuer's address, or write the key again", a.ref)
 	}
-	at := a.plan.binding()
-	at.AccountID, at.Identity = present.AccountID, present.Identity
+	at := a.plan.binding().Of(present)
 	switch {
 	case !current.Binding.Known():
 		current.ID, current.Name, current.CreatedAt = present.ID, present.Name, createdAt(present, session)
@@ -151,7 +150,7 @@ func (a *advance) create(ctx context.Context, session Session, current *Key, key
 	if err != nil && hadNoEffect(err) {
 		return errors.Join(err, a.withdraw(ctx, intent))
 	}
-	if err == nil && (made.AccountID != of.AccountID || made.Identity != of.Identity || a.rec.knows(made.ID) || value == "") {
+	if err == nil && (!made.isOf(of) || a.rec.knows(made.ID) || value == "") {
 		err = refusef("the issuer answered the creation of a key for %s with a key of somebody else", a.ref)
 	}
 	if err == nil {
@@ -213,9 +212,14 @@ func (a *advance) finish(ctx context.Context) error {
 		return fmt.Errorf("trying the new key: %w", err)
 	}
 	if time.Since(a.mem.watch(candidate.ID)) < candidateTime {
-		return &waitError{until: a.mem.refusedTrial(), because: fmt.Errorf("the new key is refused, as keys are that are not known everywhere yet: %w", err)}
+		return a.notKnownYet(err)
 	}
 	return a.discard(ctx, err)
+}
+
+// notKnownYet is the refusal of a new key that is tried again.
+func (a *advance) notKnownYet(refused error) error {
+	return &waitError{until: a.mem.refusedTrial(), because: fmt.Errorf("the new key is refused, as keys are that are not known everywhere yet: %w", refused)}
 }
 
 // takeGrace stores the grace period that the rotation is asked for with, if its

@@ -144,7 +144,7 @@ func (a *advance) rightOfImported(ctx context.Context, k Retired) (Session, erro
 	if err == nil {
 		present, err = s.Details(ctx)
 	}
-	if isRefused(err) || err == nil && (present.AccountID != k.Binding.AccountID || present.Identity != k.Binding.Identity) {
+	if isRefused(err) || err == nil && !present.isOf(k.Binding) {
 		return nil, none
 	}
 	return s, err
@@ -270,7 +270,7 @@ func (a *advance) isGone(ctx context.Context, session Session, k Retired) (gone 
 	if err != nil {
 		return false, err
 	}
-	if d.ID != k.ID || d.Name != k.Name || d.AccountID != k.Binding.AccountID || d.Identity != k.Binding.Identity {
+	if d.ID != k.ID || d.Name != k.Name || !d.isOf(k.Binding) {
 		return false, refusef("the issuer describes the key %s with another name, account or identity than it was made with, so that it is not deleted; look at it there", k.ID)
 	}
 	if d.Locked {

@@ -130,13 +130,21 @@ func (e *Engine) stayWith(ctx context.Context, ref Ref, f *flight) (Rotation, er
 		e.mu.Lock()
 		f.waiting = out.waiting
 		e.mu.Unlock()
-		timer := time.NewTimer(max(time.Until(out.next), claimedWait))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !out.awaitNext(ctx) {
 			return Rotation{}, &GoesOnError{Ref: ref, Waiting: out.waiting}
 		}
+	}
+}
+
+// awaitNext waits until there is something to do again, and says whether ctx has lasted.
+func (o *outcome) awaitNext(ctx context.Context) bool {
+	timer := time.NewTimer(max(time.Until(o.next), claimedWait))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -12,10 +12,8 @@ import (
 
 // all yields the keys that a record names.
 func (r Record) all() (keys []Key) {
-	for _, k := range []*Key{r.Current, r.Candidate} {
-		if k != nil {
-			keys = append(keys, *k)
-		}
+	for _, k := range r.unretired() {
+		keys = append(keys, *k)
 	}
 	for _, k := range r.Retired {
 		keys = append(keys, k.Key)
@@ -98,8 +96,8 @@ func (p *process) checkHarm(k *issuerKey, done string) {
 	}
 	decided := false
 	for ref, e := range p.disk.stored {
-		for _, held := range []*Key{e.rec.Current, e.rec.Candidate} {
-			if held != nil && held.Value == k.value {
+		for _, held := range e.rec.unretired() {
+			if held.Value == k.value {
 				p.fail("%s: key %s is %s, and %s holds it", p, k.details.ID, done, ref)
 			}
 		}

@@ -95,10 +95,7 @@ func (w *world) hasWayOn(rec Record) bool {
 	if rec.Token.lives() && time.Until(rec.Token.ExpiresAt) > 10*time.Minute {
 		return true
 	}
-	return slices.ContainsFunc([]*Key{rec.Current, rec.Candidate}, func(k *Key) bool {
-		if k == nil {
-			return false
-		}
+	return slices.ContainsFunc(rec.unretired(), func(k *Key) bool {
 		at := w.tokens[k.Value]
 		return at != nil && at.alive() && at.usable() && at.life-time.Since(at.created) > 10*time.Minute
 	})

@@ -71,11 +71,7 @@ func (e *Engine) Renew(ctx context.Context, ref Ref, have string, dedicated bool
 		if out.err != nil && out.waiting == nil {
 			return Token{}, out.err
 		}
-		timer := time.NewTimer(max(time.Until(out.next), claimedWait))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !out.awaitNext(ctx) {
 			return Token{}, &GoesOnError{Ref: ref, What: "the renewal", Waiting: out.waiting}
 		}
 	}

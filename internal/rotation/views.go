@@ -28,8 +28,8 @@ func (r Record) DueAt(plan Plan) time.Time {
 // one replaced.
 func (r Record) ManagedIDs() []string {
 	var ids []string
-	for _, k := range []*Key{r.Current, r.Candidate} {
-		if k != nil && k.Managed {
+	for _, k := range r.unretired() {
+		if k.Managed {
 			ids = append(ids, k.ID)
 		}
 	}

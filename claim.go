@@ -106,11 +106,19 @@ func (s *configStore) claimForDeletion(ctx context.Context, ref rotation.Ref) (*
 		if held == nil {
 			continue // It was released just now.
 		}
-		select {
-		case <-held.released:
-		case <-ctx.Done():
+		if !held.awaitRelease(ctx) {
 			return nil, held.conflict()
 		}
+	}
+}
+
+// awaitRelease waits until the claim is released, and says whether ctx has lasted.
+func (c *claim) awaitRelease(ctx context.Context) bool {
+	select {
+	case <-c.released:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -123,10 +131,7 @@ func (s *configStore) awaitClaim(ctx context.Context, name string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeWait)
 	defer cancel()
-	select {
-	case <-held.released:
-	case <-ctx.Done():
-	}
+	held.awaitRelease(ctx)
 }
 
 // take gives c the right, or returns who has it. It takes its turn with writes of the

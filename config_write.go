@@ -19,11 +19,7 @@ import (
 // names, tries it out, and stores it if nothing changed meanwhile.
 func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData, mustExist bool) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	if err := checkName(name); err != nil {
-		return nil, err
-	}
-	b.configs.awaitClaim(ctx, name)
-	stored, err := b.configs.Stored(ctx, name)
+	stored, err := b.storedToChange(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -41,10 +37,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 		return nil, err
 	}
 	carriesKey := requestFields(d.Raw).carries("api_key")
-	w := &configWrite{
-		name: name, stored: stored, candidate: candidate, byOwner: carriesKey,
-		moves: stored != nil && candidate.destination() != stored.destination(),
-	}
+	w := &configWrite{name: name, stored: stored, candidate: candidate, byOwner: carriesKey}
 	if !carriesKey {
 		w.kept = b.configs.sharedToken(name, stored)
 	}
@@ -54,10 +47,19 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	return b.carryOut(ctx, req, d, w)
 }
 
+// storedToChange returns what is stored of a config that somebody wants to write, or nil.
+func (b *backend) storedToChange(ctx context.Context, name string) (*config, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	b.configs.awaitClaim(ctx, name)
+	return b.configs.Stored(ctx, name)
+}
+
 // trialOf tries a write's key by getting a token with it. A key that works once, and is not the
 // writer's, is not spent on that: the token in hand proves as much.
 func (b *backend) trialOf(w *configWrite, named requestFields) func(context.Context, *entry) error {
-	if w.candidate.renews() && !w.isToExchange() && (w.candidate.Keys.Token != nil || !named.carries("api_key")) {
+	if w.candidate.renews() && !w.takesKey() && !w.candidate.movesFrom(w.stored) && (w.candidate.Keys.Token != nil || !w.byOwner) {
 		return b.tryTokenInHand
 	}
 	return func(ctx context.Context, fresh *entry) error {
@@ -74,9 +76,8 @@ type configWrite struct {
 	name string
 	// stored is nil for a config that is created.
 	stored, candidate *config
-	// byOwner says that the writer has the key, or may do without it; moves, that it is sent
-	// elsewhere.
-	byOwner, moves bool
+	// byOwner says that the writer has the key, or may do without it.
+	byOwner bool
 	// kept is the shared token if that stays in use, or nil.
 	kept *tokensource.Lease
 	// try tries the candidate out, and is nil if that is not wanted. If it fails,
@@ -116,9 +117,6 @@ func (b *backend) carryOut(ctx context.Context, req *logical.Request, d *framewo
 func (w *configWrite) takesKey() bool {
 	return w.stored == nil || !sameSecret(w.stored.APIKey, w.candidate.APIKey)
 }
-
-// isToExchange says whether a token is to be got with the key that the write brings.
-func (w *configWrite) isToExchange() bool { return w.takesKey() || w.moves }
 
 // retiredKey is the id of the managed key that the write has taken out of use, or
 // empty.
@@ -184,7 +182,7 @@ func prepareConfig(name string, stored *config, d *framework.FieldData) (*config
 	if err := candidate.follow(name, stored, now); err != nil {
 		return nil, err
 	}
-	if stored != nil && candidate.destination() != stored.destination() {
+	if candidate.movesFrom(stored) {
 		candidate.Keys = candidate.Keys.WithoutToken() // It would go where its key now goes.
 	}
 	return candidate, nil

@@ -28,6 +28,12 @@ func (c *config) destination() destination {
 	return destination{c.TokenService, c.Region, c.tokenURL(), c.apiURL(), c.iamURL(), c.CACert}
 }
 
+// movesFrom says whether c sends secrets elsewhere than stored does, which is nil for a
+// config that is created.
+func (c *config) movesFrom(stored *config) bool {
+	return stored != nil && c.destination() != stored.destination()
+}
+
 // destinationField is a field that is part of the destination. own says whether c,
 // which is called name, has a value there that is not the default.
 type destinationField struct {
@@ -71,7 +77,7 @@ func checkDestination(name string, stored, candidate *config, request requestFie
 	if stored == nil {
 		return nil
 	}
-	if candidate.destination() != stored.destination() {
+	if candidate.movesFrom(stored) {
 		if err := checkSecretsAreSentAgain(name, candidate, request); err != nil {
 			return err
 		}

@@ -102,11 +102,7 @@ func (b *backend) endpointsWrite(ctx context.Context, req *logical.Request, d *f
 
 func (b *backend) writeEndpoints(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	if err := checkName(name); err != nil {
-		return nil, err
-	}
-	b.configs.awaitClaim(ctx, name)
-	stored, err := b.configs.Stored(ctx, name)
+	stored, err := b.storedToChange(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -118,7 +118,6 @@ func (b *backend) askIssuer(ctx context.Context, at rotation.Binding, token rota
 	if err != nil {
 		return err
 	}
-	at.AccountID, at.Identity = whose.AccountID, whose.Identity
-	_, err = session.Find(ctx, uid, at)
+	_, err = session.Find(ctx, uid, at.Of(whose))
 	return err
 }

@@ -40,7 +40,7 @@ func (r renewal) applyTo(o *tokensource.Options, c *config, watch *exchangeWatch
 		}
 	}
 	o.Exchange, o.Dedicated = get(false), get(true)
-	if kept := c.Keys.Token; o.Current == nil && kept != nil && time.Now().Before(kept.ExpiresAt) {
+	if kept := c.Keys.Token; o.Current == nil && kept.Lives() {
 		o.Current = tokensource.NewLeaseSince(kept.IssuedAt, tokenOf(*kept), c.RefreshBefore)
 	}
 }
@@ -91,7 +91,7 @@ func (b *backend) renewNow(ctx context.Context, w *configWrite) error {
 // tryTokenInHand calls the issuer of a config whose keys work once with its token.
 func (b *backend) tryTokenInHand(ctx context.Context, fresh *entry) error {
 	at, kept := fresh.config.issuer(), fresh.config.Keys.Token
-	if kept == nil || !time.Now().Before(kept.ExpiresAt) {
+	if !kept.Lives() {
 		return fieldError("verify", "cannot be done, for it would spend the key, and there is no token in hand; write a new api_key, or verify=false")
 	}
 	// A token that was refused is sent again no sooner than a key.

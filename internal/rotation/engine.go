@@ -274,7 +274,7 @@ func (a *advance) note(err error) {
 // longestBackoff is a tenth of what is left of a token's life, so that there are some attempts
 // before its end.
 func (a *advance) longestBackoff() time.Duration {
-	if !a.plan.Renew || !a.rec.Token.lives() {
+	if !a.plan.Renew || !a.rec.Token.Lives() {
 		return maxBackoff
 	}
 	return min(max(time.Until(a.rec.Token.ExpiresAt)/10, firstBackoff), maxBackoff)

@@ -473,7 +473,7 @@ var mutants = map[string]mutant{
 	"the last key is spent while a late write may land": {
 		defect: "the token that the last key got is lost to a late write",
 		file:   "renew.go",
-		old: `!a.rec.Token.lives() && !a.rec.Current.Spent {
+		old: `!a.rec.Token.Lives() && !a.rec.Current.Spent {
 		return nil, waitUntil`,
 		new: `false {
 		return nil, waitUntil`,
@@ -482,8 +482,8 @@ var mutants = map[string]mutant{
 	"failures are backed off from for longer than the token lives": {
 		defect: "a token ends while the next attempt is waited for",
 		file:   "engine.go",
-		old:    `	if !a.plan.Renew || !a.rec.Token.lives() {`,
-		new:    `	if true || !a.rec.Token.lives() {`,
+		old:    `	if !a.plan.Renew || !a.rec.Token.Lives() {`,
+		new:    `	if true || !a.rec.Token.Lives() {`,
 		seed:   338,
 	},
 }

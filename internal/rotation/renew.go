@@ -67,7 +67,7 @@ func (a *advance) exchange(ctx context.Context, keep bool) (*Token, error) {
 	if unmade != nil && !a.mayGoWithout(unmade, keep) {
 		return nil, unmade
 	}
-	if at := a.settlesAt(); !at.IsZero() && !a.rec.Token.lives() && !a.rec.Current.Spent {
+	if at := a.settlesAt(); !at.IsZero() && !a.rec.Token.Lives() && !a.rec.Current.Spent {
 		return nil, waitUntil(at, "the plugin has just started, and a late write of the process before could undo what becomes of the last key")
 	}
 	if !a.rec.Current.Spent {
@@ -101,7 +101,7 @@ func (a *advance) exchange(ctx context.Context, keep bool) (*Token, error) {
 // issuer's keys do not live for long.
 func (a *advance) showsBrief(refused error) bool {
 	k := a.rec.Current
-	return isRefused(refused) && a.rec.Token.lives() && !a.rec.Brief && k.Managed && k.ExpiresAt.IsZero() && time.Since(k.CreatedAt) > briefLife
+	return isRefused(refused) && a.rec.Token.Lives() && !a.rec.Brief && k.Managed && k.ExpiresAt.IsZero() && time.Since(k.CreatedAt) > briefLife
 }
 
 // prepare has the current key be one that can be spent, and, where keys live long, another one
@@ -111,14 +111,14 @@ func (a *advance) prepare(ctx context.Context) error {
 		return nil
 	}
 	if !a.rec.isGood(a.rec.Current) {
-		if a.rec.Candidate == nil && !a.rec.Token.lives() {
+		if a.rec.Candidate == nil && !a.rec.Token.Lives() {
 			return nil // Some issuers let keys work more than once.
 		}
 		if err := a.makeCurrent(ctx); err != nil {
 			return err
 		}
 	}
-	if a.rec.Candidate != nil || !a.rec.Token.lives() || !a.rec.livesLong() {
+	if a.rec.Candidate != nil || !a.rec.Token.Lives() || !a.rec.livesLong() {
 		return nil
 	}
 	return a.makeKey(ctx)
@@ -199,7 +199,7 @@ func (a *advance) spend(ctx context.Context, keep bool) (*Token, error) {
 // refused says what a refusal means for the record, whose token may be alive.
 func (a *advance) refused(key Key, err error) error {
 	switch {
-	case !a.rec.Token.lives() && !a.isYoung(&key):
+	case !a.rec.Token.Lives() && !a.isYoung(&key):
 		return &usedUpError{ref: a.ref, why: err}
 	case a.isYoung(&key):
 		a.mem.refused(key.ID)
@@ -233,7 +233,7 @@ func (a *advance) keepReserve(ctx context.Context) error {
 }
 
 func (r Record) wantsReserve() bool {
-	return r.Token.lives() && !r.isGood(r.Current) && (!r.Current.Managed || r.livesLong())
+	return r.Token.Lives() && !r.isGood(r.Current) && (!r.Current.Managed || r.livesLong())
 }
 
 // livesLong says whether the current key was made to outlive a token.
@@ -300,7 +300,7 @@ func (r Record) hasEnded(k *Key, ago time.Duration) bool {
 // rightByToken returns a session that may delete a key of an issuer which takes tokens.
 func (a *advance) rightByToken(ctx context.Context, k Retired) (Session, error) {
 	for _, t := range []*Token{a.rec.Token, k.Bearer} {
-		if !t.lives() || !t.At.isAt(k.Binding) {
+		if !t.Lives() || !t.At.isAt(k.Binding) {
 			continue
 		}
 		s, err := a.session(ctx, k.Binding, t.Value)
@@ -326,7 +326,7 @@ const expiredFor = 24 * time.Hour
 // of its token's life, or of that of the key in reserve, where the issuer tells it. It is zero
 // where nothing is left.
 func (r Record) CanBeAwayUntil() (at time.Time) {
-	if r.Token.lives() {
+	if r.Token.Lives() {
 		at = r.Token.ExpiresAt
 	}
 	for _, k := range r.unretired() {

@@ -61,7 +61,7 @@ func crashRenewal(t *testing.T, granted time.Duration, kill killAt) (reached boo
 	p.points, p.killAt = 0, &kill
 	b.pass(6 * time.Hour)
 	if reached = p.dead; reached {
-		if !b.record().Token.lives() {
+		if !b.record().Token.Lives() {
 			t.Error("no token is stored that lives")
 		}
 		b.boot()
@@ -69,7 +69,7 @@ func crashRenewal(t *testing.T, granted time.Duration, kill killAt) (reached boo
 	p.killAt = nil
 	for range 24 {
 		b.pass(time.Hour)
-		if !b.record().Token.lives() {
+		if !b.record().Token.Lives() {
 			t.Fatal("no token is stored that lives")
 		}
 	}
@@ -108,7 +108,7 @@ func TestRenew_absence(t *testing.T) {
 				b.pass(c.away)
 				b.boot()
 				b.pass(LateWriteTime + time.Minute)
-				if b.record().Token.lives() != c.goesOn {
+				if b.record().Token.Lives() != c.goesOn {
 					t.Errorf("there is a token again: %t", !c.goesOn)
 				}
 				b.end()

@@ -92,7 +92,7 @@ func (w *world) away() {
 
 // hasWayOn says whether a record's token lives for a while, or one of its keys.
 func (w *world) hasWayOn(rec Record) bool {
-	if rec.Token.lives() && time.Until(rec.Token.ExpiresAt) > 10*time.Minute {
+	if rec.Token.Lives() && time.Until(rec.Token.ExpiresAt) > 10*time.Minute {
 		return true
 	}
 	return slices.ContainsFunc(rec.unretired(), func(k *Key) bool {
@@ -178,7 +178,7 @@ func (c *simClaim) tryOnPlatform(ctx context.Context, key Key) (Trial, error) {
 	err := c.call(ctx, "exchange", func() error {
 		var err error
 		token, err = c.grant(key.Value, c.entry.set.issuer)
-		if err == nil && !c.disk.stored[c.ref].rec.Token.lives() {
+		if err == nil && !c.disk.stored[c.ref].rec.Token.Lives() {
 			c.lastGranted[c.ref.Config] = token.ID // If that is not stored, the way on is lost.
 		}
 		return err
@@ -191,7 +191,7 @@ func (c *simClaim) tryOnPlatform(ctx context.Context, key Key) (Trial, error) {
 
 // kept takes note of a token that was stored.
 func (w *world) kept(ref Ref, rec Record) {
-	if rec.Token.lives() {
+	if rec.Token.Lives() {
 		delete(w.lastGranted, ref.Config)
 	}
 }
@@ -212,7 +212,7 @@ func (s *simSession) hasEnded() bool { return s.bearer != nil && !time.Now().Bef
 // checkTokens holds that readers have a token that lives.
 func (w *world) checkTokens() {
 	for name, e := range w.leader.memory {
-		if e.rec.Token.lives() {
+		if e.rec.Token.Lives() {
 			w.absent[name] = false
 		} else if !w.broken[name] && !w.absent[name] && w.lastGranted[name] == "" {
 			w.fail("%s: readers of %s have no token: %s", w.leader, name, &e)
@@ -222,7 +222,7 @@ func (w *world) checkTokens() {
 
 // checkWayOn holds what is promised once everything had its time.
 func (w *world) checkWayOn(ref Ref, rec Record) {
-	if !rec.Token.lives() {
+	if !rec.Token.Lives() {
 		w.fail("at the end, %s has no token, and %v", ref, w.leader.engine.Status(ref))
 		return
 	}
@@ -252,7 +252,7 @@ func (w *world) checkRenews(ref Ref) {
 
 // goesOn says whether a config gets tokens by itself.
 func (w *world) goesOn(name string) bool {
-	if w.leader.memory[name].rec.Token.lives() || w.leader.renew(name, false) == nil {
+	if w.leader.memory[name].rec.Token.Lives() || w.leader.renew(name, false) == nil {
 		return true
 	}
 	w.broken[name] = w.broken[name] || w.lastGranted[name] != ""
@@ -263,7 +263,7 @@ func (w *world) goesOn(name string) bool {
 func (w *world) lacksToken(ref Ref, r Retired) bool {
 	rec := w.disk.stored[ref].rec
 	for _, t := range []*Token{rec.Token, r.Bearer} {
-		if t.lives() && w.bearers[t.Value].identity == r.Binding.Identity && w.bearers[t.Value].issuer == w.at(r.Binding.Issuer) {
+		if t.Lives() && w.bearers[t.Value].identity == r.Binding.Identity && w.bearers[t.Value].issuer == w.at(r.Binding.Issuer) {
 			return false
 		}
 	}

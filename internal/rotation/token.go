@@ -28,16 +28,16 @@ func (t Token) equal(other Token) bool {
 		t.IssuedAt.Equal(other.IssuedAt) && t.DueAt.Equal(other.DueAt) && t.ExpiresAt.Equal(other.ExpiresAt)
 }
 
-// lives says whether there is a token, and it is good for a call.
-func (t *Token) lives() bool { return t != nil && time.Now().Before(t.ExpiresAt) }
+// Lives says whether there is a token, and it is good for a call.
+func (t *Token) Lives() bool { return t != nil && time.Now().Before(t.ExpiresAt) }
 
 // isDue says whether readers are to get another token.
-func (t *Token) isDue() bool { return !t.lives() || !time.Now().Before(t.DueAt) }
+func (t *Token) isDue() bool { return !t.Lives() || !time.Now().Before(t.DueAt) }
 
 // isNearEnd says whether more than half of the time has passed in which another token could
 // be got.
 func (t *Token) isNearEnd() bool {
-	return !t.lives() || time.Until(t.ExpiresAt) < t.ExpiresAt.Sub(t.DueAt)/2
+	return !t.Lives() || time.Until(t.ExpiresAt) < t.ExpiresAt.Sub(t.DueAt)/2
 }
 
 // life is how long the token lives, all in all.

@@ -98,7 +98,7 @@ func requireSingleUse(t *testing.T, base, path string, client credentialsFile) s
 	}
 	for _, want := range []int{http.StatusOK, http.StatusUnauthorized} {
 		if status := buyAtPlatform(t, base, key, client); status != want {
-			t.Errorf("the key that works once bought status %d", status)
+			t.Errorf("the exchange of the key that works once has status %d", status)
 		}
 	}
 	return key

@@ -31,6 +31,7 @@ func renewalTest(t *testing.T, platform apicsim.PlatformKeys, test func(m *mount
 		m.defaults = map[string]any{"token_url": m.url + "/api/token", "credentials": testCredentials}
 		m.initializeBackend()
 		m.bringKey("saas", testKey)
+		synctest.Wait() // What the write has set off would keep others from writing.
 		test(m)
 	})
 }
@@ -187,9 +188,11 @@ func TestRenewal_creationRefused(t *testing.T) {
 			t.Errorf("five dedicated tokens take %d attempts at a key", got)
 		}
 		calls = m.sim.Counts().KeyCalls
+		synctest.Wait()
 		for i := range 20 {
 			m.must(logical.PatchOperation, "config/saas", map[string]any{"max_retries": i % 2})
 			time.Sleep(time.Second)
+			synctest.Wait()
 		}
 		if got := m.sim.Counts().KeyCalls - calls; got > 1 {
 			t.Errorf("twenty patches take %d attempts at a key", got)
@@ -246,9 +249,12 @@ func TestRenewal_dedicatedToken(t *testing.T) {
 func TestRenewal_writesSpendNoKey(t *testing.T) {
 	renewalTest(t, apicsim.PlatformKeys{MaxTTL: 365 * 24 * time.Hour}, func(m *mount) {
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		id := m.readToken("saas")["token_id"]
 		m.must(logical.PatchOperation, "config/saas", map[string]any{"max_retries": 1, "verify": true})
+		synctest.Wait()
 		m.must(logical.UpdateOperation, "endpoints/saas", map[string]any{"token_url": m.url + "/api/token"})
+		synctest.Wait()
 		if got := m.readToken("saas")["token_id"]; got != id || m.sim.Counts().Exchanges != 1 {
 			t.Errorf("after %d exchanges readers get %v, not %v", m.sim.Counts().Exchanges, got, id)
 		}
@@ -357,6 +363,7 @@ func TestRenewal_failureIsOverThoughPeopleAsk(t *testing.T) {
 func TestRenewal_revokedLeasesCostTenExchangesALife(t *testing.T) {
 	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		m.must(logical.PatchOperation, "config/saas", map[string]any{"lease": true})
 		before := m.sim.Counts().Exchanges
 		for range 8 * 60 {
@@ -427,6 +434,7 @@ func TestRenewal_switchedOnKeepsTheTokenInHand(t *testing.T) {
 		m.sim.AddLimitedKey("other-key", apicsim.KeyOptions{SingleUse: true, Life: 5 * time.Minute})
 		m.must(logical.UpdateOperation, "config/saas", m.configData(map[string]any{"api_key": "other-key", "token_service": "platform", "renew": false}))
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		m.must(logical.PatchOperation, "config/saas", map[string]any{"renew": true})
 		m.requireReads(24 * time.Hour)
 	})

@@ -101,7 +101,7 @@ type Event struct {
 	Kind EventKind
 	// KeyID is the key's. It is empty where none is known.
 	KeyID string
-	// Err says why, for Discarded, Failed, CleanupFailed and Panicked.
+	// Err says why, for NotReusable, Discarded, Failed, CleanupFailed and Panicked.
 	Err error
 }
 
@@ -113,6 +113,8 @@ const (
 	Rotated EventKind = iota
 	// Renewed is a token that the key got, where keys work once.
 	Renewed
+	// NotReusable is a key that is to be reused and got no second token.
+	NotReusable
 	// Discarded is a candidate that got no token and will be deleted.
 	Discarded
 	// Recovered is a key that was found at the issuer and will be deleted: its creation

@@ -98,6 +98,9 @@ type Plan struct {
 	Kind, Issuer, CACert string
 	// Renew says that keys work once, so that each token takes a key of its own.
 	Renew bool
+	// Reuse says that such keys are used until a rotation is due, where they turn out to work
+	// more than once. It takes Renew.
+	Reuse bool
 	// Grace is how long a replaced key lives on.
 	Grace time.Duration
 	// Secrets are those of the config beside its keys, which no issuer may name a key by.

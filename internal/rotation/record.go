@@ -69,6 +69,8 @@ type Key struct {
 	// Spent says that a token was asked for with the key, in a record whose keys work
 	// once. It is stored before.
 	Spent bool `json:"spent,omitempty"`
+	// Reusable says that it got more than one token, where keys may work once.
+	Reusable bool `json:"reusable,omitempty"`
 	// Elsewhere are the bindings of other addresses at which an issuer has described this
 	// same key. It may act there, but what is deleted of it is deleted where it was bound.
 	Elsewhere []Binding `json:"elsewhere,omitempty"`
@@ -189,7 +191,7 @@ func equal[T any](a, b *T, same func(a, b T) bool) bool {
 func (k Key) equal(other Key) bool {
 	return k.Value == other.Value && k.ID == other.ID && k.Name == other.Name && k.Binding == other.Binding &&
 		k.Managed == other.Managed && k.CreatedAt.Equal(other.CreatedAt) && k.ExpiresAt.Equal(other.ExpiresAt) &&
-		k.Spent == other.Spent && slices.Equal(k.Elsewhere, other.Elsewhere)
+		k.Spent == other.Spent && k.Reusable == other.Reusable && slices.Equal(k.Elsewhere, other.Elsewhere)
 }
 
 func (i Intent) equal(other Intent) bool {

@@ -35,7 +35,7 @@ func (a *advance) renew(ctx context.Context) error {
 		return err
 	}
 	wanted := a.want.token
-	if until := a.mem.backedOff(); !until.IsZero() && wanted == nil {
+	if until := a.mem.backedOff(); !until.IsZero() && wanted == nil && !a.want.rotate {
 		a.out.wake(until)
 		return nil
 	}
@@ -52,6 +52,9 @@ func (a *advance) renew(ctx context.Context) error {
 		a.out.token = got
 	} else if wanted != nil {
 		a.out.token = a.rec.Token
+	}
+	if err := a.rotateReused(ctx); err != nil {
+		return err
 	}
 	if err := a.keepReserve(ctx); err != nil {
 		return err
@@ -87,6 +90,12 @@ func (a *advance) exchange(ctx context.Context, keep bool) (*Token, error) {
 		}
 		return a.exchange(ctx, keep)
 	}
+	if a.isReusableNoMore(err) {
+		if err := a.giveUp(ctx); err != nil {
+			return nil, err
+		}
+		return a.exchange(ctx, keep)
+	}
 	switch {
 	case err == nil:
 		return got, nil
@@ -118,7 +127,7 @@ func (a *advance) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	if a.rec.Candidate != nil || !a.rec.Token.Lives() || !a.rec.livesLong() {
+	if a.rec.Candidate != nil || !a.rec.Token.Lives() || !a.rec.livesLong() || a.plan.Reuse && a.rec.Current.Reusable {
 		return nil
 	}
 	return a.makeKey(ctx)
@@ -131,7 +140,7 @@ func (a *advance) makeCurrent(ctx context.Context) error {
 			return err
 		}
 	}
-	return a.save(ctx, a.rec.succeed())
+	return a.save(ctx, a.succeed())
 }
 
 // mayGoWithout says whether a token is to be got though no other key could be made. The token in
@@ -156,16 +165,21 @@ func (a *advance) isToBeSentAgain(k *Key) bool {
 // process has made it just now.
 func (a *advance) isYoung(k *Key) bool { return a.mem.watchedFor(k.ID) < youngKeyTime }
 
-// succeed puts the candidate, if there is one, in the place of the current key.
-func (r Record) succeed() Record {
-	next := r.clone()
+// succeed is the record with the candidate, if there is one, in the place of the current key. A
+// key that works more than once lives on for the grace period.
+func (a *advance) succeed() Record {
+	next := a.rec.clone()
 	if next.Candidate == nil {
 		return next
 	}
-	if next.Current.Managed {
-		next.Retired = append(next.Retired, Retired{Key: *next.Current})
+	grace := time.Duration(0)
+	if next.Current.Reusable {
+		grace = a.grace()
 	}
-	next.Current, next.Candidate = next.Candidate, nil
+	if next.Current.Managed {
+		next.Retired = append(next.Retired, Retired{Key: *next.Current, Grace: grace})
+	}
+	next.Current, next.Candidate, next.Grace = next.Candidate, nil, nil
 	return next
 }
 
@@ -181,9 +195,15 @@ func (a *advance) spend(ctx context.Context, keep bool) (*Token, error) {
 	}
 	defer trial.Close()
 	got := trial.Token()
-	next := a.rec.succeed()
+	next := a.rec
+	if !a.plan.Reuse || !key.Managed {
+		next = a.succeed()
+	}
 	if !keep {
-		return &got, a.save(ctx, next)
+		if err := a.save(ctx, next); err != nil {
+			return nil, err
+		}
+		return &got, a.prove(ctx)
 	}
 	next.Token = &got
 	if err := a.claim.Adopt(ctx, next, trial); err != nil {
@@ -193,7 +213,7 @@ func (a *advance) spend(ctx context.Context, keep bool) (*Token, error) {
 	a.mem.succeeded()
 	a.mem.endTrials(key.ID)
 	a.observe(Event{Ref: a.ref, Kind: Renewed, KeyID: key.ID})
-	return &got, nil
+	return &got, a.prove(ctx)
 }
 
 // refused says what a refusal means for the record, whose token may be alive.
@@ -248,7 +268,7 @@ func (r Record) livesLong() bool {
 // makeKey makes a key with the token in hand, which is the candidate then. It asks nobody
 // while a failure is remembered.
 func (a *advance) makeKey(ctx context.Context) error {
-	if err := a.mem.lately(); err != nil {
+	if err := a.mem.lately(); err != nil && !a.want.rotate {
 		return err
 	}
 	if at := a.settlesAt(); !at.IsZero() {
@@ -279,7 +299,7 @@ func (a *advance) makeKey(ctx context.Context) error {
 // isGood says whether a key can be relied upon to get a token.
 func (r Record) isGood(k *Key) bool {
 	end := r.endOf(k)
-	return !k.Spent && (end.IsZero() || time.Until(end) > spendable)
+	return (!k.Spent || k.Reusable) && (end.IsZero() || time.Until(end) > spendable)
 }
 
 // endOf is when a key ends, as far as is known, by the issuer's clock. It is zero where it is

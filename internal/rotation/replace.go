@@ -238,10 +238,7 @@ func (a *advance) takeGrace(ctx context.Context) error {
 // adopt makes the candidate the current key. The one that it replaces is retired with
 // all that it takes to delete it.
 func (a *advance) adopt(ctx context.Context, trial Trial) error {
-	grace := a.plan.Grace
-	if a.rec.Grace != nil {
-		grace = *a.rec.Grace
-	}
+	grace := a.grace()
 	replaced := Retired{Key: *a.rec.Current, Grace: grace}
 	if now := a.clock(replaced.Binding); !now.IsZero() && grace > 0 {
 		replaced.DeleteAfter = now.Add(grace)
@@ -259,6 +256,18 @@ func (a *advance) adopt(ctx context.Context, trial Trial) error {
 	a.out.wake(a.plan.Due)
 	a.observe(Event{Ref: a.ref, Kind: Rotated, KeyID: a.rec.Current.ID})
 	return nil
+}
+
+// grace is how long the key that is being replaced lives on.
+func (a *advance) grace() time.Duration {
+	switch {
+	case a.want.grace != nil:
+		return *a.want.grace
+	case a.rec.Grace != nil:
+		return *a.rec.Grace
+	default:
+		return a.plan.Grace
+	}
 }
 
 // discard gives a candidate up.

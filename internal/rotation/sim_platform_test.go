@@ -42,6 +42,12 @@ func (w *world) choosePlatform() {
 		w.issuers[name].reusable = random.Float64() < 0.2
 		w.issuers[name].tellsNoEnd = random.Float64() < 0.4
 	}
+	if w.traits.reuse = random.Float64() < 0.4; w.traits.reuse {
+		w.traits.grace = min(w.traits.grace, 5*time.Minute)
+		for _, name := range []string{"iam-1", "iam-2"} {
+			w.issuers[name].reusable = random.Float64() < 0.7
+		}
+	}
 }
 
 // limit gives a new key the life that its issuer grants.

@@ -319,10 +319,9 @@ func (c *simClaim) Plan() Plan {
 	set := c.entry.set
 	plan := Plan{Issuer: set.issuer, Grace: set.grace, Fresh: c.fresh}
 	if c.traits.platform {
-		plan.Kind, plan.Renew = KindPlatform, true
-		return plan
+		plan.Kind, plan.Renew, plan.Reuse = KindPlatform, true, c.traits.reuse
 	}
-	if set.period > 0 && !c.quiet {
+	if set.period > 0 && !c.quiet && (c.traits.reuse || !c.traits.platform) {
 		plan.Due = set.rotated.Add(set.period - c.node.clock)
 	}
 	return plan
@@ -337,10 +336,10 @@ func (c *simClaim) Release() {
 func (c *simClaim) Save(_ context.Context, next Record) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.save(next, c.entry.set.rotated)
+	return c.save(next)
 }
 
-func (c *simClaim) save(next Record, rotated time.Time) error {
+func (c *simClaim) save(next Record) error {
 	stored, found, err := c.get(c.ref)
 	if err != nil {
 		return err
@@ -352,7 +351,9 @@ func (c *simClaim) save(next Record, rotated time.Time) error {
 		return err
 	}
 	e := entry{rec: next, set: stored.set}
-	e.set.rotated = rotated
+	if next.Current != nil && next.Current.Value != stored.rec.Current.Value {
+		e.set.rotated = time.Now().Add(c.node.clock)
+	}
 	if err := c.put(c.ref, &e); err != nil {
 		return err
 	}
@@ -406,7 +407,7 @@ func (w *world) exchange(value Secret, address string) error {
 func (c *simClaim) Adopt(_ context.Context, next Record, _ Trial) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.save(next, time.Now().Add(c.node.clock))
+	return c.save(next)
 }
 
 func (c *simClaim) Remove(context.Context) error {

@@ -114,6 +114,8 @@ type traits struct {
 	noDisabling bool
 	// platform says that keys work once, and are made with a token.
 	platform bool
+	// reuse says that such keys are to be used until a rotation is due.
+	reuse bool
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -216,7 +218,7 @@ func (w *world) untilIdle() {
 	for range 1000 {
 		busy := len(w.leader.claims) > 0
 		for _, e := range w.disk.stored {
-			busy = busy || w.traits.platform && len(e.rec.Retired) > 0
+			busy = busy || w.traits.platform && (len(e.rec.Retired) > 0 || e.rec.Candidate != nil)
 		}
 		if !busy {
 			return

@@ -21,6 +21,9 @@ func (r Record) DueAt(plan Plan) time.Time {
 	if r.Token.isDue() || r.wantsReserve() {
 		return time.Now()
 	}
+	if !plan.Due.IsZero() && plan.Due.Before(r.Token.DueAt) {
+		return plan.Due
+	}
 	return r.Token.DueAt
 }
 

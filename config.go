@@ -143,7 +143,7 @@ func (c *config) plan() rotation.Plan {
 	at := c.issuer()
 	return rotation.Plan{
 		Kind: at.Kind, Issuer: at.Issuer, CACert: at.CACert,
-		Renew: c.renews(), Grace: c.RotationGracePeriod, Due: c.rotationDue(time.Now()),
+		Renew: c.renews(), Reuse: c.renews() && c.RotationPeriod > 0, Grace: c.RotationGracePeriod, Due: c.rotationDue(time.Now()),
 		Secrets: []rotation.Secret{upstream.Secret(c.ClientSecret)},
 	}
 }
@@ -202,7 +202,7 @@ func (c *config) dropForeignFields() {
 		c.ClientID, c.ClientSecret, c.Renew = "", "", true
 		return
 	}
-	c.IAMURL, c.RotationPeriod = "", 0
+	c.IAMURL = ""
 }
 
 // rotationDue is when the key is to be rotated next, as of now, or zero if it is not
@@ -229,6 +229,9 @@ func (c *config) validate(name string) error {
 	}
 	if c.TokenService == tokenservice.Platform && (c.ClientID == "" || c.ClientSecret == "") {
 		return fieldError("client_id and client_secret", "are required by the platform token service: set both, or credentials=@credentials.json")
+	}
+	if c.RotationPeriod > 0 && !c.Renew {
+		return fieldError("rotation_period", "takes renew=true: with renew=false Vault makes none of the config's keys; set renew=true, or rotation_period=0")
 	}
 	if c.RotationPeriod > 0 && c.RotationGracePeriod >= c.RotationPeriod/2 {
 		return fieldError("rotation_grace_period", "must be less than half of rotation_period")

@@ -277,11 +277,10 @@ func rotationSettings() []setting {
 	return []setting{
 		iamURL,
 		{
-			name:    "rotation_period",
-			onlyFor: ibmCloud,
+			name: "rotation_period",
 			schema: &framework.FieldSchema{
 				Type:        framework.TypeDurationSecond,
-				Description: "Time after which the API key itself is replaced by a new one, 1h to 8784h; up to a tenth of it earlier, so that configs do not rotate together. 0 is never. login and iam only.",
+				Description: "Time after which the API key itself is replaced by a new one, 1h to 8784h; up to a tenth of it earlier, so that configs do not rotate together. 0 is never. A platform config has a key for each token then; with a period it uses keys that work more than once until it has passed.",
 			},
 			set: func(c *config, value any) error {
 				period := time.Duration(value.(int)) * time.Second
@@ -294,11 +293,10 @@ func rotationSettings() []setting {
 			get: func(c *config) any { return wholeSeconds(c.RotationPeriod) },
 		},
 		{
-			name:    "rotation_grace_period",
-			onlyFor: ibmCloud,
+			name: "rotation_grace_period",
 			schema: &framework.FieldSchema{
 				Type:        framework.TypeDurationSecond,
-				Description: "Time that a replaced API key lives on before it is deleted at its issuer, 0 to 168h and less than half of rotation_period. Half-way through it is disabled. login and iam only.",
+				Description: "Time that a replaced API key lives on before it is deleted at its issuer, 0 to 168h and less than half of rotation_period. Half-way through it is disabled, where its issuer can do that.",
 				Default:     "5m",
 			},
 			set: func(c *config, value any) error {

@@ -32,7 +32,7 @@ func (b *backend) pathConfigRotate() *framework.Path {
 			"name": nameField(),
 			"grace_period": {
 				Type:        framework.TypeDurationSecond,
-				Description: "Time that the replaced key lives on, 0 to 168h. 0 deletes it at once, for a leak. Defaults to the config's rotation_grace_period. No effect for platform.",
+				Description: "Time that the replaced key lives on, 0 to 168h. 0 deletes it at once, for a leak. Defaults to the config's rotation_grace_period. No effect for a platform config without rotation_period.",
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -180,10 +180,11 @@ call's own grace_period, is disabled half-way, and deleted then. After that nobo
 but Vault has ever seen the key. Readers get tokens all the while. If a step
 fails, or the server does, the rotation goes on from there.
 
-A platform config with renew makes another key with the token in hand, and readers
-share the token that it gives. It needs no schedule.
+A platform config makes another key with the token in hand, and readers share the
+token that it gives. It needs no schedule, unless its keys work more than once: see
+rotation_period.
 
 The key's identity must be allowed to manage its own API keys, and the key must
 be in this config alone. Set rotation_period in the config to have it done on a
-schedule; login and iam only.
+schedule.
 `

@@ -300,7 +300,7 @@ func TestAPlatformConfigWithoutRenewalCannotBeRotated(t *testing.T) {
 		t.Error("metrics tell of a rotation that failed, for which an alert is")
 	}
 	status, text = m.failure(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "24h"})
-	if status != http.StatusBadRequest || !strings.Contains(text, "rotation_period is taken by the login and iam token services alone") {
+	if status != http.StatusBadRequest || !strings.Contains(text, "rotation_period takes renew=true") {
 		t.Fatalf("answered %d %s", status, text)
 	}
 }

@@ -297,7 +297,7 @@ func (r *rotations) rotate(ctx context.Context, name string, grace *time.Duratio
 	if err != nil {
 		return err
 	}
-	if present != nil && present.config.renews() {
+	if present != nil && present.config.renews() && !present.config.plan().Reuse {
 		have := ""
 		if kept := present.config.Keys.Token; kept != nil {
 			have = kept.ID
@@ -351,6 +351,8 @@ func (r *rotations) observe(e rotation.Event) {
 	case rotation.Renewed:
 		r.metrics.Rotated(metrics.RotationSuccess)
 		log.Info("token renewed", "config", name, "key_id", e.KeyID)
+	case rotation.NotReusable:
+		log.Warn("a key of this platform works once, so that each token takes a key of its own whatever rotation_period says", "config", name, "key_id", e.KeyID, "reason", e.Err)
 	case rotation.Failed, rotation.Discarded:
 		if e.Ref.Tombstone != "" {
 			log.Warn("an api key of a deleted config is not deleted yet; it will be tried again", "config", name, "reason", e.Err)

@@ -479,6 +479,20 @@ var mutants = map[string]mutant{
 		return nil, waitUntil`,
 		seed: 0,
 	},
+	"a key that is reused is not given up": {
+		defect: "readers have no token, though another key could be made",
+		file:   "reuse.go",
+		old:    `isRefused(refused) && k.Reusable`,
+		new:    `false && k.Reusable`,
+		seed:   81,
+	},
+	"the key that was to follow one that is reused is forgotten": {
+		defect: "a key leaks",
+		file:   "reuse.go",
+		old:    `	if next.Candidate != nil {`,
+		new:    `	if false {`,
+		seed:   2,
+	},
 	"failures are backed off from for longer than the token lives": {
 		defect: "a token ends while the next attempt is waited for",
 		file:   "engine.go",

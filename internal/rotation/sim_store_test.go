@@ -321,7 +321,7 @@ func (c *simClaim) Plan() Plan {
 	if c.traits.platform {
 		plan.Kind, plan.Renew, plan.Reuse = KindPlatform, true, c.traits.reuse
 	}
-	if set.period > 0 && !c.quiet && (c.traits.reuse || !c.traits.platform) {
+	if set.period > 0 && (!c.quiet || c.alwaysDue) && (c.traits.reuse || !c.traits.platform) {
 		plan.Due = set.rotated.Add(set.period - c.node.clock)
 	}
 	return plan

@@ -81,6 +81,8 @@ type world struct {
 	bearers map[Secret]*bearer
 	// quiet says that nothing fails any more.
 	quiet bool
+	// alwaysDue says that rotations get due all the same.
+	alwaysDue bool
 	// epoch counts the snapshots that were restored.
 	epoch     int
 	snapshots []map[Ref]entry

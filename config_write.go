@@ -83,6 +83,8 @@ type configWrite struct {
 	// try tries the candidate out, and is nil if that is not wanted. If it fails,
 	// nothing is stored.
 	try func(context.Context, *entry) error
+	// unknown is why the issuer did not describe the key that was tried, or nil.
+	unknown error
 }
 
 // carryOut tries a write, stores it, tells of it, and responds to the request.
@@ -103,6 +105,9 @@ func (b *backend) carryOut(ctx context.Context, req *logical.Request, d *framewo
 	resp := &logical.Response{}
 	if k := w.retiredKey(); k != "" {
 		resp.AddWarning(fmt.Sprintf("The key %s, which a rotation had made for this config, will be deleted at its issuer in %s; status/%s says how that goes.", k, w.candidate.RotationGracePeriod, w.name))
+	}
+	if w.unknown != nil {
+		resp.AddWarning(fmt.Sprintf("The issuer did not describe the key, as it is asked to for a rotation: %s. Until that works, config %q cannot be rotated, and Vault does not know whether its key expires.", w.unknown, w.name))
 	}
 	if why := b.renewNow(ctx, w); why != nil {
 		resp.AddWarning(fmt.Sprintf("Vault could not make the next key, and will try again: %s. Until that works, config %q gets no token after the end of the present one, unless its key works more than once.", why, w.name))
@@ -145,6 +150,9 @@ func (b *backend) tryAndStore(ctx context.Context, w *configWrite) error {
 		}
 	}
 	w.keepToken(fresh)
+	if w.try != nil {
+		w.unknown = b.lookUpKey(ctx, w.candidate)
+	}
 	if err := b.configs.Update(ctx, w.name, w.stored, fresh, w.kept); err != nil {
 		return err
 	}

@@ -80,6 +80,12 @@ type KeyInfo struct {
 	CreatedAt    time.Time `json:"created_at"`
 	// DeletedAt is zero as long as the key exists.
 	DeletedAt time.Time `json:"deleted_at,omitzero"`
+	// Description, ActionWhenLeaked and SupportSessions are the key's settings, and ExpiresAt its
+	// end by the services' clock, zero for none.
+	Description      string    `json:"description,omitempty"`
+	ActionWhenLeaked string    `json:"action_when_leaked,omitempty"`
+	SupportSessions  bool      `json:"support_sessions,omitempty"`
+	ExpiresAt        time.Time `json:"expires_at,omitzero"`
 	// Spent says that it was used up, or has come to its end by the services' clock.
 	Spent bool `json:"spent"`
 }
@@ -183,7 +189,8 @@ func (s *Sim) Keys() []KeyInfo {
 		infos[k.serial] = KeyInfo{
 			ID: k.id, KeyID: s.KeyID(value), Spent: k.spent(now), Name: k.Name, IAMID: k.IAMID, AccountID: k.AccountID,
 			Locked: k.Locked, Disabled: k.disabled, CreatedByAPI: k.createdByAPI,
-			CreatedAt: k.addedAt, DeletedAt: k.deletedAt,
+			CreatedAt: k.addedAt, DeletedAt: k.deletedAt, ExpiresAt: k.endsAt(),
+			Description: k.Description, ActionWhenLeaked: k.ActionWhenLeaked, SupportSessions: k.SupportSessions,
 		}
 	}
 	var ordered []KeyInfo

@@ -128,13 +128,20 @@ func (s *Sim) shortened(name string) string {
 // createKey is POST /v1/apikeys.
 func (s *Sim) createKey(r *http.Request, by caller) reply {
 	var wanted struct {
-		Name        string `json:"name"`
-		Description string `json:"description"`
-		IAMID       string `json:"iam_id"`
-		AccountID   string `json:"account_id"`
-		StoreValue  bool   `json:"store_value"`
+		Name             string `json:"name"`
+		Description      string `json:"description"`
+		IAMID            string `json:"iam_id"`
+		AccountID        string `json:"account_id"`
+		StoreValue       bool   `json:"store_value"`
+		ActionWhenLeaked string `json:"action_when_leaked"`
+		SupportSessions  bool   `json:"support_sessions"`
+		ExpiresAt        string `json:"expires_at"`
 	}
 	err := json.NewDecoder(r.Body).Decode(&wanted)
+	life, endsWell := s.lifeUntil(wanted.ExpiresAt)
+	if err == nil && (!endsWell || !slices.Contains([]string{"", "none", "disable", "delete"}, wanted.ActionWhenLeaked)) {
+		return keyError(http.StatusBadRequest, "bad_request", "", "expires_at is a time to come, and action_when_leaked none, disable or delete.")
+	}
 	if err != nil || r.Header.Get("Content-Type") != "application/json" || wanted.Name == "" || wanted.IAMID == "" || wanted.StoreValue {
 		return keyError(http.StatusBadRequest, "bad_request", "", "name and iam_id are required, and a user's key can't be stored.")
 	}
@@ -147,12 +154,28 @@ func (s *Sim) createKey(r *http.Request, by caller) reply {
 		return keyError(http.StatusUnprocessableEntity, "limit_reached", "BXNIM0151E", "The limit of supported API keys is reached")
 	}
 	value := NewKeyValue()
-	k := s.addKey(value, KeyOptions{Name: s.shortened(wanted.Name), Description: wanted.Description, IAMID: by.iamID, AccountID: by.accountID})
+	k := s.addKey(value, KeyOptions{
+		Name: s.shortened(wanted.Name), Description: wanted.Description, IAMID: by.iamID, AccountID: by.accountID,
+		ActionWhenLeaked: wanted.ActionWhenLeaked, SupportSessions: wanted.SupportSessions, Life: life,
+	})
 	k.createdByAPI = true
 	s.counts.KeysCreated++
 	body := s.describe(k, time.Now())
 	body["apikey"] = value
 	return reply{http.StatusCreated, body}
+}
+
+// lifeUntil is how long a key is to live whose expires_at is asked for, 0 for one without an
+// end, and whether it can be.
+func (s *Sim) lifeUntil(expiresAt string) (life time.Duration, ok bool) {
+	if expiresAt == "" {
+		return 0, true
+	}
+	at, err := time.Parse(timeLayout, expiresAt)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	life = at.Sub(time.Now().Add(s.clockAhead))
+	return life, err == nil && life > 0
 }
 
 // keyDetails is GET /v1/apikeys/details.

@@ -5,6 +5,7 @@ package keyissuer
 
 import (
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
@@ -36,6 +37,7 @@ type newKeyRequest struct {
 	AccountID        string `json:"account_id,omitempty"`
 	ActionWhenLeaked string `json:"action_when_leaked,omitempty"`
 	SupportSessions  bool   `json:"support_sessions,omitempty"`
+	ExpiresAt        string `json:"expires_at,omitempty"`
 }
 
 // listAnswer is one page of keys. See APIKeyList in iamidentityv1.
@@ -102,6 +104,7 @@ func (a keyAnswer) key(secrets []upstream.Secret) (key rotation.Details, reason 
 		Locked: a.Locked, Disabled: a.Disabled, CreatedAt: parseCreation(a.CreatedAt), ExpiresAt: parseTime(a.ExpiresAt),
 		ActionWhenLeaked: upstream.Handle(a.ActionWhenLeaked, fit.secrets...), SupportSessions: a.SupportSessions,
 	}
+	key.NotCarried = a.lostIn(key)
 	if fit.unfit {
 		reason = "answered a key whose id, iam_id or account_id can't be one"
 	}
@@ -109,6 +112,33 @@ func (a keyAnswer) key(secrets []upstream.Secret) (key rotation.Details, reason 
 }
 
 func (a keyAnswer) value() *upstream.Secret { return a.Value }
+
+// lostIn names the settings that the answer has and the key, as it is kept of it, has not.
+func (a keyAnswer) lostIn(key rotation.Details) string {
+	var lost []string
+	for _, setting := range []struct {
+		name, answered string
+		kept           bool
+	}{
+		{"description", a.Description, key.Description != ""},
+		{"expires_at", a.ExpiresAt, !key.ExpiresAt.IsZero()},
+		{"action_when_leaked", a.ActionWhenLeaked, key.ActionWhenLeaked != ""},
+	} {
+		if setting.answered != "" && !setting.kept {
+			lost = append(lost, setting.name)
+		}
+	}
+	return strings.Join(lost, ", ")
+}
+
+// expiryAfter is the end of a life that begins now, as IAM takes it: in whole minutes, rounded
+// up. A life of 0 has none.
+func expiryAfter(now time.Time, life time.Duration) string {
+	if life <= 0 {
+		return ""
+	}
+	return now.Add(life + time.Minute - 1).UTC().Truncate(time.Minute).Format(minuteLayout)
+}
 
 // minuteLayout is the form that IAM's reference gives for times.
 const minuteLayout = "2006-01-02T15:04-0700"

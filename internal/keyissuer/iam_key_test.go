@@ -48,6 +48,23 @@ func TestAKeyIsReadWithAllItsDetails(t *testing.T) {
 	}
 }
 
+// TestIAMKey_namesTheSettingsThatAreLost, for a successor could not be given the same.
+func TestIAMKey_namesTheSettingsThatAreLost(t *testing.T) {
+	const about = `{"id":"ApiKey-1","iam_id":"IBMid-1","account_id":"a1",`
+	for name, c := range map[string]struct{ settings, want string }{
+		"none":                       {`"description":"d","expires_at":"2027-01-02T03:04+0000","action_when_leaked":"delete"}`, ""},
+		"nothing set":                {`"description":"","expires_at":"","action_when_leaked":""}`, ""},
+		"a description with a value": {`"description":"` + knownSecret + `"}`, "description"},
+		"a time of another form":     {`"expires_at":"next week"}`, "expires_at"},
+		"an action that is a text":   {`"action_when_leaked":"tell the boss"}`, "action_when_leaked"},
+		"two":                        {`"expires_at":"next week","action_when_leaked":"tell the boss"}`, "expires_at, action_when_leaked"},
+	} {
+		if got, reason := parseKey([]byte(about+c.settings), knownSecret); reason != "" || got.NotCarried != c.want {
+			t.Errorf("%s: lost is %q, %s", name, got.NotCarried, reason)
+		}
+	}
+}
+
 func TestAKeyThatCannotBeOneIsNotTaken(t *testing.T) {
 	for name, c := range map[string]struct{ body, says string }{
 		"an id that is a path":       {`{"id":"../x","iam_id":"i","account_id":"a","apikey":"v"}`, "can't be one"},

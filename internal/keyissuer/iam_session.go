@@ -42,12 +42,14 @@ func (s *iamSession) Get(ctx context.Context, id string) (rotation.Details, erro
 }
 
 // Create creates a key with the description, leak action and session support of
-// another one; see create. One of another identity or account than was asked for is
+// another one, which lives as long as is asked for; see create. IAM takes expires_at in
+// whole minutes (yyyy-MM-ddTHH:mm+0000, in IBM's reference). One of another identity or account than was asked for is
 // none to use. IAM may shorten the name, which is no error.
 func (s *iamSession) Create(ctx context.Context, n rotation.NewKey) (rotation.Details, rotation.Secret, error) {
 	wanted := newKeyRequest{
 		Name: n.Name, Description: n.Like.Description, IAMID: n.Of.Identity, AccountID: n.Of.AccountID,
 		ActionWhenLeaked: n.Like.ActionWhenLeaked, SupportSessions: n.Like.SupportSessions,
+		ExpiresAt: expiryAfter(s.Now(), n.TTL),
 	}
 	return s.create(ctx, wanted, func(body []byte, secrets ...upstream.Secret) (rotation.Details, upstream.Secret, string) {
 		created, value, reason := parseNewKey(body, secrets...)

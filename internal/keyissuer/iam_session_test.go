@@ -240,3 +240,17 @@ func TestIAMSession_isNotPrintedWithItsSecrets(t *testing.T) {
 		requireUnprinted(t, g.session)
 	})
 }
+
+func TestIAMSession_aSuccessorHasTheKeysSettings(t *testing.T) {
+	onGround(t, 0, func(t *testing.T, g *ground) {
+		like := rotation.Details{Description: "d", ActionWhenLeaked: "delete", SupportSessions: true}
+		made, _, err := g.session.Create(t.Context(), rotation.NewKey{Name: "n", Of: g.own, Like: like, TTL: 90 * 24 * time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		life := made.ExpiresAt.Sub(made.CreatedAt)
+		if made.Description != "d" || made.ActionWhenLeaked != "delete" || !made.SupportSessions || life < 90*24*time.Hour-2*time.Minute || life > 90*24*time.Hour+2*time.Minute {
+			t.Errorf("made is %+v", made)
+		}
+	})
+}

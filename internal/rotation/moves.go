@@ -75,3 +75,12 @@ func (r Record) WithToken(t Token) Record {
 	next.Current, next.Token = &current, &t
 	return next
 }
+
+// WithTimes returns the record with what the issuer says about when its current key was made and
+// when it ends, zero for never.
+func (r Record) WithTimes(created, expires time.Time) Record {
+	next, current := r.clone(), *r.Current
+	current.CreatedAt, current.ExpiresAt = created, expires
+	next.Current = &current
+	return next
+}

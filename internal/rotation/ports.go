@@ -156,6 +156,9 @@ type Details struct {
 	Description      string
 	ActionWhenLeaked string
 	SupportSessions  bool
+	// NotCarried names the settings, as the issuer calls them and separated by commas, that a
+	// successor could not be given as they are.
+	NotCarried string
 }
 
 // isOf says whether the key is of the account and identity of a binding.
@@ -169,7 +172,7 @@ type NewKey struct {
 	Of Binding
 	// Like is the key that it is to succeed.
 	Like Details
-	// TTL is how long it is to live, 0 for as long as the issuer likes. An issuer may grant
+	// TTL is how long it is to live, 0 for as long as the issuer likes. A platform may grant
 	// less, or have no such thing.
 	TTL time.Duration
 }

@@ -63,10 +63,14 @@ func (a *advance) begin(ctx context.Context) (begun bool, err error) {
 	if err := a.mayMakeMore(at); err != nil {
 		return false, err
 	}
+	successor, err := a.successorOf(present, session)
+	if err != nil {
+		return false, err
+	}
 	if err := a.rejectStrangers(ctx, session, at); err != nil {
 		return false, err
 	}
-	return true, a.create(ctx, session, current, NewKey{Of: at, Like: present})
+	return true, a.create(ctx, session, current, successor)
 }
 
 // isWanted says whether a rotation is asked for or due.
@@ -113,6 +117,7 @@ func (a *advance) mayMakeMore(of Binding) error {
 // is not what it said before.
 func (a *advance) bind(present Details, session Session) (*Key, error) {
 	current := *a.rec.Current
+	current.ExpiresAt = present.ExpiresAt
 	switch {
 	case present.Locked:
 		return nil, refusef("the api key of %s is locked at its issuer, so that it could not be deleted after its rotation; unlock it there, then rotate", a.ref)
@@ -159,7 +164,8 @@ func (a *advance) create(ctx context.Context, session Session, current *Key, key
 	if err != nil {
 		return err // The intent stays, for there may be a key.
 	}
-	return a.keep(ctx, intent, Key{Value: value, ID: made.ID, Name: made.Name, Binding: of, Managed: true, CreatedAt: createdAt(made, session), ExpiresAt: made.ExpiresAt})
+	kept := Key{Value: value, ID: made.ID, Name: made.Name, Binding: of, Managed: true, CreatedAt: createdAt(made, session), ExpiresAt: made.ExpiresAt}
+	return a.keep(ctx, intent, kept, a.weakened(made, key))
 }
 
 // withdraw clears the intent of a creation that had no effect.
@@ -169,22 +175,31 @@ func (a *advance) withdraw(ctx context.Context, intent Intent) error {
 	return a.save(ctx, next.tidy())
 }
 
-// keep stores a key that was just created, in place of its intent. If that fails, the
-// intent is stored still and the key is found by it, unless it can be stored now.
-func (a *advance) keep(ctx context.Context, intent Intent, made Key) error {
+// keep stores a key that was just created, in place of its intent, as the candidate or, for a
+// reason, as one to be deleted. If that fails, the intent is stored still and the key is found by
+// it, unless it can be stored now.
+func (a *advance) keep(ctx context.Context, intent Intent, made Key, unfit error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
 	defer cancel()
 	for attempt := 0; ; attempt++ {
 		next := a.rec.clone()
-		if next.Intent != nil && next.Intent.Token == intent.Token {
-			next.Intent, next.Candidate = nil, &made
-		} else if !next.knows(made.ID) {
+		intended := next.Intent != nil && next.Intent.Token == intent.Token
+		if intended {
+			next.Intent = nil
+		}
+		switch {
+		case intended && unfit == nil:
+			next.Candidate = &made
+		case intended:
+			next.Grace = nil
+			next.Retired = append(next.Retired, Retired{Key: made})
+		case !next.knows(made.ID):
 			next.Retired = append(next.Retired, Retired{Key: made})
 		}
 		err := a.save(ctx, next)
 		if err == nil {
 			a.mem.watch(made.ID)
-			return nil
+			return unfit
 		}
 		if attempt > 0 || a.claim.Reload(ctx) != nil {
 			return err

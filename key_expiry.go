@@ -1,0 +1,45 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import (
+	"context"
+	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
+)
+
+// lookUpTime bounds how long the writer of a config waits for what the issuer says of its key.
+const lookUpTime = 15 * time.Second
+
+// lookUpKey has the issuer say when the key ends of a config that rotates its key, so that it is
+// rotated before that. It returns why the issuer did not say it: a rotation would fail as well.
+func (b *backend) lookUpKey(ctx context.Context, candidate *config) error {
+	if candidate.TokenService == tokenservice.Platform || candidate.RotationPeriod == 0 || candidate.Keys.Current.Binding.Known() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookUpTime)
+	defer cancel()
+	session, err := b.issuer.Login(ctx, candidate.issuer(), upstream.Secret(candidate.APIKey))
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	present, err := session.Details(ctx)
+	if err != nil {
+		return err
+	}
+	candidate.Keys = candidate.Keys.WithTimes(present.CreatedAt, present.ExpiresAt)
+	return nil
+}
+
+// replaceKeyBy is when the key in use is to be replaced at the latest because it ends, zero for
+// never.
+func (c *config) replaceKeyBy() time.Time {
+	if c.RotationPeriod == 0 || c.renews() {
+		return time.Time{}
+	}
+	return c.Keys.Current.ReplaceBy()
+}

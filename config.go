@@ -212,7 +212,7 @@ func (c *config) rotationDue(now time.Time) time.Time {
 	if c.NextRotation.After(now.Add(c.RotationPeriod)) {
 		return now
 	}
-	return earlier(c.NextRotation, c.replaceKeyBy())
+	return c.nextVaultRotation()
 }
 
 // validate checks what depends on more than one field; the setters of the

@@ -24,7 +24,7 @@ func fullExposition(t *testing.T) string {
 	t.Helper()
 	now := time.Now()
 	text, err := newMetrics(BuildInfo{}).Text(metrics.State{Configs: 1, PerConfig: []metrics.Config{{
-		Name: "us-south", TokenExpiresAt: now, LastSuccess: now, KeySetAt: now, NextRotation: now, CanBeAwayUntil: now,
+		Name: "us-south", TokenExpiresAt: now, LastSuccess: now, KeySetAt: now, NextRotation: now, KeyExpiresAt: now, CanBeAwayUntil: now,
 	}}})
 	if err != nil {
 		t.Fatal(err)

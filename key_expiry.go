@@ -35,6 +35,18 @@ func (b *backend) lookUpKey(ctx context.Context, candidate *config) error {
 	return nil
 }
 
+// keyExpiresAt is when the key in use ends, as far as its issuer has said. It is zero where each
+// token takes a key of its own.
+func (c *config) keyExpiresAt() time.Time {
+	if c.renews() {
+		return time.Time{}
+	}
+	return c.Keys.Current.ExpiresAt
+}
+
+// nextVaultRotation is when the key is due to be rotated, zero for never.
+func (c *config) nextVaultRotation() time.Time { return earlier(c.NextRotation, c.replaceKeyBy()) }
+
 // replaceKeyBy is when the key in use is to be replaced at the latest because it ends, zero for
 // never.
 func (c *config) replaceKeyBy() time.Time {

@@ -74,9 +74,7 @@ func rotationData(c *config) map[string]any {
 		data["api_key_id"] = c.Keys.Current.ID
 		data["last_rotated"] = c.LastRotated.Format(time.RFC3339)
 	}
-	if !c.NextRotation.IsZero() {
-		data["next_rotation"] = c.NextRotation.Format(time.RFC3339)
-	}
+	setTime(data, "next_rotation", c.nextVaultRotation())
 	return data
 }
 

@@ -112,7 +112,8 @@ func (b *backend) configMetrics(name string, e *entry) metrics.Config {
 		LastSuccess:      status.LastSuccess,
 		ExchangeFailures: status.Failures,
 		KeySetAt:         e.config.KeySetAt,
-		NextRotation:     e.config.NextRotation,
+		NextRotation:     e.config.nextVaultRotation(),
+		KeyExpiresAt:     e.config.keyExpiresAt(),
 		RotationFailures: b.rotations.status(name).Failures,
 	}
 	if e.config.renews() {

@@ -47,7 +47,7 @@ func statusResponseFields() map[string]*framework.FieldSchema {
 		"consecutive_failures": {Type: framework.TypeInt64, Description: "Failed exchanges of the key since its last success, in this config and in others of the same key and destination. A write of the config leaves it in place.", Required: true},
 		"retry_at":             {Type: framework.TypeTime, Description: "Until when the engine backs off after the last of these. A write of the config leaves it in place."},
 		"api_key_age":          {Type: framework.TypeInt64, Description: "Seconds since the API key was set.", Required: true},
-		"api_key_expires_at":   {Type: framework.TypeTime, Description: "When the API key ends, as its issuer says. Absent if it does not, or Vault has not asked: it asks when a config that rotates its key is written, and with each rotation."},
+		"api_key_expires_at":   {Type: framework.TypeTime, Description: "When the API key ends, as its issuer says. Absent if it does not, or Vault has not asked: it asks when a config that rotates its key is written, and with each rotation. Absent too for keys that renew themselves."},
 		"can_be_away_until":    {Type: framework.TypeTime, Description: "Until when Vault may be away and still get tokens afterwards, where keys renew themselves: the end of its token, or of the key in reserve. Absent if nothing is left."},
 		"next_rotation":        {Type: framework.TypeTime, Description: "When the API key is due to be rotated. A rotation that fails does not move it."},
 
@@ -71,8 +71,8 @@ func (b *backend) statusRead(ctx context.Context, _ *logical.Request, d *framewo
 	}
 	now := time.Now()
 	data := map[string]any{"api_key_age": wholeSeconds(max(now.Sub(e.config.KeySetAt), 0))}
-	setTime(data, "next_rotation", earlier(e.config.NextRotation, e.config.replaceKeyBy()))
-	setTime(data, "api_key_expires_at", e.config.Keys.Current.ExpiresAt)
+	setTime(data, "next_rotation", e.config.nextVaultRotation())
+	setTime(data, "api_key_expires_at", e.config.keyExpiresAt())
 	if e.config.renews() {
 		setTime(data, "can_be_away_until", e.config.Keys.CanBeAwayUntil())
 	}

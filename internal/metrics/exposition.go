@@ -37,6 +37,8 @@ type Config struct {
 	// NextRotation is when the API key is due to be replaced. A rotation that fails
 	// does not move it.
 	NextRotation time.Time
+	// KeyExpiresAt is when the API key ends, as far as its issuer has said.
+	KeyExpiresAt time.Time
 	// CanBeAwayUntil is until when Vault may be down and still get tokens afterwards, of
 	// a config whose keys renew themselves.
 	CanBeAwayUntil time.Time
@@ -73,7 +75,7 @@ type stateDescs struct {
 	configs, unreadable                            *prometheus.Desc
 	tokenExpiry, lastSuccess, keySet, nextRotation *prometheus.Desc
 	exchangeFailures, rotationFailures, clockAhead *prometheus.Desc
-	canBeAwayUntil                                 *prometheus.Desc
+	keyExpiry, canBeAwayUntil                      *prometheus.Desc
 }
 
 func newStateDescs() stateDescs {
@@ -92,6 +94,7 @@ func newStateDescs() stateDescs {
 		exchangeFailures: ofConfig("exchange_consecutive_failures", "Failed exchanges of the config's key since its last success."),
 		keySet:           ofConfig("api_key_set_timestamp_seconds", "When the present API key came, by a write or a rotation, in Unix seconds."),
 		nextRotation:     ofConfig("api_key_next_rotation_timestamp_seconds", "When the API key is due to be rotated, in Unix seconds. Absent without a schedule. A failed rotation does not move it."),
+		keyExpiry:        ofConfig("api_key_expiry_timestamp_seconds", "When the API key ends, as its issuer says, in Unix seconds. Absent if it does not, if Vault has not asked, and for keys that renew themselves."),
 		rotationFailures: ofConfig("api_key_rotation_consecutive_failures", "Failed rotations since the last success."),
 		canBeAwayUntil:   ofConfig("can_be_away_until_timestamp_seconds", "Until when Vault may be down and still get tokens afterwards, in Unix seconds: the end of the token, or of the API key in reserve. Only for configs whose keys renew themselves."),
 	}
@@ -107,7 +110,7 @@ func (c stateCollector) Describe(descs chan<- *prometheus.Desc) {
 	d := c.descs
 	for _, desc := range []*prometheus.Desc{
 		d.configs, d.unreadable, d.tokenExpiry, d.lastSuccess, d.exchangeFailures, d.keySet, d.nextRotation, d.rotationFailures, d.clockAhead,
-		d.canBeAwayUntil,
+		d.keyExpiry, d.canBeAwayUntil,
 	} {
 		descs <- desc
 	}
@@ -123,7 +126,7 @@ func (c stateCollector) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- gauge(d.clockAhead, config.ClockAhead.Seconds(), config.Name)
 		for desc, at := range map[*prometheus.Desc]time.Time{
 			d.tokenExpiry: config.TokenExpiresAt, d.lastSuccess: config.LastSuccess,
-			d.keySet: config.KeySetAt, d.nextRotation: config.NextRotation, d.canBeAwayUntil: config.CanBeAwayUntil,
+			d.keySet: config.KeySetAt, d.nextRotation: config.NextRotation, d.keyExpiry: config.KeyExpiresAt, d.canBeAwayUntil: config.CanBeAwayUntil,
 		} {
 			if !at.IsZero() {
 				metrics <- gauge(desc, float64(at.UnixMilli())/1000, config.Name)

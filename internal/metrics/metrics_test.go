@@ -142,7 +142,7 @@ func TestAConfigIsToldOfAsItIsNowAndAZeroTimeNotAtAll(t *testing.T) {
 	got := told(t, m, State{Configs: 3, Unreadable: 1, PerConfig: []Config{
 		{
 			Name: "us-south", TokenExpiresAt: at, LastSuccess: at.Add(time.Second), KeySetAt: at.Add(2 * time.Second),
-			NextRotation: at.Add(3 * time.Second), CanBeAwayUntil: at.Add(4 * time.Second), ExchangeFailures: 4, RotationFailures: 5,
+			NextRotation: at.Add(3 * time.Second), CanBeAwayUntil: at.Add(4 * time.Second), KeyExpiresAt: at.Add(5 * time.Second), ExchangeFailures: 4, RotationFailures: 5,
 		},
 		{Name: "eu-gb"},
 	}})
@@ -154,6 +154,7 @@ func TestAConfigIsToldOfAsItIsNowAndAZeroTimeNotAtAll(t *testing.T) {
 		`vault_apic_api_key_set_timestamp_seconds{config="us-south"}`:           "1.70000000225e+09",
 		`vault_apic_api_key_next_rotation_timestamp_seconds{config="us-south"}`: "1.70000000325e+09",
 		`vault_apic_can_be_away_until_timestamp_seconds{config="us-south"}`:     "1.70000000425e+09",
+		`vault_apic_api_key_expiry_timestamp_seconds{config="us-south"}`:        "1.70000000525e+09",
 		`vault_apic_exchange_consecutive_failures{config="us-south"}`:           "4",
 		`vault_apic_api_key_rotation_consecutive_failures{config="us-south"}`:   "5",
 		`vault_apic_exchange_consecutive_failures{config="eu-gb"}`:              "0",

@@ -195,15 +195,15 @@ func (a *advance) spend(ctx context.Context, keep bool) (*Token, error) {
 	}
 	defer trial.Close()
 	got := trial.Token()
-	next := a.rec
-	if !a.plan.Reuse || !key.Managed {
+	next, stays := a.rec, a.plan.Reuse && key.Managed
+	if !stays {
 		next = a.succeed()
 	}
-	if !keep {
-		if err := a.save(ctx, next); err != nil {
-			return nil, err
-		}
+	if !keep && stays {
 		return &got, a.prove(ctx)
+	}
+	if !keep {
+		return &got, a.save(ctx, next)
 	}
 	next.Token = &got
 	if err := a.claim.Adopt(ctx, next, trial); err != nil {

@@ -37,6 +37,38 @@ func TestRenewal_fromOneShortLivedKey(t *testing.T) {
 	}
 }
 
+// TestRenewal_keysThatWorkMoreThanOnce has one key of Vault's get all tokens of a rotation period,
+// and replaces it when that is asked for.
+func TestRenewal_keysThatWorkMoreThanOnce(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.sim.SetPlatformKeys(apicsim.PlatformKeys{MaxTTL: 365 * 24 * time.Hour})
+	s.sim.SetTokenTTL(6 * time.Second)
+	_, err := s.client.Logical().Write("apic/config/platform", s.serviceData("platform", s.service.URL(), map[string]any{"rotation_period": "168h"}))
+	s.check(err)
+	var keyID any
+	s.eventually("Vault has a key of its own", func() bool {
+		read, err := s.client.Logical().Read("apic/config/platform")
+		s.check(err)
+		keyID = read.Data["api_key_id"]
+		return keyID != nil
+	})
+	stop := s.crowd(5, 200*time.Millisecond, "platform")
+	issued := s.sim.Counts().Issued
+	s.eventually("five more tokens are issued", func() bool { return s.sim.Counts().Issued >= issued+5 })
+	read, err := s.client.Logical().Read("apic/config/platform")
+	s.check(err)
+	if read.Data["api_key_id"] != keyID {
+		t.Errorf("the key is %v, not %v, though no rotation was due", read.Data["api_key_id"], keyID)
+	}
+	next, err := s.rotate("platform")
+	s.check(err)
+	if next == "" || next == keyID {
+		t.Errorf("a rotation of the key %v answers %q", keyID, next)
+	}
+	requireAllAnswered(t, stop())
+}
+
 // TestRenewal_refusedCreationWarns is told to whoever writes the config.
 func TestRenewal_refusedCreationWarns(t *testing.T) {
 	t.Parallel()

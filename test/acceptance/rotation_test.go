@@ -48,6 +48,26 @@ func TestFiftyRotationsUnderLoadFailNoReadAndLeaveOneKey(t *testing.T) {
 	t.Logf("%d reads during %d rotations, the slowest took %s", len(readings), rotations, slowest(readings).Round(time.Millisecond))
 }
 
+// TestRotation_settingsAreCarriedOver rotates a key that has every setting that IAM knows.
+func TestRotation_settingsAreCarriedOver(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.sim.AddLimitedKey(s.key, apicsim.KeyOptions{Description: "of the billing team", Life: 90 * 24 * time.Hour, ActionWhenLeaked: "disable", SupportSessions: true})
+	s.writeConfig("us-south", map[string]any{"iam_url": s.service.URL(), "rotation_period": "8760h"})
+	if printed := s.mustCLI("read", "apic/status/us-south"); !strings.Contains(printed, "api_key_expires_at") {
+		t.Errorf("the status says %s", printed)
+	}
+	_, err := s.rotate("us-south")
+	s.check(err)
+	key := s.awaitOneKey("")
+	if life := key.ExpiresAt.Sub(key.CreatedAt); life < 89*24*time.Hour || life > 91*24*time.Hour {
+		t.Errorf("the successor lives for %s", life)
+	}
+	if !key.CreatedByAPI || key.Description != "of the billing team" || key.ActionWhenLeaked != "disable" || !key.SupportSessions {
+		t.Errorf("the successor is %+v", key)
+	}
+}
+
 // TestRotation_laggingIAM rotates while the key of each read is exchanged on its own and
 // every second part of IAM does not know a key until it is half a minute old.
 func TestRotation_laggingIAM(t *testing.T) {

@@ -11,8 +11,6 @@ import (
 	"os"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/vault/api"
-	"github.com/hashicorp/vault/sdk/plugin"
 
 	apic "github.com/apic-vault/vault-plugin-secrets-apic"
 )
@@ -26,8 +24,10 @@ var (
 
 func main() {
 	silenceStandardLogger()
+	tuneCollector()
 	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: os.Stderr, JSONFormat: true})
-	if err := serve(logger, os.Args[1:]); err != nil {
+	factory := apic.FactoryWithBuild(apic.BuildInfo{Version: version, Commit: commit, Date: date})
+	if err := serve(logger, factory, os.Args[1:]); err != nil {
 		logger.Error("plugin shutting down", "error", err, "version", version, "commit", commit, "date", date)
 		os.Exit(1)
 	}
@@ -43,17 +43,3 @@ func main() {
 // what goes over them: gRPC's logger (GRPC_GO_LOG_SEVERITY_LEVEL) and GODEBUG=netdns.
 // go-retryablehttp's would print URLs, and has none; see upstream.NewCaller.
 func silenceStandardLogger() { log.SetOutput(io.Discard) }
-
-func serve(logger hclog.Logger, args []string) error {
-	meta := &api.PluginAPIClientMeta{}
-	if err := meta.FlagSet().Parse(args); err != nil {
-		return err
-	}
-	return plugin.ServeMultiplex(&plugin.ServeOpts{
-		BackendFactoryFunc: apic.FactoryWithBuild(apic.BuildInfo{Version: version, Commit: commit, Date: date}),
-		// The TLS provider serves Vault versions that do not do mutual TLS with
-		// their plugins by themselves.
-		TLSProviderFunc: api.VaultPluginTLSProvider(meta.GetTLSConfig()),
-		Logger:          logger,
-	})
-}

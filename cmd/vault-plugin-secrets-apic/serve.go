@@ -1,0 +1,63 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"math"
+	"runtime"
+
+	"github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/vault/api"
+	"github.com/hashicorp/vault/sdk/helper/pluginutil"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/plugin"
+	"google.golang.org/grpc"
+)
+
+// serve is the SDK's plugin.ServeMultiplex with a gRPC server of our own options, which that
+// does not take. What Vault and the plugin say to each other is the same.
+func serve(logger hclog.Logger, factory logical.Factory, args []string) error {
+	meta := &api.PluginAPIClientMeta{}
+	if err := meta.FlagSet().Parse(args); err != nil {
+		return err
+	}
+	if err := pluginutil.OptionallyEnableMlock(); err != nil {
+		return err
+	}
+	goplugin.Serve(&goplugin.ServeConfig{
+		HandshakeConfig:  plugin.HandshakeConfig,
+		VersionedPlugins: pluginSets(logger, factory),
+		// The TLS provider serves Vault versions that do not do mutual TLS with
+		// their plugins by themselves.
+		TLSProvider: api.VaultPluginTLSProvider(meta.GetTLSConfig()),
+		Logger:      logger,
+		GRPCServer: func(options []grpc.ServerOption) *grpc.Server {
+			return goplugin.DefaultGRPCServer(append(options, grpcOptions()...))
+		},
+	})
+	return nil
+}
+
+// pluginSets are the versions of the protocol that the SDK has: one mount a process in the third
+// and fourth, all mounts in one in the fifth.
+func pluginSets(logger hclog.Logger, factory logical.Factory) map[int]goplugin.PluginSet {
+	set := func(multiplexed bool) goplugin.PluginSet {
+		return goplugin.PluginSet{
+			plugin.BackendPluginName: &plugin.GRPCBackendPlugin{Factory: factory, Logger: logger, MultiplexingSupport: multiplexed},
+		}
+	}
+	return map[int]goplugin.PluginSet{3: set(false), 4: set(false), 5: set(true)}
+}
+
+// grpcOptions lift the limits on messages, as the SDK does, and have requests handled by goroutines
+// that stay, whose stacks have grown already, and written through buffers that connections share.
+func grpcOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(math.MaxInt32),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.NumStreamWorkers(uint32(4 * runtime.GOMAXPROCS(0))),
+		grpc.SharedWriteBuffer(true),
+	}
+}

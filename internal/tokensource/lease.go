@@ -95,8 +95,7 @@ func (l *Lease) lastCall() time.Time {
 // at least 1, because Vault Agent takes 0 for a failure.
 func (l *Lease) TTL(now time.Time) int64 { return max(seconds(l.DueAt.Sub(now)), 1) }
 
-// RotationPeriod is the seconds, rounded, between this token's purchase and its
-// replacement, at least 1.
-func (l *Lease) RotationPeriod() int64 {
-	return max(int64(l.DueAt.Sub(l.BoughtAt).Round(time.Second)/time.Second), 1)
-}
+// RotationPeriod is the whole seconds, rounded up, between this token's exchange and its
+// replacement, at least 1. The TTL is never above it, as consumers of rotated
+// credentials expect.
+func (l *Lease) RotationPeriod() int64 { return max(seconds(l.DueAt.Sub(l.BoughtAt)), 1) }

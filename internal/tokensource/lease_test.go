@@ -30,7 +30,7 @@ func TestATokenIsDueRefreshBeforeItsEnd(t *testing.T) {
 		{"half of its life at most", time.Hour, 2 * time.Hour, 30 * time.Minute, 1800, 1800},
 		{"a second at least", time.Hour, time.Millisecond, time.Second, 3599, 3599},
 		{"a second at least by default", 2500 * time.Millisecond, 0, time.Second, 2, 2},
-		{"in whole seconds, rounded up", 10*time.Second + time.Millisecond, 5 * time.Second, 5 * time.Second, 6, 5},
+		{"in whole seconds, rounded up", 10*time.Second + time.Millisecond, 5 * time.Second, 5 * time.Second, 6, 6},
 		{"half of a life shorter than its least", time.Second, 0, time.Second / 2, 1, 1},
 		{"even if it hardly lives", 3, 0, 1, 1, 1},
 	} {
@@ -71,7 +71,7 @@ func TestAReadAtItsTTLGetsANewerTokenWhileTheOldOneStillLives(t *testing.T) {
 				t.Fatalf("life %s, refresh before %s: %d exchanges before the token's replacement", life, before, svc.count())
 			}
 			ttl := again.TTL(time.Now())
-			if ttl < 1 || again.RotationPeriod() < 1 {
+			if ttl < 1 || again.RotationPeriod() < ttl {
 				t.Fatalf("ttl %d, rotation period %d", ttl, again.RotationPeriod())
 			}
 			time.Sleep(time.Duration(ttl) * time.Second)

@@ -22,8 +22,8 @@ const (
 // sources that it has: the one in use, those that it replaced and that still have
 // an exchange in flight, and those of writes that try a key. Use NewSlots.
 type Slots struct {
-	// shared is kept free for the exchange that readers of the shared token wait for,
-	// so that they do not queue behind callers who want a token each.
+	// shared is kept free for exchanges that readers of a shared token wait for, so that
+	// they do not queue behind callers who want a token each.
 	shared    chan struct{}
 	dedicated chan struct{}
 }
@@ -41,8 +41,8 @@ func (s *Slots) acquireDedicated(ctx, source context.Context) (free func(), err 
 }
 
 // acquireShared is the same for an exchange whose token all readers share. A source
-// has one of these at a time. If the slot is taken, it is by a source that was
-// replaced meanwhile, and any other slot will do.
+// has one of these at a time. If the slot is taken, it is by another entity's source or
+// by one that was replaced meanwhile, and any other slot will do.
 func (s *Slots) acquireShared(source context.Context) (free func(), err error) {
 	return acquire(source, source, s.shared, s.dedicated)
 }

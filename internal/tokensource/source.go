@@ -60,12 +60,35 @@ type Options struct {
 	// the exchanges of the config. Without them the source has some of its own.
 	Backoff *Backoff
 	Slots   *Slots
+	// Outcomes are where the source notes what becomes of its exchanges. Without them it
+	// has some of its own.
+	Outcomes *Outcomes
 	// Lifetime ends the source and its exchanges in flight, which Close lets finish.
 	// Without it they end by themselves.
 	Lifetime context.Context
 	// Release, if set, is called once, when the source is closed and none of its
 	// exchanges is in flight any more. It must not call the source.
 	Release func()
+}
+
+// shared is o with what sources of one config have in common filled in.
+func (o Options) shared() Options {
+	if o.Dedicated == nil {
+		o.Dedicated = o.Exchange
+	}
+	if o.Backoff == nil {
+		o.Backoff = &Backoff{}
+	}
+	if o.Slots == nil {
+		o.Slots = NewSlots()
+	}
+	if o.Outcomes == nil {
+		o.Outcomes = &Outcomes{}
+	}
+	if o.Lifetime == nil {
+		o.Lifetime = context.Background()
+	}
+	return o
 }
 
 // Lease is a token together with the times that govern its sharing.
@@ -113,6 +136,7 @@ type Source struct {
 	refreshBefore time.Duration
 	backoff       *Backoff
 	slots         *Slots
+	outcomes      *Outcomes
 	release       func()
 	// lifetime is that of the exchanges in flight. open ends with it or, sooner, when
 	// the source is closed.
@@ -127,7 +151,6 @@ type Source struct {
 	// inFlight counts the dedicated ones too.
 	shared   *exchange
 	inFlight int
-	outcomes outcomes
 	timer    *time.Timer
 	// mayDropAt is when a token may be dropped again, and dropTimer waits for that.
 	mayDropAt time.Time
@@ -136,27 +159,16 @@ type Source struct {
 
 // New returns a source. It makes no exchange before somebody reads.
 func New(o Options) *Source {
+	o = o.shared()
 	s := &Source{
 		exchange: o.Exchange, dedicated: o.Dedicated, refreshBefore: o.RefreshBefore, backoff: o.Backoff, slots: o.Slots,
-		lifetime: o.Lifetime, release: o.Release,
-	}
-	if s.dedicated == nil {
-		s.dedicated = o.Exchange
-	}
-	if s.backoff == nil {
-		s.backoff = &Backoff{}
-	}
-	if s.slots == nil {
-		s.slots = NewSlots()
-	}
-	if s.lifetime == nil {
-		s.lifetime = context.Background()
+		outcomes: o.Outcomes, lifetime: o.Lifetime, release: o.Release,
 	}
 	s.open, s.cancel = context.WithCancel(s.lifetime)
 	if o.Current != nil && !o.Current.dropped.Load() {
 		lease := o.Current.shared(o.RefreshBefore)
 		s.current.Store(lease)
-		s.outcomes.lastSuccess = lease.BoughtAt
+		s.outcomes.succeededAt(lease.BoughtAt)
 		if o.Current.wanted.Load() {
 			s.want(lease)
 		}

@@ -3,7 +3,10 @@
 
 package tokensource
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
 // Status is what a source knows of itself at one instant. It covers the source's
 // own life: a config that is written anew gets a new source, which knows of the
@@ -26,27 +29,38 @@ type Status struct {
 	RetryAt time.Time
 }
 
-// outcomes are what became of the exchanges so far. Its owner's lock guards it.
-type outcomes struct {
+// Outcomes are what became of the exchanges so far, of one source or of several that
+// tell of them together. Their methods may be called from many goroutines. The zero
+// value knows of none and is ready to use.
+type Outcomes struct {
+	mu          sync.Mutex
 	lastSuccess time.Time
 	lastError   error
 	lastErrorAt time.Time
 }
 
-func (o *outcomes) record(err error) {
+func (o *Outcomes) record(err error) {
 	if err == nil {
-		o.lastSuccess = time.Now()
+		o.succeededAt(time.Now())
 		return
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	o.lastError, o.lastErrorAt = err, time.Now()
+}
+
+func (o *Outcomes) succeededAt(at time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lastSuccess = later(o.lastSuccess, at)
 }
 
 // Status never waits for the service, and readers of a fresh token do not wait for
 // it.
 func (s *Source) Status() Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	failures, retryAt := s.backoff.state()
+	s.outcomes.mu.Lock()
+	defer s.outcomes.mu.Unlock()
 	return Status{
 		Lease:       s.Current(),
 		LastSuccess: s.outcomes.lastSuccess,

@@ -132,11 +132,17 @@ func (m *mount) initializeBackend() {
 // path declares for it.
 func (m *mount) do(op logical.Operation, path string, data map[string]any) (*logical.Response, error) {
 	m.Helper()
+	return m.doAs("", op, path, data)
+}
+
+// doAs is do with a Vault token of an entity, which is empty for one that has none.
+func (m *mount) doAs(entity string, op logical.Operation, path string, data map[string]any) (*logical.Response, error) {
+	m.Helper()
 	if data == nil {
 		data = map[string]any{}
 	}
 	resp, err := m.backend.HandleRequest(context.Background(), &logical.Request{
-		Operation: op, Path: path, Data: data, Storage: m.storage,
+		Operation: op, Path: path, Data: data, Storage: m.storage, EntityID: entity,
 	})
 	if err == nil && resp != nil && !resp.IsError() && len(resp.Data) > 0 {
 		route := m.backend.Route(path)
@@ -163,7 +169,12 @@ func requireDeclared(t *testing.T, route *framework.Path, op logical.Operation, 
 
 func (m *mount) must(op logical.Operation, path string, data map[string]any) *logical.Response {
 	m.Helper()
-	resp, err := m.do(op, path, data)
+	return m.mustAs("", op, path, data)
+}
+
+func (m *mount) mustAs(entity string, op logical.Operation, path string, data map[string]any) *logical.Response {
+	m.Helper()
+	resp, err := m.doAs(entity, op, path, data)
 	if err != nil {
 		m.Fatalf("%s %s: %v", op, path, err)
 	}

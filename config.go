@@ -55,7 +55,7 @@ type config struct {
 	RequestTimeout      time.Duration     `json:"request_timeout"`
 	MaxRetries          int               `json:"max_retries"`
 	RefreshBefore       time.Duration     `json:"refresh_before,omitempty"`
-	Cache               bool              `json:"cache"`
+	Cache               cacheMode         `json:"cache"`
 	Lease               bool              `json:"lease"`
 	IAMURL              string            `json:"iam_url,omitempty"`
 	Renew               bool              `json:"renew"`
@@ -78,7 +78,7 @@ func defaultConfig(now time.Time) *config {
 		TokenService:        tokenservice.Login,
 		RequestTimeout:      defaultRequestTimeout,
 		MaxRetries:          defaultMaxRetries,
-		Cache:               true,
+		Cache:               cacheShared,
 		Renew:               true,
 		RotationGracePeriod: defaultGracePeriod,
 		CreatedAt:           now,
@@ -236,7 +236,7 @@ func (c *config) validate(name string) error {
 	if c.RotationPeriod > 0 && c.RotationGracePeriod >= c.RotationPeriod/2 {
 		return fieldError("rotation_grace_period", "must be less than half of rotation_period")
 	}
-	return nil
+	return c.checkCacheMode()
 }
 
 var (

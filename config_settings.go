@@ -246,8 +246,7 @@ func sharingSettings() []setting {
 			},
 			get: func(c *config) any { return wholeSeconds(c.RefreshBefore) },
 		},
-		boolSetting("cache", true, "Share one token among all readers. If false, every read buys its own.",
-			func(c *config) *bool { return &c.Cache }),
+		cacheSetting(),
 		boolSetting("lease", false, "Answer reads with a Vault lease, which costs storage writes and ends with the token.",
 			func(c *config) *bool { return &c.Lease }),
 	}

@@ -37,8 +37,8 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 		return nil, err
 	}
 	carriesKey := requestFields(d.Raw).carries("api_key")
-	w := &configWrite{name: name, stored: stored, candidate: candidate, byOwner: carriesKey}
-	if !carriesKey {
+	w := &configWrite{name: name, entity: req.EntityID, stored: stored, candidate: candidate, byOwner: carriesKey, keepsTokens: !carriesKey}
+	if w.keepsTokens {
 		w.kept = b.configs.sharedToken(name, stored)
 	}
 	if wantsVerification(d, carriesKey) {
@@ -63,7 +63,7 @@ func (b *backend) trialOf(w *configWrite, named requestFields) func(context.Cont
 		return b.tryTokenInHand
 	}
 	return func(ctx context.Context, fresh *entry) error {
-		err := fresh.source.Replace(ctx)
+		err := fresh.tryKey(ctx, w.entity)
 		if w.stored == nil {
 			return withOtherServices(err, w.candidate.TokenService, named)
 		}
@@ -74,12 +74,15 @@ func (b *backend) trialOf(w *configWrite, named requestFields) func(context.Cont
 // configWrite is a candidate on its way into the place of what is stored.
 type configWrite struct {
 	name string
+	// entity is the writer's, or empty.
+	entity string
 	// stored is nil for a config that is created.
 	stored, candidate *config
 	// byOwner says that the writer has the key, or may do without it.
 	byOwner bool
-	// kept is the shared token if that stays in use, or nil.
-	kept *tokensource.Lease
+	// keepsTokens says that tokens stay in use. kept is then the shared one, or nil.
+	keepsTokens bool
+	kept        *tokensource.Lease
 	// try tries the candidate out, and is nil if that is not wanted. If it fails,
 	// nothing is stored.
 	try func(context.Context, *entry) error
@@ -153,6 +156,7 @@ func (b *backend) tryAndStore(ctx context.Context, w *configWrite) error {
 	if w.try != nil {
 		w.unknown = b.lookUpKey(ctx, w.candidate)
 	}
+	fresh.keepsTokens = w.keepsTokens
 	if err := b.configs.Update(ctx, w.name, w.stored, fresh, w.kept); err != nil {
 		return err
 	}

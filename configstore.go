@@ -188,7 +188,7 @@ func (s *configStore) install(name string, fresh *entry) {
 	}
 	s.scheduleRecheck(name, fresh)
 	if present, ok := s.byName.Load(name); ok {
-		fresh.source.DropNoSoonerThan(present.(*entry).source)
+		fresh.follow(present.(*entry))
 	}
 	if old, ok := s.byName.Swap(name, fresh); ok {
 		old.(*entry).closeUnlessShared(fresh)
@@ -331,7 +331,7 @@ func (s *configStore) shares(name, id string) bool {
 func (s *configStore) DropToken(name, id string) {
 	defer s.locks.lock(name)()
 	if e := s.inUse(name); e != nil {
-		e.source.Drop(id)
+		e.drop(id)
 	}
 }
 

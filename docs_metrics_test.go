@@ -22,9 +22,10 @@ import (
 // fullExposition has a sample of every metric there is.
 func fullExposition(t *testing.T) string {
 	t.Helper()
-	now := time.Now()
+	now, entities := time.Now(), 2
 	text, err := newMetrics(BuildInfo{}).Text(metrics.State{Configs: 1, PerConfig: []metrics.Config{{
 		Name: "us-south", TokenExpiresAt: now, LastSuccess: now, KeySetAt: now, NextRotation: now, KeyExpiresAt: now, CanBeAwayUntil: now,
+		EntityTokens: &entities,
 	}}})
 	if err != nil {
 		t.Fatal(err)

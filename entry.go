@@ -22,8 +22,15 @@ import (
 // replaces the config alone.
 type entry struct {
 	config *config
+	// source has the token that readers share, with cache=entity those without an entity,
+	// and gets the dedicated ones.
 	source *tokensource.Source
-	watch  *exchangeWatch
+	// entities have the tokens of each entity's readers. They are nil but for cache=entity.
+	entities *tokensource.Entities
+	watch    *exchangeWatch
+	// keepsTokens says that what is put in place of another entry has the same key and
+	// destination, so that each entity keeps its token.
+	keepsTokens bool
 	// recheck is from when on, in nanoseconds since 1970, a reader is to read the stored
 	// config again, because a write failed that may take effect. It is 0 for never.
 	recheck atomic.Int64
@@ -45,7 +52,7 @@ func (e *entry) isToBeRechecked() bool {
 
 // with is the entry with another config of the same key and settings.
 func (e *entry) with(c *config) *entry {
-	return &entry{config: c, source: e.source, watch: e.watch}
+	return &entry{config: c, source: e.source, entities: e.entities, watch: e.watch}
 }
 
 // close lets an exchange in flight finish, which then is no news any more of the
@@ -53,6 +60,9 @@ func (e *entry) with(c *config) *entry {
 func (e *entry) close() {
 	e.watch.active.Store(false)
 	e.source.Close()
+	if e.entities != nil {
+		e.entities.Close()
+	}
 }
 
 // closeUnlessShared is close of an entry that another one takes the place of.
@@ -120,5 +130,22 @@ func (w *wiring) wire(name string, c *config, current *tokensource.Lease) (*entr
 		options.Exchange = watch.over(exchange)
 	}
 	w.limits.applyTo(&options, name, c, release)
-	return &entry{config: c, source: tokensource.New(options), watch: watch}, nil
+	fresh := &entry{config: c, watch: watch}
+	if c.Cache == cacheEntity {
+		options.Outcomes, options.Release = &tokensource.Outcomes{}, onLast(2, options.Release)
+		fresh.entities = tokensource.NewEntities(options, maxEntities)
+	}
+	fresh.source = tokensource.New(options)
+	return fresh, nil
+}
+
+// onLast returns a function that calls f when it is called for the n-th time.
+func onLast(n int64, f func()) func() {
+	var left atomic.Int64
+	left.Store(n)
+	return func() {
+		if left.Add(-1) == 0 {
+			f()
+		}
+	}
 }

@@ -230,7 +230,7 @@ one that brings another key must name those of these fields again that are not a
 their defaults: so nobody sends a key elsewhere who does not know it. To move a
 key that nobody has, as after a rotation, write endpoints/<name>.
 
-A token is shared by all readers of token/<name> and replaced refresh_before its
-expiry. An attempt to reach the service ends after request_timeout and is
+A token is shared by all readers of token/<name>, or with cache=entity by those of
+each Vault entity, and replaced refresh_before its expiry. An attempt to reach the service ends after request_timeout and is
 repeated up to max_retries (at most %d) times.
 `, listDestinationFields(), mostRetries)

@@ -35,7 +35,7 @@ func TestAConfigIsReadBackWithoutItsKey(t *testing.T) {
 		"token_service": "login", "region": "us-south",
 		"token_url": m.server.URL() + "/apikey", "api_url": m.server.URL(),
 		"request_timeout": int64(10), "max_retries": 0, "refresh_before": int64(0),
-		"cache": true, "lease": false, "ca_cert": "",
+		"cache": "true", "lease": false, "ca_cert": "",
 	}
 	for field, value := range want {
 		if data[field] != value {
@@ -135,7 +135,9 @@ func TestBadInputIsRefusedNamesTheFieldAndChangesNothing(t *testing.T) {
 		{"absurd retries", "max_retries", map[string]any{"max_retries": 1000}},
 		{"a negative refresh_before", "refresh_before", map[string]any{"refresh_before": "-1h"}},
 		{"an absurd refresh_before", "refresh_before", map[string]any{"refresh_before": "9999h"}},
-		{"a cache that is no boolean", "cache", map[string]any{"cache": "perhaps"}},
+		{"a cache that is no mode", "cache", map[string]any{"cache": "perhaps"}},
+		{"a cache of a list", "cache", map[string]any{"cache": []any{"entity"}}},
+		{"the key for a cache", "cache", map[string]any{"cache": testKey}},
 		{"the key for a timeout", "request_timeout", map[string]any{"request_timeout": testKey}},
 		{"the key for a number", "max_retries", map[string]any{"max_retries": testKey}},
 		{"the key for a duration", "refresh_before", map[string]any{"refresh_before": testKey}},
@@ -249,7 +251,7 @@ func TestANullInAPatchSetsAFieldBackToItsDefault(t *testing.T) {
 	m.writeConfig("us-south", map[string]any{"request_timeout": "7s", "max_retries": 5, "cache": false})
 	m.must(logical.PatchOperation, "config/us-south", map[string]any{"request_timeout": nil, "max_retries": nil, "cache": nil})
 	data := m.must(logical.ReadOperation, "config/us-south", nil).Data
-	if data["request_timeout"] != int64(10) || data["max_retries"] != 2 || data["cache"] != true {
+	if data["request_timeout"] != int64(10) || data["max_retries"] != 2 || data["cache"] != "true" {
 		t.Fatalf("config is %v", data)
 	}
 }

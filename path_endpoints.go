@@ -113,13 +113,14 @@ func (b *backend) writeEndpoints(ctx context.Context, req *logical.Request, d *f
 	if err != nil {
 		return nil, err
 	}
-	w := &configWrite{name: name, stored: stored, candidate: candidate, byOwner: true}
-	if candidate.tokenURL() == stored.tokenURL() || candidate.renews() {
+	w := &configWrite{name: name, entity: req.EntityID, stored: stored, candidate: candidate, byOwner: true}
+	w.keepsTokens = candidate.tokenURL() == stored.tokenURL() || candidate.renews()
+	if w.keepsTokens {
 		w.kept = b.configs.sharedToken(name, stored)
 	}
 	if d.Get("verify").(bool) {
 		w.try = func(ctx context.Context, fresh *entry) error {
-			if err := b.tryEndpoints(ctx, fresh, stored); err != nil {
+			if err := b.tryEndpoints(ctx, fresh, stored, w.entity); err != nil {
 				return fmt.Errorf("config %q keeps its endpoints; verify=false changes them untried: %w", name, upstream.WithoutAdvice(err))
 			}
 			return nil
@@ -147,14 +148,14 @@ func moveEndpoints(name string, stored *config, d *framework.FieldData) (*config
 
 // tryEndpoints tries the key only at those places that are new: a platform key may
 // be good for one token, and an exchange that proves nothing would spend it.
-func (b *backend) tryEndpoints(ctx context.Context, fresh *entry, stored *config) error {
+func (b *backend) tryEndpoints(ctx context.Context, fresh *entry, stored *config, entity string) error {
 	c := fresh.config
 	if c.renews() {
 		return b.tryTokenInHand(ctx, fresh)
 	}
 	otherCA := c.CACert != stored.CACert
 	if otherCA || c.tokenURL() != stored.tokenURL() {
-		if err := fresh.source.Replace(ctx); err != nil {
+		if err := fresh.tryKey(ctx, entity); err != nil {
 			return err
 		}
 	}

@@ -119,9 +119,13 @@ func (b *backend) configMetrics(name string, e *entry) metrics.Config {
 	if e.config.renews() {
 		told.CanBeAwayUntil = e.config.Keys.CanBeAwayUntil()
 	}
-	if status.Lease != nil {
-		told.TokenExpiresAt = status.Lease.ExpiresAt
-		told.ClockAhead = status.Lease.ClockAhead
+	tokens := e.tokens()
+	if tokens.newest != nil {
+		told.TokenExpiresAt = tokens.newest.ExpiresAt
+		told.ClockAhead = tokens.newest.ClockAhead
+	}
+	if tokens.byEntity {
+		told.EntityTokens = &tokens.entities
 	}
 	return told
 }
@@ -130,7 +134,7 @@ func (b *backend) countRead(op logical.Operation, c *config, a tokensource.Answe
 	switch {
 	case a.Stale:
 		b.metrics.Read(metrics.ReadStale)
-	case op == logical.ReadOperation && c.Cache:
+	case op == logical.ReadOperation && c.Cache != cacheOff:
 		b.metrics.Read(metrics.ReadShared)
 	default:
 		b.metrics.Read(metrics.ReadBought)

@@ -37,9 +37,10 @@ func (b *backend) pathStatus() *framework.Path {
 
 func statusResponseFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"token_id":             {Type: framework.TypeString, Description: "Id of the shared token. It is no secret."},
+		"token_id":             {Type: framework.TypeString, Description: "Id of the token that all readers share. It is not sensitive. With cache=entity there is none, and this, expires_at and ttl are absent."},
 		"expires_at":           {Type: framework.TypeTime, Description: "End of the shared token's life."},
 		"ttl":                  {Type: framework.TypeInt64, Description: "Seconds after which readers get a newer token."},
+		"entities":             {Type: framework.TypeInt64, Description: "Vault entities that have a token in memory, at most 1,000. Only with cache=entity. Requests without an entity are not counted."},
 		"clock_ahead":          {Type: framework.TypeInt64, Description: "Seconds by which this node's clock is ahead of the token service's, negative if it is behind. Absent while they agree."},
 		"last_success":         {Type: framework.TypeTime, Description: "When the key last bought a token. A write of the config that leaves the shared token in place leaves this in place too."},
 		"last_error":           {Type: framework.TypeString, Description: "Why the last exchange that failed did so, since the config was written or loaded. A later success leaves it in place."},
@@ -76,21 +77,33 @@ func (b *backend) statusRead(ctx context.Context, _ *logical.Request, d *framewo
 	if e.config.renews() {
 		setTime(data, "can_be_away_until", e.config.Keys.CanBeAwayUntil())
 	}
+	addTokenStatus(data, e.tokens(), now)
 	addSourceStatus(data, e.source.Status(), now)
 	maps.Copy(data, retiredKeysData(e.config))
 	addRotationStatus(data, b.rotations.status(name), e.config.Keys.Retired)
 	return &logical.Response{Data: data}, nil
 }
 
-func addSourceStatus(data map[string]any, s tokensource.Status, now time.Time) {
-	if s.Lease != nil {
-		data["token_id"] = s.Lease.ID
-		data["ttl"] = s.Lease.TTL(now)
-		setTime(data, "expires_at", s.Lease.ExpiresAt)
-		if ahead := s.Lease.ClockAhead; ahead != 0 {
-			data["clock_ahead"] = wholeSeconds(ahead)
-		}
+func addTokenStatus(data map[string]any, tokens tokensInMemory, now time.Time) {
+	if tokens.byEntity {
+		data["entities"] = int64(tokens.entities)
 	}
+	newest := tokens.newest
+	if newest == nil {
+		return
+	}
+	if newest.ClockAhead != 0 {
+		data["clock_ahead"] = wholeSeconds(newest.ClockAhead)
+	}
+	if tokens.byEntity {
+		return // It is one entity's, and says nothing of the others'.
+	}
+	data["token_id"] = newest.ID
+	data["ttl"] = newest.TTL(now)
+	setTime(data, "expires_at", newest.ExpiresAt)
+}
+
+func addSourceStatus(data map[string]any, s tokensource.Status, now time.Time) {
 	if s.LastError != nil {
 		data["last_error"] = s.LastError.Error()
 	}
@@ -134,7 +147,9 @@ Says whether a config's key works, from memory and without a call out:
     $ vault read <mount>/status/us-south
 
 token_id, expires_at and ttl are those of the shared token and absent while there
-is none: one that nobody reads is left to lapse, unless its key renews itself. Then
+is none: one that nobody reads is left to lapse, unless its key renews itself. With
+cache=entity there is no such token, and entities says how many Vault entities have
+one of their own. Where keys renew themselves,
 can_be_away_until says until when Vault may be down and still get tokens. After a failure, last_error says
 what went wrong and what to do about it, and last_rotation_error the same of a
 rotation. The answer is that of the node that gives it, and holds no secret.

@@ -80,10 +80,10 @@ func (b *backend) tokenLease() *framework.Secret {
 
 func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	return b.answerToken(ctx, req, d, "read token", func(e *entry, minTTL time.Duration) (tokensource.Answer, error) {
-		if e.config.Cache {
-			return e.source.Read(ctx, minTTL)
+		if e.config.Cache == cacheOff {
+			return dedicatedToken(ctx, e, minTTL)
 		}
-		return dedicatedToken(ctx, e, minTTL)
+		return e.read(ctx, req.EntityID, minTTL)
 	})
 }
 
@@ -143,7 +143,7 @@ func (b *backend) isForwarded(e *entry, op logical.Operation, minTTL time.Durati
 	if !e.config.Lease && !e.config.renews() || !b.isPerformanceStandby() {
 		return false
 	}
-	return e.config.Lease || !e.config.Cache || op == logical.UpdateOperation || !e.source.IsFresh(minTTL)
+	return e.config.Lease || e.config.Cache == cacheOff || op == logical.UpdateOperation || !e.source.IsFresh(minTTL)
 }
 
 func (b *backend) isPerformanceStandby() bool {
@@ -196,7 +196,8 @@ func (b *backend) tokenRevoke(_ context.Context, req *logical.Request, _ *framew
 }
 
 const tokenHelp = `
-Reads the token that all readers of a config share:
+Reads the token that all readers of a config share, or, if the config has
+cache=entity, those of the caller's Vault entity:
 
     $ vault read <mount>/token/us-south
 

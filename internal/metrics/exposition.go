@@ -23,8 +23,12 @@ type State struct {
 // Config is what is told of one config. A time that is zero is not told.
 type Config struct {
 	Name string
-	// TokenExpiresAt is the end of the shared token, which still lives.
+	// TokenExpiresAt is the end of the shared token, which still lives, or of the one that
+	// was issued last, of a config that keeps one for each entity.
 	TokenExpiresAt time.Time
+	// EntityTokens is how many Vault entities have a token of their own, of a config that
+	// keeps one for each, and nil for the others.
+	EntityTokens *int
 	// ClockAhead is how far the host's clock is ahead of the token service's, negative
 	// if it is behind; 0 while they agree.
 	ClockAhead time.Duration
@@ -75,7 +79,7 @@ type stateDescs struct {
 	configs, unreadable                            *prometheus.Desc
 	tokenExpiry, lastSuccess, keySet, nextRotation *prometheus.Desc
 	exchangeFailures, rotationFailures, clockAhead *prometheus.Desc
-	keyExpiry, canBeAwayUntil                      *prometheus.Desc
+	keyExpiry, canBeAwayUntil, entityTokens        *prometheus.Desc
 }
 
 func newStateDescs() stateDescs {
@@ -88,7 +92,8 @@ func newStateDescs() stateDescs {
 	return stateDescs{
 		configs:          ofMount("configs", "Configs that are stored."),
 		unreadable:       ofMount("configs_unreadable", "Configs that are stored and could not be loaded for this exposition; the per-config metrics lack them."),
-		tokenExpiry:      ofConfig("token_expiry_timestamp_seconds", "End of the shared token, in Unix seconds. Absent while there is none that lives."),
+		tokenExpiry:      ofConfig("token_expiry_timestamp_seconds", "End of the shared token, in Unix seconds; with cache=entity, of the one that was issued last. Absent while there is none that lives."),
+		entityTokens:     ofConfig("entity_tokens", "Vault entities that have a token of their own in memory, at most 1,000. Only for configs with cache=entity."),
 		lastSuccess:      ofConfig("exchange_last_success_timestamp_seconds", "When an exchange last bought a token, in Unix seconds. Absent until one did."),
 		clockAhead:       ofConfig("clock_ahead_seconds", "How far the node's clock is ahead of the token service's, negative if it is behind; 0 while they agree."),
 		exchangeFailures: ofConfig("exchange_consecutive_failures", "Failed exchanges of the config's key since its last success."),
@@ -110,7 +115,7 @@ func (c stateCollector) Describe(descs chan<- *prometheus.Desc) {
 	d := c.descs
 	for _, desc := range []*prometheus.Desc{
 		d.configs, d.unreadable, d.tokenExpiry, d.lastSuccess, d.exchangeFailures, d.keySet, d.nextRotation, d.rotationFailures, d.clockAhead,
-		d.keyExpiry, d.canBeAwayUntil,
+		d.keyExpiry, d.canBeAwayUntil, d.entityTokens,
 	} {
 		descs <- desc
 	}
@@ -124,6 +129,9 @@ func (c stateCollector) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- gauge(d.exchangeFailures, float64(config.ExchangeFailures), config.Name)
 		metrics <- gauge(d.rotationFailures, float64(config.RotationFailures), config.Name)
 		metrics <- gauge(d.clockAhead, config.ClockAhead.Seconds(), config.Name)
+		if config.EntityTokens != nil {
+			metrics <- gauge(d.entityTokens, float64(*config.EntityTokens), config.Name)
+		}
 		for desc, at := range map[*prometheus.Desc]time.Time{
 			d.tokenExpiry: config.TokenExpiresAt, d.lastSuccess: config.LastSuccess,
 			d.keySet: config.KeySetAt, d.nextRotation: config.NextRotation, d.keyExpiry: config.KeyExpiresAt, d.canBeAwayUntil: config.CanBeAwayUntil,

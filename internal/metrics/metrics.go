@@ -45,7 +45,7 @@ func ExchangeOutcomes() []ExchangeOutcome {
 type ReadOutcome string
 
 const (
-	// ReadShared is the token that all readers of a config share.
+	// ReadShared is the token that all readers of a config share, or those of one entity.
 	ReadShared ReadOutcome = "shared"
 	// ReadBought is a token that nobody else gets.
 	ReadBought ReadOutcome = "bought"

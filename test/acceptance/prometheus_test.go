@@ -252,6 +252,8 @@ func TestPrometheusAnswersWhatAnOperatorAsks(t *testing.T) {
 	s.sim.ClearFault()
 	s.check(s.writeService("platform", nil))
 	p.eventuallyBetween(0, 9, `min(vault_apic_can_be_away_until_timestamp_seconds{config="platform"} - time()) / 3600`, nothing)
+	s.writeConfig("eu-de", map[string]any{"cache": "entity", "verify": false}) // A success would end the failures.
+	p.eventuallyBetween(-1, 0, `vault_apic_entity_tokens{config="eu-de"}`, nothing)
 	p.requireHealthyAlerts()
 	p.requireAnsweredDashboard()
 	p.requireTokenForMetricsAlone()

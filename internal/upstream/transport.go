@@ -83,12 +83,14 @@ type transport struct {
 	userAgent     string
 }
 
-// lazyTransport is made when it is needed: most configs need one of the two.
+// lazyTransport is made when it is needed, and dropped when it has no idle connection any more:
+// it takes several KiB, and most configs need none most of the time.
 type lazyTransport struct {
 	make func() *http.Transport
 
 	mu   sync.Mutex
 	made *http.Transport
+	idle *time.Timer
 }
 
 func (l *lazyTransport) get() *http.Transport {
@@ -96,16 +98,23 @@ func (l *lazyTransport) get() *http.Transport {
 	defer l.mu.Unlock()
 	if l.made == nil {
 		l.made = l.make()
+		l.idle = time.AfterFunc(idleTimeout, l.drop)
 	}
+	l.idle.Reset(idleTimeout)
 	return l.made
 }
 
-func (l *lazyTransport) closeIdleConnections() {
+// drop closes idle connections, and the others after use. A request that goes on holds what
+// it needs of the transport.
+func (l *lazyTransport) drop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.made != nil {
-		l.made.CloseIdleConnections()
+	if l.made == nil {
+		return
 	}
+	l.idle.Stop()
+	l.made.CloseIdleConnections()
+	l.made, l.idle = nil, nil
 }
 
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -119,8 +128,8 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // CloseIdleConnections closes what no request uses, and the rest after use.
 func (t *transport) CloseIdleConnections() {
-	t.secure.closeIdleConnections()
-	t.plain.closeIdleConnections()
+	t.secure.drop()
+	t.plain.drop()
 }
 
 // newSecureTransport starts from the pooled transport: proxy from the environment,

@@ -8,7 +8,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func acquire(t *testing.T, transports *Transports, caPEM string) *transport {
@@ -62,4 +65,61 @@ func TestTransport_namesItselfInEveryRequest(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTransport_isDroppedWhenIdle frees what a config takes between two exchanges, and breaks no
+// request that goes on.
+func TestTransport_isDroppedWhenIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		made := acquire(t, &Transports{}, "")
+		first := made.secure.get()
+		time.Sleep(idleTimeout / 2)
+		if made.secure.get() != first {
+			t.Error("another transport is made while the first one may have a connection")
+		}
+		time.Sleep(idleTimeout - 1)
+		if made.secure.isUnused() {
+			t.Error("the transport is dropped sooner than its connections")
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if !made.secure.isUnused() {
+			t.Error("the transport is kept")
+		}
+		if made.secure.get() == first {
+			t.Error("a dropped transport is used again")
+		}
+	})
+}
+
+// TestTransport_droppedInARequest lets the answer come that takes longer than idle connections
+// are kept.
+func TestTransport_droppedInARequest(t *testing.T) {
+	goOn := make(chan struct{})
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		<-goOn
+		w.WriteHeader(http.StatusOK)
+	}))
+	t.Cleanup(service.Close)
+	made := acquire(t, &Transports{}, "")
+	c := newCallerOver(t, made, service.URL, 0)
+	done := make(chan error)
+	go func() {
+		_, err := put(t.Context(), c, service.URL, false)
+		done <- err
+	}()
+	for made.plain.isUnused() {
+		runtime.Gosched()
+	}
+	made.plain.drop()
+	close(goOn)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func (l *lazyTransport) isUnused() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.made == nil
 }

@@ -89,6 +89,7 @@ func newBackend(build BuildInfo) *backend {
 			b.pathToken(),
 			b.pathConfigList(),
 			b.pathConfigRotate(),
+			b.pathRotateRoot(),
 			b.pathConfig(),
 			b.pathEndpoints(),
 			b.pathStatus(),

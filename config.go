@@ -5,7 +5,6 @@ package apic
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"regexp"
 	"strings"
 	"time"
@@ -25,8 +24,6 @@ const (
 	defaultMaxRetries     = 2
 	mostRetries           = 10
 	maxRefreshBefore      = 24 * time.Hour
-	minRotationPeriod     = time.Hour
-	maxRotationPeriod     = 366 * 24 * time.Hour
 	defaultGracePeriod    = 5 * time.Minute
 	maxGracePeriod        = rotation.MaxGrace
 
@@ -59,14 +56,16 @@ type config struct {
 	Lease               bool              `json:"lease"`
 	IAMURL              string            `json:"iam_url,omitempty"`
 	Renew               bool              `json:"renew"`
-	RotationPeriod      time.Duration     `json:"rotation_period,omitempty"`
 	RotationGracePeriod time.Duration     `json:"rotation_grace_period"`
 	CreatedAt           time.Time         `json:"created_at"`
 	UpdatedAt           time.Time         `json:"updated_at"`
+	automatedRotation
 	// KeySetAt is when the present key came, by a write or a rotation.
 	KeySetAt     time.Time `json:"key_set_at"`
-	LastRotated  time.Time `json:"last_rotated,omitzero"`
-	NextRotation time.Time `json:"next_rotation,omitzero"`
+	LastRotated  time.Time `json:"last_vault_rotation,omitzero"`
+	NextRotation time.Time `json:"next_vault_rotation,omitzero"`
+	// RotationUntil is the end of the window that NextRotation is in, zero without one.
+	RotationUntil time.Time `json:"rotation_until,omitzero"`
 	// Revision is another one for each write, so that what was prepared while
 	// another write happened is noticed.
 	Revision string `json:"revision"`
@@ -107,9 +106,9 @@ func (c *config) follow(name string, stored *config, now time.Time) error {
 	}
 	if stored == nil || !sameSecret(stored.APIKey, c.APIKey) {
 		c.KeySetAt, c.LastRotated = now, time.Time{}
-		c.NextRotation = nextRotation(now, c.RotationPeriod)
-	} else if stored.RotationPeriod != c.RotationPeriod {
-		c.NextRotation = nextRotation(now, c.RotationPeriod)
+		c.scheduleNext(now)
+	} else if stored.automatedRotation != c.automatedRotation {
+		c.scheduleNext(now)
 	}
 	c.UpdatedAt = now
 	c.Revision = newRevision()
@@ -124,26 +123,18 @@ func (c *config) withKeys(keys rotation.Record) *config {
 	if value := string(keys.Current.Value); !sameSecret(value, c.APIKey) {
 		now := time.Now().UTC()
 		next.APIKey, next.KeySetAt, next.LastRotated = value, now, now
-		next.NextRotation = nextRotation(now, c.RotationPeriod)
+		next.scheduleNext(now)
 	}
 	return &next
-}
-
-// nextRotation is up to a tenth of the period early, so that configs which were
-// written together are not rotated together. It is zero without a period.
-func nextRotation(now time.Time, period time.Duration) time.Time {
-	if period == 0 {
-		return time.Time{}
-	}
-	return now.Add(period - rand.N(period/10)).Truncate(time.Second)
 }
 
 // plan is what the settings say about rotation.
 func (c *config) plan() rotation.Plan {
 	at := c.issuer()
+	due, until := c.rotationDue(time.Now())
 	return rotation.Plan{
 		Kind: at.Kind, Issuer: at.Issuer, CACert: at.CACert,
-		Renew: c.renews(), Reuse: c.renews() && c.RotationPeriod > 0, Grace: c.RotationGracePeriod, Due: c.rotationDue(time.Now()),
+		Renew: c.renews(), Reuse: c.renews() && c.rotatesAutomatically(), Grace: c.RotationGracePeriod, Due: due, Until: until,
 		Secrets: []rotation.Secret{upstream.Secret(c.ClientSecret)},
 	}
 }
@@ -205,16 +196,6 @@ func (c *config) dropForeignFields() {
 	c.IAMURL = ""
 }
 
-// rotationDue is when the key is to be rotated next, as of now, or zero if it is not
-// by schedule. What lies further ahead than a period was set by a clock that has been
-// set back since, and is due.
-func (c *config) rotationDue(now time.Time) time.Time {
-	if c.NextRotation.After(now.Add(c.RotationPeriod)) {
-		return now
-	}
-	return c.nextVaultRotation()
-}
-
 // validate checks what depends on more than one field; the setters of the
 // fields have checked the rest.
 func (c *config) validate(name string) error {
@@ -230,11 +211,8 @@ func (c *config) validate(name string) error {
 	if c.TokenService == tokenservice.Platform && (c.ClientID == "" || c.ClientSecret == "") {
 		return fieldError("client_id and client_secret", "are required by the platform token service: set both, or credentials=@credentials.json")
 	}
-	if c.RotationPeriod > 0 && !c.Renew {
-		return fieldError("rotation_period", "takes renew=true: with renew=false Vault makes none of the config's keys; set renew=true, or rotation_period=0")
-	}
-	if c.RotationPeriod > 0 && c.RotationGracePeriod >= c.RotationPeriod/2 {
-		return fieldError("rotation_grace_period", "must be less than half of rotation_period")
+	if err := c.validateRotation(); err != nil {
+		return err
 	}
 	return c.checkCacheMode()
 }

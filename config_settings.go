@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
+	vaultrotation "github.com/hashicorp/vault/sdk/rotation"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
@@ -264,10 +265,9 @@ func renewSetting() setting {
 
 // rotationSettings are those of keys that IBM Cloud IAM manages.
 func rotationSettings() []setting {
-	ibmCloud := []tokenservice.Kind{tokenservice.Login, tokenservice.IAM}
 	iamURL := urlSetting("iam_url", "URL of IBM Cloud IAM, without a path, where the key is rotated and iam tokens are bought. login and iam only. Defaults to IBM Cloud's.",
 		func(c *config) *string { return &c.IAMURL }, (*config).iamURL)
-	iamURL.onlyFor = ibmCloud
+	iamURL.onlyFor = []tokenservice.Kind{tokenservice.Login, tokenservice.IAM}
 	iamURL.set = func(c *config, value any) error {
 		origin, err := parseOrigin(value.(string))
 		c.IAMURL = origin
@@ -279,7 +279,7 @@ func rotationSettings() []setting {
 			name: "rotation_period",
 			schema: &framework.FieldSchema{
 				Type:        framework.TypeDurationSecond,
-				Description: "Time after which the API key itself is replaced by a new one, 1h to 8784h; up to a tenth of it earlier, so that configs do not rotate together. 0 is never. A platform config has a key for each token then; with a period it uses keys that work more than once until it has passed.",
+				Description: "Time after which the API key itself is replaced by a new one, 1h to 8784h; up to a tenth of it earlier, so that configs do not rotate together. 0 is never. Excludes rotation_schedule. A platform config has a key for each token; with a period or a schedule it uses one that works more than once until then.",
 			},
 			set: func(c *config, value any) error {
 				period := time.Duration(value.(int)) * time.Second
@@ -292,10 +292,45 @@ func rotationSettings() []setting {
 			get: func(c *config) any { return wholeSeconds(c.RotationPeriod) },
 		},
 		{
+			name: "rotation_schedule",
+			schema: &framework.FieldSchema{
+				Type:        framework.TypeString,
+				Description: "When the API key itself is replaced by a new one: five cron fields, in UTC, such as \"0 3 * * 0\" for Sundays at three. Excludes rotation_period.",
+			},
+			set: func(c *config, value any) error {
+				c.RotationSchedule = value.(string)
+				if c.RotationSchedule == "" {
+					c.RotationWindow = 0 // It has nothing to begin with any more.
+					return nil
+				}
+				_, err := parseSchedule(c.RotationSchedule)
+				return err
+			},
+			get: func(c *config) any { return c.RotationSchedule },
+		},
+		{
+			name: "rotation_window",
+			schema: &framework.FieldSchema{
+				Type:        framework.TypeDurationSecond,
+				Description: "Time after each time of rotation_schedule in which a rotation may begin, 1h to 8784h; one that is missed waits for the next. 0 is at any time after it. Only with rotation_schedule.",
+			},
+			set: func(c *config, value any) error {
+				window := value.(int)
+				if window != 0 && ((&vaultrotation.DefaultSchedule{}).ValidateRotationWindow(window) != nil || window > int(maxRotationWindow/time.Second)) {
+					return errors.New("must be 0 or a duration from 1h to 8784h")
+				}
+				c.RotationWindow = time.Duration(window) * time.Second
+				return nil
+			},
+			get: func(c *config) any { return wholeSeconds(c.RotationWindow) },
+		},
+		boolSetting("disable_automated_rotation", false, "Keep rotation_period or rotation_schedule, and rotate nothing unless asked to.",
+			func(c *config) *bool { return &c.DisableAutomatedRotation }),
+		{
 			name: "rotation_grace_period",
 			schema: &framework.FieldSchema{
 				Type:        framework.TypeDurationSecond,
-				Description: "Time that a replaced API key lives on before it is deleted at its issuer, 0 to 168h and less than half of rotation_period. Half-way through it is disabled, where its issuer can do that.",
+				Description: "Time that a replaced API key lives on before it is deleted at its issuer, 0 to 168h and less than half of rotation_period, or of the time between two times of rotation_schedule. Half-way through it is disabled, where its issuer can do that.",
 				Default:     "5m",
 			},
 			set: func(c *config, value any) error {

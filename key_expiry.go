@@ -17,7 +17,7 @@ const lookUpTime = 15 * time.Second
 // lookUpKey has the issuer say when the key ends of a config that rotates its key, so that it is
 // rotated before that. It returns why the issuer did not say it: a rotation would fail as well.
 func (b *backend) lookUpKey(ctx context.Context, candidate *config) error {
-	if candidate.TokenService == tokenservice.Platform || candidate.RotationPeriod == 0 || candidate.Keys.Current.Binding.Known() {
+	if candidate.TokenService == tokenservice.Platform || !candidate.rotatesAutomatically() || candidate.Keys.Current.Binding.Known() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookUpTime)
@@ -44,13 +44,10 @@ func (c *config) keyExpiresAt() time.Time {
 	return c.Keys.Current.ExpiresAt
 }
 
-// nextVaultRotation is when the key is due to be rotated, zero for never.
-func (c *config) nextVaultRotation() time.Time { return earlier(c.NextRotation, c.replaceKeyBy()) }
-
 // replaceKeyBy is when the key in use is to be replaced at the latest because it ends, zero for
 // never.
 func (c *config) replaceKeyBy() time.Time {
-	if c.RotationPeriod == 0 || c.renews() {
+	if !c.rotatesAutomatically() || c.DisableAutomatedRotation || c.renews() {
 		return time.Time{}
 	}
 	return c.Keys.Current.ReplaceBy()

@@ -35,7 +35,7 @@ func expiryTest(t *testing.T, test func(m *mount)) {
 func TestKeyExpiry_rotatesBefore(t *testing.T) {
 	expiryTest(t, func(m *mount) {
 		status := m.readStatus("us-south")
-		due, err := time.Parse(time.RFC3339, status["next_rotation"].(string))
+		due, err := time.Parse(time.RFC3339, status["next_vault_rotation"].(string))
 		if days := time.Until(due).Hours() / 24; err != nil || days < 65 || days > 67 {
 			t.Errorf("the next rotation is in %.0f days", days)
 		}

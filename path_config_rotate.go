@@ -25,8 +25,18 @@ import (
 const rotationWait = 50 * time.Second
 
 func (b *backend) pathConfigRotate() *framework.Path {
+	return b.pathRotation("config/"+nameCapture+"/rotate", "config")
+}
+
+// pathRotateRoot is the same under the name that Vault's own engines have for it.
+func (b *backend) pathRotateRoot() *framework.Path {
+	return b.pathRotation("rotate-root/"+nameCapture, "root-credentials")
+}
+
+// pathRotation is a path that rotates. rotated is what its operation's id says is rotated.
+func (b *backend) pathRotation(pattern, rotated string) *framework.Path {
 	return &framework.Path{
-		Pattern:      "config/" + nameCapture + "/rotate",
+		Pattern:      pattern,
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 		Fields: map[string]*framework.FieldSchema{
 			"name": nameField(),
@@ -39,7 +49,7 @@ func (b *backend) pathConfigRotate() *framework.Path {
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:     b.configRotate,
 				Summary:      "Replace the API key of a config by a new one and delete the old one at its issuer.",
-				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "rotate", OperationSuffix: "config"},
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "rotate", OperationSuffix: rotated},
 				Responses:    okResponse("The new key, without its value.", rotationResponseFields()),
 
 				ForwardPerformanceStandby:   true,
@@ -54,9 +64,9 @@ func (b *backend) pathConfigRotate() *framework.Path {
 func rotationResponseFields() map[string]*framework.FieldSchema {
 	fields := retiredKeysField()
 	maps.Copy(fields, map[string]*framework.FieldSchema{
-		"api_key_id":    {Type: framework.TypeString, Description: "The issuer's id of the key that rotation made. It is not sensitive."},
-		"last_rotated":  {Type: framework.TypeTime, Description: "When the key was last rotated."},
-		"next_rotation": {Type: framework.TypeTime, Description: "When the key will be rotated by schedule."},
+		"api_key_id":          {Type: framework.TypeString, Description: "The issuer's id of the key that rotation made. It is not sensitive."},
+		"last_vault_rotation": {Type: framework.TypeTime, Description: "When the key was last rotated."},
+		"next_vault_rotation": {Type: framework.TypeTime, Description: "When the key is due to be rotated by rotation_period or rotation_schedule."},
 	})
 	return fields
 }
@@ -72,10 +82,15 @@ func rotationData(c *config) map[string]any {
 	data := retiredKeysData(c)
 	if !c.LastRotated.IsZero() {
 		data["api_key_id"] = c.Keys.Current.ID
-		data["last_rotated"] = c.LastRotated.Format(time.RFC3339)
 	}
-	setTime(data, "next_rotation", c.nextVaultRotation())
+	addRotationTimes(data, c)
 	return data
+}
+
+func addRotationTimes(data map[string]any, c *config) {
+	next, _ := c.rotationDue(time.Now())
+	setTime(data, "last_vault_rotation", c.LastRotated)
+	setTime(data, "next_vault_rotation", next)
 }
 
 func retiredKeysData(c *config) map[string]any {
@@ -172,6 +187,8 @@ Replaces the API key itself:
 
     $ vault write -f <mount>/config/us-south/rotate
 
+rotate-root/us-south is the same path by another name.
+
 The engine creates a successor of the same identity at IBM Cloud IAM, gets a token
 with it, and stores it. The old key lives on for rotation_grace_period, or for the
 call's own grace_period, is disabled half-way, and deleted then. After that nobody
@@ -183,6 +200,6 @@ token that it gives. It needs no schedule, unless its keys work more than once: 
 rotation_period.
 
 The key's identity must be allowed to manage its own API keys, and the key must
-be in this config alone. Set rotation_period in the config to have it done on a
-schedule.
+be in this config alone. Set rotation_period or rotation_schedule in the config to
+have it done by itself.
 `

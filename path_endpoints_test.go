@@ -290,7 +290,7 @@ func TestEndpoints_managedKeyMovesAsItIs(t *testing.T) {
 func (m *mount) requireSameKeyRecord(before map[string]any) {
 	m.Helper()
 	after := m.must(logical.ReadOperation, "config/us-south", nil).Data
-	for _, field := range []string{"api_key_id", "last_rotated", "next_rotation"} {
+	for _, field := range []string{"api_key_id", "last_vault_rotation", "next_vault_rotation"} {
 		if before[field] == nil || after[field] != before[field] {
 			m.Errorf("%s was %v and is %v", field, before[field], after[field])
 		}

@@ -112,7 +112,7 @@ func (b *backend) configMetrics(name string, e *entry) metrics.Config {
 		LastSuccess:      status.LastSuccess,
 		ExchangeFailures: status.Failures,
 		KeySetAt:         e.config.KeySetAt,
-		NextRotation:     e.config.nextVaultRotation(),
+		NextRotation:     earlier(e.config.NextRotation, e.config.replaceKeyBy()),
 		KeyExpiresAt:     e.config.keyExpiresAt(),
 		RotationFailures: b.rotations.status(name).Failures,
 	}

@@ -50,7 +50,8 @@ func statusResponseFields() map[string]*framework.FieldSchema {
 		"api_key_age":          {Type: framework.TypeInt64, Description: "Seconds since the API key was set.", Required: true},
 		"api_key_expires_at":   {Type: framework.TypeTime, Description: "When the API key ends, as its issuer says. Absent if it does not, or Vault has not asked: it asks when a config that rotates its key is written, and with each rotation. Absent too for keys that renew themselves."},
 		"can_be_away_until":    {Type: framework.TypeTime, Description: "Until when Vault may be away and still get tokens afterwards, where keys renew themselves: the end of its token, or of the key in reserve. Absent if nothing is left."},
-		"next_rotation":        {Type: framework.TypeTime, Description: "When the API key is due to be rotated. A rotation that fails does not move it."},
+		"last_vault_rotation":  {Type: framework.TypeTime, Description: "When the API key was last rotated."},
+		"next_vault_rotation":  {Type: framework.TypeTime, Description: "When the API key is due to be rotated. A rotation that fails does not move it, unless its rotation_window has ended."},
 
 		"consecutive_rotation_failures": {Type: framework.TypeInt64, Description: "Failed rotations since the config was last written or rotated, or since a restart."},
 		"last_rotation_error":           {Type: framework.TypeString, Description: "Why the last of them failed."},
@@ -72,7 +73,7 @@ func (b *backend) statusRead(ctx context.Context, _ *logical.Request, d *framewo
 	}
 	now := time.Now()
 	data := map[string]any{"api_key_age": wholeSeconds(max(now.Sub(e.config.KeySetAt), 0))}
-	setTime(data, "next_rotation", e.config.nextVaultRotation())
+	addRotationTimes(data, e.config)
 	setTime(data, "api_key_expires_at", e.config.keyExpiresAt())
 	if e.config.renews() {
 		setTime(data, "can_be_away_until", e.config.Keys.CanBeAwayUntil())

@@ -47,9 +47,9 @@ func TestAKeyIsRotatedOncePerPeriodAndUpToATenthEarlier(t *testing.T) {
 		}
 		m.waitForCleanup()
 		m.requireOneKey("us-south")
-		next, err := time.Parse(time.RFC3339, m.must(logical.ReadOperation, "config/us-south", nil).Data["next_rotation"].(string))
+		next, err := time.Parse(time.RFC3339, m.must(logical.ReadOperation, "config/us-south", nil).Data["next_vault_rotation"].(string))
 		if err != nil || next.Before(time.Now().Add(period*9/10-15*time.Minute)) || next.After(time.Now().Add(period)) {
-			t.Errorf("next_rotation is %s away (%v)", time.Until(next), err)
+			t.Errorf("next_vault_rotation is %s away (%v)", time.Until(next), err)
 		}
 	})
 }
@@ -57,11 +57,11 @@ func TestAKeyIsRotatedOncePerPeriodAndUpToATenthEarlier(t *testing.T) {
 func TestTheScheduleGoesOnAfterARestart(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "24h"})
-		next := m.must(logical.ReadOperation, "config/us-south", nil).Data["next_rotation"]
+		next := m.must(logical.ReadOperation, "config/us-south", nil).Data["next_vault_rotation"]
 		m.ticks(12 * time.Hour)
 		m.restart()
-		if got := m.must(logical.ReadOperation, "config/us-south", nil).Data["next_rotation"]; got != next {
-			t.Errorf("next_rotation was %v and is %v after the restart", next, got)
+		if got := m.must(logical.ReadOperation, "config/us-south", nil).Data["next_vault_rotation"]; got != next {
+			t.Errorf("next_vault_rotation was %v and is %v after the restart", next, got)
 		}
 		m.ticks(12*time.Hour + 2*time.Minute)
 		if got := m.sim.Counts().KeysCreated; got != 1 {
@@ -117,11 +117,11 @@ func TestARotationThatIsOffIsNeverDone(t *testing.T) {
 func TestAWriteThatIsNotAboutTheKeyLeavesTheScheduleAlone(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "24h"})
-		before := m.must(logical.ReadOperation, "config/us-south", nil).Data["next_rotation"]
+		before := m.must(logical.ReadOperation, "config/us-south", nil).Data["next_vault_rotation"]
 		m.ticks(time.Hour)
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"max_retries": 1})
-		if after := m.must(logical.ReadOperation, "config/us-south", nil).Data["next_rotation"]; after != before {
-			t.Errorf("next_rotation moved from %v to %v", before, after)
+		if after := m.must(logical.ReadOperation, "config/us-south", nil).Data["next_vault_rotation"]; after != before {
+			t.Errorf("next_vault_rotation moved from %v to %v", before, after)
 		}
 	})
 }
@@ -131,7 +131,7 @@ func TestTheNextRotationIsSpreadOverATenthOfThePeriod(t *testing.T) {
 	now := time.Now()
 	var waits []time.Duration
 	for range 1000 {
-		waits = append(waits, nextRotation(now, period).Sub(now))
+		waits = append(waits, afterPeriod(now, period).Sub(now))
 	}
 	first, last := slices.Min(waits), slices.Max(waits)
 	if first < 90*time.Hour-time.Second || last > period || last-first < 9*time.Hour {

@@ -207,7 +207,7 @@ func TestARotationReplacesTheKeyAndDeletesTheOldOne(t *testing.T) {
 					t.Fatal("readers still share a token of the old key")
 				}
 				config := m.must(logical.ReadOperation, "config/us-south", nil).Data
-				for _, field := range []string{"api_key_id", "last_rotated"} {
+				for _, field := range []string{"api_key_id", "last_vault_rotation"} {
 					if config[field] != answered[field] || config[field] == nil {
 						t.Errorf("%s is %v in the config and was answered as %v", field, config[field], answered[field])
 					}
@@ -300,7 +300,7 @@ func TestAPlatformConfigWithoutRenewalCannotBeRotated(t *testing.T) {
 		t.Error("metrics tell of a rotation that failed, for which an alert is")
 	}
 	status, text = m.failure(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "24h"})
-	if status != http.StatusBadRequest || !strings.Contains(text, "rotation_period takes renew=true") {
+	if status != http.StatusBadRequest || !strings.Contains(text, "renew must be true for a rotation") {
 		t.Fatalf("answered %d %s", status, text)
 	}
 }
@@ -718,7 +718,7 @@ func TestAKeyThatRotationMadeIsDeletedWhenAnotherOneIsWritten(t *testing.T) {
 			t.Errorf("responded %v", resp)
 		}
 		config := m.must(logical.ReadOperation, "config/us-south", nil).Data
-		if config["api_key_id"] != nil || config["last_rotated"] != nil {
+		if config["api_key_id"] != nil || config["last_vault_rotation"] != nil {
 			t.Error("the config still tells of the rotation of another key")
 		}
 		m.waitForCleanup()

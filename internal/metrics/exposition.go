@@ -38,8 +38,8 @@ type Config struct {
 	ExchangeFailures, RotationFailures int
 	// KeySetAt is when the present API key came, by a write or a rotation.
 	KeySetAt time.Time
-	// NextRotation is when the API key is due to be replaced. A rotation that fails
-	// does not move it.
+	// NextRotation is when the API key is due to be replaced. A rotation that fails or
+	// misses its window does not move it.
 	NextRotation time.Time
 	// KeyExpiresAt is when the API key ends, as far as its issuer has said.
 	KeyExpiresAt time.Time
@@ -98,7 +98,7 @@ func newStateDescs() stateDescs {
 		clockAhead:       ofConfig("clock_ahead_seconds", "How far the node's clock is ahead of the token service's, negative if it is behind; 0 while they agree."),
 		exchangeFailures: ofConfig("exchange_consecutive_failures", "Failed exchanges of the config's key since its last success."),
 		keySet:           ofConfig("api_key_set_timestamp_seconds", "When the present API key came, by a write or a rotation, in Unix seconds."),
-		nextRotation:     ofConfig("api_key_next_rotation_timestamp_seconds", "When the API key is due to be rotated, in Unix seconds. Absent without a schedule. A failed rotation does not move it."),
+		nextRotation:     ofConfig("api_key_next_rotation_timestamp_seconds", "When the API key is due to be rotated, in Unix seconds. Absent if nothing rotates it automatically. A rotation that fails or misses its window does not move it."),
 		keyExpiry:        ofConfig("api_key_expiry_timestamp_seconds", "When the API key ends, as its issuer says, in Unix seconds. Absent if it does not, if Vault has not asked, and for keys that renew themselves."),
 		rotationFailures: ofConfig("api_key_rotation_consecutive_failures", "Failed rotations since the last success."),
 		canBeAwayUntil:   ofConfig("can_be_away_until_timestamp_seconds", "Until when Vault may be down and still get tokens afterwards, in Unix seconds: the end of the token, or of the API key in reserve. Only for configs whose keys renew themselves."),

@@ -273,13 +273,17 @@ func (a *advance) note(err error) {
 	a.observe(Event{Ref: a.ref, Kind: Failed, Err: err})
 }
 
-// longestBackoff is a tenth of what is left of a token's life, so that there are some attempts
-// before its end.
+// longestBackoff is a tenth of what is left of a token's life, or of the time in which a
+// rotation may begin, so that there are some attempts before its end.
 func (a *advance) longestBackoff() time.Duration {
-	if !a.plan.Renew || !a.rec.Token.Lives() {
+	end := a.plan.Until
+	if a.plan.Renew && a.rec.Token.Lives() {
+		end = a.rec.Token.ExpiresAt
+	}
+	if end.IsZero() {
 		return maxBackoff
 	}
-	return min(max(time.Until(a.rec.Token.ExpiresAt)/10, firstBackoff), maxBackoff)
+	return min(max(time.Until(end)/10, firstBackoff), maxBackoff)
 }
 
 // panicked is the outcome of a panic, which in a goroutine would end the process.

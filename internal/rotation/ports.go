@@ -107,6 +107,9 @@ type Plan struct {
 	Secrets []Secret
 	// Due is when the next rotation is due, by this process's clock. Zero is never.
 	Due time.Time
+	// Until is when it may begin no more if it has not begun by then. Zero is never. What
+	// was begun is finished all the same, and what is asked for is done.
+	Until time.Time
 	// Fresh says that this process created the config, under a name of which storage held
 	// neither config nor tombstone: no write of a process before it can land on it late.
 	Fresh bool

@@ -85,6 +85,10 @@ func (a *advance) isWanted() bool {
 		a.out.wake(a.plan.Due)
 		return false
 	}
+	if until := a.plan.Until; !until.IsZero() && !time.Now().Before(until) {
+		a.out.wake(until) // The next plan says when it may begin again.
+		return false
+	}
 	return true
 }
 

@@ -115,7 +115,7 @@ func TestEndpoints_moveAKeyThatNobodyHas(t *testing.T) {
 	}
 	config, err := s.client.Logical().Read("apic/config/us-south")
 	s.check(err)
-	if configKeyID(config) != id || config.Data["next_rotation"] == nil {
+	if configKeyID(config) != id || config.Data["next_vault_rotation"] == nil {
 		t.Errorf("the config is %v", config.Data)
 	}
 	_, err = s.rotate("us-south")

@@ -153,7 +153,7 @@ func TestTheCLIRotatesAKeyAndShowsItsId(t *testing.T) {
 		s.mustCLI("write", "-f", "apic/config/us-south/rotate"),
 		s.mustCLI("read", "apic/config/us-south"),
 	} {
-		if !strings.Contains(printed, "api_key_id") || !strings.Contains(printed, "last_rotated") || !strings.Contains(printed, "retired_api_keys") {
+		if !strings.Contains(printed, "api_key_id") || !strings.Contains(printed, "last_vault_rotation") || !strings.Contains(printed, "retired_api_keys") {
 			t.Errorf("the CLI shows %q", printed)
 		}
 	}
@@ -163,7 +163,7 @@ func TestTheCLIRotatesAKeyAndShowsItsId(t *testing.T) {
 	}
 	s.mustCLI("patch", "apic/config/us-south", "rotation_period=720h")
 	printed := s.mustCLI("read", "apic/config/us-south")
-	if !strings.Contains(printed, "next_rotation") || !strings.Contains(printed, "720h") {
+	if !strings.Contains(printed, "next_vault_rotation") || !strings.Contains(printed, "720h") {
 		t.Errorf("the CLI shows %q", printed)
 	}
 	if live := s.liveKeysOf(old.IAMID); len(live) != 2 || live[0].Disabled {
@@ -219,7 +219,7 @@ func TestAScheduledRotationThatCameDueWhileNobodyRanIsDoneAfterTheStart(t *testi
 	s.writeConfig("us-south", map[string]any{"iam_url": s.service.URL(), "rotation_period": "24h", "rotation_grace_period": "0s"})
 	token := s.readToken("us-south").Data["token_id"]
 	s.editStored("us-south", func(stored map[string]any) {
-		stored["next_rotation"] = time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
+		stored["next_vault_rotation"] = time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
 	})
 	_, err := s.client.Logical().Write("sys/plugins/reload/backend", map[string]any{"mounts": "apic/"})
 	s.check(err)
@@ -232,7 +232,7 @@ func TestAScheduledRotationThatCameDueWhileNobodyRanIsDoneAfterTheStart(t *testi
 	if live := s.awaitOneKey(""); configKeyID(config) != live.ID {
 		t.Errorf("IAM has the key %s, the config %s", live.ID, configKeyID(config))
 	}
-	next, err := time.Parse(time.RFC3339, config.Data["next_rotation"].(string))
+	next, err := time.Parse(time.RFC3339, config.Data["next_vault_rotation"].(string))
 	if err != nil || time.Until(next) < 21*time.Hour || time.Until(next) > 24*time.Hour {
 		t.Errorf("the next rotation is in %s (%v)", time.Until(next), err)
 	}

@@ -119,16 +119,22 @@ func (c *config) validateRotation() error {
 func (c *config) scheduleNext(now time.Time) {
 	c.NextRotation, c.RotationUntil = time.Time{}, time.Time{}
 	switch {
-	case c.DisableAutomatedRotation:
+	case c.DisableAutomatedRotation || !c.rotatesAutomatically():
 	case c.RotationPeriod > 0:
 		c.NextRotation = afterPeriod(now, c.RotationPeriod)
-	case c.RotationSchedule != "":
+	default:
 		c.NextRotation = c.scheduledAfter(now)
-		if c.RotationWindow > 0 && !c.NextRotation.IsZero() {
-			c.RotationUntil = c.NextRotation.Add(c.RotationWindow)
-			c.NextRotation = c.NextRotation.Add(c.spread(c.NextRotation))
-		}
+		c.openWindow()
 	}
+}
+
+// openWindow has a rotation that was scheduled begin inside of its window, if it has one.
+func (c *config) openWindow() {
+	if c.RotationWindow == 0 || c.NextRotation.IsZero() {
+		return
+	}
+	c.RotationUntil = c.NextRotation.Add(c.RotationWindow)
+	c.NextRotation = c.NextRotation.Add(c.spread(c.NextRotation))
 }
 
 // afterPeriod is up to a tenth of the period early, so that configs which were

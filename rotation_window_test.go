@@ -123,7 +123,10 @@ func TestRotationSchedule_missed(t *testing.T) {
 				m.must(logical.PatchOperation, "config/us-south", nightly(c.window))
 				m.replication = consts.ReplicationPerformanceStandby
 				m.restart()
+				due := m.nextRotationOf("us-south")
 				m.ticksUntil(c.back, 0)
+				// So that somebody is told of it.
+				m.requireSample(`vault_apic_api_key_next_rotation_timestamp_seconds{config="us-south"}`, float64(due.Unix()))
 				m.replication = 0
 				m.restart()
 				m.ticks(time.Hour)

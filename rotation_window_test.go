@@ -66,20 +66,36 @@ func (m *mount) nextRotationOf(name string) time.Time {
 }
 
 func TestRotationSchedule_eachMinute(t *testing.T) {
-	rotationTest(t, func(m *mount) {
-		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_schedule": "* * * * *", "rotation_grace_period": 0})
-		m.ticks(10*time.Minute + 30*time.Second)
-		times := m.creations()
-		if len(times) < 10 || len(times) > 11 {
-			t.Fatalf("keys were made at %v", times)
-		}
-		for _, at := range times {
-			if at.Second() > 5 {
-				t.Errorf("a key was made at %s", at)
-			}
-		}
-		m.requireOneKey("us-south")
-	})
+	for name, c := range map[string]struct {
+		window string
+		latest int
+	}{
+		"without a window":          {"0", 5},
+		"with windows that overlap": {"1h", 35},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rotationTest(t, func(m *mount) {
+				m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_schedule": "* * * * *", "rotation_window": c.window, "rotation_grace_period": 0})
+				for _, restarts := range []bool{false, true} {
+					if restarts {
+						m.restart()
+					}
+					before := len(m.creations())
+					m.ticks(10*time.Minute + 30*time.Second)
+					times := m.creations()[before:]
+					if len(times) < 9 || len(times) > 11 {
+						t.Fatalf("keys were made at %v", times)
+					}
+					for _, at := range times {
+						if at.Second() > c.latest {
+							t.Errorf("a key was made at %s", at)
+						}
+					}
+				}
+				m.requireOneKey("us-south")
+			})
+		})
+	}
 }
 
 func TestRotationSchedule_insideItsWindow(t *testing.T) {

@@ -4,6 +4,7 @@
 package acceptance
 
 import (
+	"crypto/rand"
 	"fmt"
 	"testing"
 	"time"
@@ -14,16 +15,16 @@ import (
 // scheduled writes a config with a key and an identity of its own, which is named after it.
 func (s *stack) scheduled(name string, settings map[string]any) {
 	s.Helper()
-	key := s.key + "-" + name
-	s.sim.AddLimitedKey(key, apicsim.KeyOptions{IAMID: name})
+	key := "canary-" + rand.Text()
+	s.sim.AddLimitedKey(key, apicsim.KeyOptions{IAMID: identityPrefix + name})
 	settings["api_key"], settings["iam_url"], settings["rotation_grace_period"] = key, s.service.URL(), "0s"
 	s.writeConfig(name, settings)
 }
 
-// creations are when rotations made the keys of an identity.
-func (s *stack) creations(identity string) (times []time.Time) {
+// creations are when rotations made the keys of a config that scheduled has written.
+func (s *stack) creations(name string) (times []time.Time) {
 	for _, key := range s.sim.Keys() {
-		if key.IAMID == identity && key.CreatedByAPI {
+		if key.IAMID == identityPrefix+name && key.CreatedByAPI {
 			times = append(times, key.CreatedAt)
 		}
 	}
@@ -57,7 +58,7 @@ func TestRotation_bySchedule(t *testing.T) {
 	before := len(s.creations(minutely))
 	rotated := func() bool { return len(s.creations(minutely)) >= before+2 && len(s.creations(late)) > 0 }
 	if !s.until(4*time.Minute, nil, rotated) {
-		t.Fatalf("keys were made at %v by the schedule, and at %v for what was missed", s.creations(minutely), s.creations(late))
+		t.Fatalf("keys were made at %v by the schedule, and at %v for what was missed: %s", s.creations(minutely), s.creations(late), s.mustCLI("read", "apic/status/"+minutely))
 	}
 	minutes := make(map[time.Time]bool)
 	for _, at := range s.creations(minutely) {

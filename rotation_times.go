@@ -88,7 +88,8 @@ func (c *config) rotatesAutomatically() bool {
 	return c.RotationPeriod > 0 || c.RotationSchedule != ""
 }
 
-// validateRotation checks the rotation's fields against each other. The rules are Vault's.
+// validateRotation checks the rotation's fields against each other. What excludes what is as
+// Vault has it, in what is stored and the write together.
 func (c *config) validateRotation() error {
 	if c.RotationPeriod > 0 && c.RotationSchedule != "" {
 		return fieldError("rotation_schedule", `excludes rotation_period: set rotation_period=0 or rotation_schedule="" in the same write`)

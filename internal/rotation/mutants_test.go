@@ -496,8 +496,8 @@ var mutants = map[string]mutant{
 	"failures are backed off from for longer than the token lives": {
 		defect: "a token ends while the next attempt is waited for",
 		file:   "engine.go",
-		old:    `	if !a.plan.Renew || !a.rec.Token.Lives() {`,
-		new:    `	if true || !a.rec.Token.Lives() {`,
+		old:    `	if a.plan.Renew && a.rec.Token.Lives() {`,
+		new:    `	if false && a.rec.Token.Lives() {`,
 		seed:   338,
 	},
 }

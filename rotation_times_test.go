@@ -13,6 +13,8 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/automatedrotationutil"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 )
 
 // TestRotationFields_areVaults holds the names and types of the rotation's fields against
@@ -116,11 +118,29 @@ func TestConfig_rotationDue(t *testing.T) {
 	for name, c := range map[string]struct {
 		settings    automatedRotation
 		next, until time.Time
-		now         time.Time
-		wantDue     time.Time
-		wantUntil   time.Time
+		// keyEnds is the end of a key that lives eight days, and is replaced two days before.
+		keyEnds   time.Time
+		now       time.Time
+		wantDue   time.Time
+		wantUntil time.Time
 	}{
-		"never": {now: at("12:00:00")},
+		"never":                            {now: at("12:00:00")},
+		"a key that ends, and no rotation": {keyEnds: at("12:00:00"), now: at("12:00:00")},
+		"a key that ends, and a rotation that is disabled": {
+			settings: automatedRotation{RotationPeriod: day, DisableAutomatedRotation: true}, keyEnds: at("12:00:00"), now: at("12:00:00"),
+		},
+		"a key that ends before its period": {
+			settings: automatedRotation{RotationPeriod: 9 * day}, next: at("20:00:00").Add(8 * day), keyEnds: at("12:00:00").Add(2 * day), now: at("12:00:00"),
+			wantDue: at("12:00:00"),
+		},
+		"a key that ends before its window": {
+			settings: windowed, next: at("03:20:00").Add(day), until: at("04:00:00").Add(day), keyEnds: at("12:00:00").Add(2 * day), now: at("12:00:00"),
+			wantDue: at("12:00:00"),
+		},
+		"a key that ends after its window": {
+			settings: windowed, next: at("03:20:00"), until: at("04:00:00"), keyEnds: at("12:00:00").Add(2 * day), now: at("03:00:00"),
+			wantDue: at("03:20:00"), wantUntil: at("04:00:00"),
+		},
 		"a period": {
 			settings: automatedRotation{RotationPeriod: day},
 			next:     at("20:00:00"), now: at("12:00:00"), wantDue: at("20:00:00"),
@@ -160,7 +180,10 @@ func TestConfig_rotationDue(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			stored := &config{automatedRotation: c.settings, NextRotation: c.next, RotationUntil: c.until}
+			stored := &config{automatedRotation: c.settings, NextRotation: c.next, RotationUntil: c.until, Keys: rotation.New("a", "key")}
+			if !c.keyEnds.IsZero() {
+				stored.Keys = stored.Keys.WithTimes(c.keyEnds.Add(-8*day), c.keyEnds)
+			}
 			due, until := stored.rotationDue(c.now)
 			if !due.Equal(c.wantDue) || !until.Equal(c.wantUntil) {
 				t.Errorf("it is due at %s, until %s", due, until)
@@ -260,14 +283,5 @@ func TestRotationFields_excludeEachOther(t *testing.T) {
 				t.Errorf("stored is %+v", got)
 			}
 		})
-	}
-}
-
-// TestRotationFields_goWithTheService holds that a platform config keeps none of them.
-func TestRotationFields_goWithTheService(t *testing.T) {
-	c := &config{TokenService: "platform", automatedRotation: automatedRotation{RotationSchedule: "0 3 * * *", RotationWindow: time.Hour, DisableAutomatedRotation: true}}
-	c.dropForeignFields()
-	if c.automatedRotation != (automatedRotation{}) {
-		t.Errorf("left is %+v", c.automatedRotation)
 	}
 }

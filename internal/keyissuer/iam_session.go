@@ -71,6 +71,18 @@ func (s *iamSession) Find(ctx context.Context, prefix string, of rotation.Bindin
 	if prefix == "" {
 		return nil, s.caller.Unasked("every key's name begins with nothing")
 	}
+	return s.list(ctx, of, maxFound, func(k rotation.Details) bool {
+		// Checked again, because what is found by its name will be deleted.
+		return strings.HasPrefix(k.Name, prefix) && belongsTo(k, of)
+	})
+}
+
+// List returns all keys of an identity.
+func (s *iamSession) List(ctx context.Context, of rotation.Binding) ([]rotation.Details, error) {
+	return s.list(ctx, of, maxListed, func(k rotation.Details) bool { return belongsTo(k, of) })
+}
+
+func (s *iamSession) list(ctx context.Context, of rotation.Binding, most int, matches func(rotation.Details) bool) ([]rotation.Details, error) {
 	query := url.Values{"iam_id": {of.Identity}, "account_id": {of.AccountID}, "pagesize": {strconv.Itoa(pageSize)}}
 	if of.AccountID == "" {
 		query.Del("account_id")
@@ -83,10 +95,7 @@ func (s *iamSession) Find(ctx context.Context, prefix string, of rotation.Bindin
 		}
 		return page, reason
 	}
-	return s.find(ctx, query, parse, func(k rotation.Details) bool {
-		// Checked again, because what is found by its name will be deleted.
-		return strings.HasPrefix(k.Name, prefix) && belongsTo(k, of)
-	})
+	return s.find(ctx, query, most, parse, matches)
 }
 
 // Disable has a key refused until somebody enables it; one that is disabled stays

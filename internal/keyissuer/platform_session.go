@@ -53,11 +53,20 @@ func (s *platformSession) Create(ctx context.Context, n rotation.NewKey) (rotati
 // Find returns all keys of the session's user whose name begins as a key of the name
 // prefix would be called.
 func (s *platformSession) Find(ctx context.Context, prefix string, of rotation.Binding) ([]rotation.Details, error) {
-	if err := s.requireUser(of); err != nil {
-		return nil, err
-	}
 	if prefix = slug(prefix); prefix == "" {
 		return nil, s.caller.Unasked("every key's name begins with nothing")
+	}
+	return s.list(ctx, of, maxFound, func(k rotation.Details) bool { return strings.HasPrefix(k.Name, prefix) })
+}
+
+// List returns all keys of the session's user.
+func (s *platformSession) List(ctx context.Context, of rotation.Binding) ([]rotation.Details, error) {
+	return s.list(ctx, of, maxListed, func(rotation.Details) bool { return true })
+}
+
+func (s *platformSession) list(ctx context.Context, of rotation.Binding, most int, matches func(rotation.Details) bool) ([]rotation.Details, error) {
+	if err := s.requireUser(of); err != nil {
+		return nil, err
 	}
 	query := url.Values{"limit": {strconv.Itoa(pageSize)}, "offset": {"0"}, "fields": {"id,name,created_at,token_exp,token_jti"}}
 	seen := 0
@@ -72,7 +81,7 @@ func (s *platformSession) Find(ctx context.Context, prefix string, of rotation.B
 		}
 		return listPage{keys: keys, next: url.Values{"offset": {strconv.Itoa(seen)}}}, ""
 	}
-	found, err := s.find(ctx, query, parse, func(k rotation.Details) bool { return strings.HasPrefix(k.Name, prefix) })
+	found, err := s.find(ctx, query, most, parse, matches)
 	for i := range found {
 		found[i].Identity = s.user
 	}

@@ -22,9 +22,11 @@ const (
 	// what is read of an answer; the platform's too.
 	pageSize = 20
 	// maxPages and maxFound are far beyond the 20 keys that an identity of IAM's has by
-	// default. What is found is remembered and stored, with a CA bundle each.
-	maxPages = 50
-	maxFound = 100
+	// default. What is found is remembered and stored, with a CA bundle each; what is
+	// listed is not.
+	maxPages  = 50
+	maxFound  = 100
+	maxListed = maxPages * pageSize
 	// findTime bounds the reading of all pages, and is longer than three attempts at one
 	// take. Whoever waits has the claim of a config, which nobody can write or delete
 	// meanwhile.
@@ -128,8 +130,8 @@ type listPage struct {
 }
 
 // find returns those keys that match of all pages of a list, which is none if there is
-// none. Lists may lag behind what was created by seconds.
-func (s *session) find(ctx context.Context, query url.Values, parse func([]byte) (listPage, string), matches func(rotation.Details) bool) ([]rotation.Details, error) {
+// none. More than most are an error. Lists may lag behind what was created by seconds.
+func (s *session) find(ctx context.Context, query url.Values, most int, parse func([]byte) (listPage, string), matches func(rotation.Details) bool) ([]rotation.Details, error) {
 	ctx, cancel := context.WithTimeout(ctx, findTime)
 	defer cancel()
 	var found []rotation.Details
@@ -147,7 +149,7 @@ func (s *session) find(ctx context.Context, query url.Values, parse func([]byte)
 				found = append(found, k)
 			}
 		}
-		if len(found) > maxFound {
+		if len(found) > most {
 			return nil, s.caller.Nonsense(a, "answered a list of more API keys than an identity can have")
 		}
 		if listed.next == nil {

@@ -136,6 +136,8 @@ type Session interface {
 	Create(ctx context.Context, key NewKey) (Details, Secret, error)
 	// Find returns the keys of an identity whose names begin with prefix. Lists lag.
 	Find(ctx context.Context, prefix string, of Binding) ([]Details, error)
+	// List returns all keys of an identity, for people to be told of. Lists lag.
+	List(ctx context.Context, of Binding) ([]Details, error)
 	// Get describes the key of an id, or fails with ErrNoSuchKey.
 	Get(ctx context.Context, id string) (Details, error)
 	// Disable keeps the key of an id from being used. It fails with errors.ErrUnsupported

@@ -360,6 +360,11 @@ func (s *simSession) Find(ctx context.Context, prefix string, of Binding) ([]Det
 	return found, err
 }
 
+// List is for people alone: no step of the protocol depends on it.
+func (s *simSession) List(context.Context, Binding) ([]Details, error) {
+	return nil, refusal("is not simulated")
+}
+
 func (s *simSession) Get(ctx context.Context, id string) (Details, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

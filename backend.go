@@ -107,7 +107,7 @@ func newBackend(build BuildInfo) *backend {
 		IAM:      &keyissuer.IAM{Transports: &b.transports, RequestTimeout: defaultRequestTimeout, MaxRetries: defaultMaxRetries},
 		Platform: &keyissuer.Platform{Transports: &b.transports, RequestTimeout: defaultRequestTimeout, MaxRetries: defaultMaxRetries},
 	}
-	b.issuer = &issuerBackoff{Issuer: issuers, backoffs: &b.limits.backoffs}
+	b.issuer = &issuerBackoff{Issuer: issuers, backoffs: &b.limits.backoffs, rateLimits: &b.limits.rateLimits}
 	wires := &wiring{transports: &b.transports, limits: b.limits, metrics: b.metrics, events: b.events, vault: b.Backend}
 	b.configs = newConfigStore(wires.wire)
 	b.rotations = newRotations(b.configs, b.issuer, b.metrics, b.events, b.Backend)

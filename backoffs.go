@@ -6,6 +6,7 @@ package apic
 import (
 	"crypto/sha256"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,40 +47,66 @@ func backoffIDOf(parts ...string) backoffID {
 // entries in memory, so that no write, deletion or invalidation makes a key that is
 // refused be sent again. The zero value is ready to use.
 type backoffs struct {
-	mu   sync.Mutex
-	held map[backoffID]*heldBackoff
-	// idle are those that nobody holds and that remember a failure.
-	idle map[backoffID]*tokensource.Backoff
+	memories[tokensource.Backoff, *tokensource.Backoff]
 }
 
-type heldBackoff struct {
-	*tokensource.Backoff
+// rateLimits remember which destination has asked not to be called for a time. The zero
+// value is ready to use.
+type rateLimits struct {
+	memories[tokensource.RateLimit, *tokensource.RateLimit]
+}
+
+// rateLimitID is a host together with the CA that it is trusted by, whichever path of it
+// and whichever key a call is for. Who answers at the host for a CA of somebody's own
+// keeps nobody else from it.
+func rateLimitID(url, caCert string) backoffID {
+	return backoffIDOf("rate limit", strings.ToLower(originOf(url)), caCert)
+}
+
+// memory is what is remembered of an id. Until is up to when it counts, zero if there is
+// nothing to remember.
+type memory[T any] interface {
+	*T
+	Until() time.Time
+}
+
+// memories are shared by their holders by ids, and last for a time when nobody holds
+// them. The zero value is ready to use.
+type memories[T any, M memory[T]] struct {
+	mu   sync.Mutex
+	held map[backoffID]*heldMemory[M]
+	// idle are those that nobody holds and that remember something.
+	idle map[backoffID]M
+}
+
+type heldMemory[M any] struct {
+	memory  M
 	holders int
 }
 
-// acquire returns the memory of a key and the function that gives it back, which is
+// acquire returns the memory of an id and the function that gives it back, which is
 // called once.
-func (b *backoffs) acquire(id backoffID) (backoff *tokensource.Backoff, release func()) {
+func (b *memories[T, M]) acquire(id backoffID) (memory M, release func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.dropExpired()
 	found, ok := b.held[id]
 	if !ok {
-		found = &heldBackoff{Backoff: b.idle[id]}
+		found = &heldMemory[M]{memory: b.idle[id]}
 		delete(b.idle, id)
-		if found.Backoff == nil {
-			found.Backoff = &tokensource.Backoff{}
+		if found.memory == nil {
+			found.memory = new(T)
 		}
 		if b.held == nil {
-			b.held = make(map[backoffID]*heldBackoff)
+			b.held = make(map[backoffID]*heldMemory[M])
 		}
 		b.held[id] = found
 	}
 	found.holders++
-	return found.Backoff, func() { b.release(id) }
+	return found.memory, func() { b.release(id) }
 }
 
-func (b *backoffs) release(id backoffID) {
+func (b *memories[T, M]) release(id backoffID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	given := b.held[id]
@@ -88,23 +115,23 @@ func (b *backoffs) release(id backoffID) {
 		return
 	}
 	delete(b.held, id)
-	if given.Until().IsZero() {
+	if given.memory.Until().IsZero() {
 		return
 	}
 	if b.idle == nil {
-		b.idle = make(map[backoffID]*tokensource.Backoff)
+		b.idle = make(map[backoffID]M)
 	}
-	b.idle[id] = given.Backoff
+	b.idle[id] = given.memory
 	b.dropExpired()
 }
 
-// dropExpired drops what is idle and no longer counts, and one more, whose back-off
-// ended first, if there are too many. The caller holds the lock.
-func (b *backoffs) dropExpired() {
+// dropExpired drops what is idle and no longer counts, and one more, which ended
+// first, if there are too many. The caller holds the lock.
+func (b *memories[T, M]) dropExpired() {
 	var first backoffID
 	var earliest time.Time
-	for id, backoff := range b.idle {
-		until := backoff.Until()
+	for id, memory := range b.idle {
+		until := memory.Until()
 		if time.Since(until) >= failureMemory {
 			delete(b.idle, id)
 			continue

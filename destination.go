@@ -143,5 +143,14 @@ func hostOf(checked string) string {
 	return u.Host
 }
 
+// originOf is the scheme and host of a URL that was checked.
+func originOf(checked string) string {
+	u, err := url.Parse(checked)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
 // sameSecret takes the same time wherever two secrets of one length differ.
 func sameSecret(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }

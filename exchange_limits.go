@@ -9,12 +9,13 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 )
 
-// exchangeLimits are what bounds a mount's exchanges: how soon after a failure, how
-// many at a time, and the mount's end. They belong to keys and names and not to the
+// exchangeLimits are what bounds a mount's exchanges: how soon after a failure, when a
+// service allows them, how many at a time, and the mount's end. They belong to keys and names and not to the
 // entries in memory, which a write replaces.
 type exchangeLimits struct {
-	backoffs backoffs
-	slots    exchangeSlots
+	backoffs   backoffs
+	rateLimits rateLimits
+	slots      exchangeSlots
 	// lifetime is that of the exchanges in flight, and end ends it.
 	lifetime context.Context
 	end      context.CancelFunc
@@ -28,11 +29,15 @@ func newExchangeLimits() *exchangeLimits {
 
 // applyTo puts the limits of a config called name into a source's options. The source
 // holds them until it is closed and none of its exchanges is in flight, and then
-// calls release too. It holds what is remembered of the key at its issuer as well, so
-// that no number of made-up keys displaces that.
+// calls release too. It holds what is remembered of the key at its issuer as well, and of
+// the issuer, so that no number of made-up keys and services displaces that.
 func (l *exchangeLimits) applyTo(o *tokensource.Options, name string, c *config, release func()) {
 	backoff, releaseBackoff := l.backoffs.acquire(newBackoffID(c))
+	limit, releaseLimit := l.rateLimits.acquire(rateLimitID(c.tokenURL(), c.CACert))
+	backoff.Under(limit)
+	issuer := c.issuer()
 	_, releaseIssuer := l.backoffs.acquire(issuerBackoffID(c.iamURL(), c.CACert, c.APIKey))
+	_, releaseIssuerLimit := l.rateLimits.acquire(rateLimitID(issuer.Issuer, issuer.CACert))
 	releaseSlots := func() {}
 	if !c.renews() { // Renewals take turns by themselves, and have exchanges of their own.
 		o.Slots, releaseSlots = l.slots.acquire(name)
@@ -40,8 +45,10 @@ func (l *exchangeLimits) applyTo(o *tokensource.Options, name string, c *config,
 	o.Lifetime, o.Backoff = l.lifetime, backoff
 	o.Release = func() {
 		releaseSlots()
+		releaseIssuerLimit()
 		releaseIssuer()
 		releaseBackoff()
+		releaseLimit()
 		release()
 	}
 }

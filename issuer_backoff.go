@@ -8,23 +8,36 @@ import (
 	"errors"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// issuerBackoff is an issuer to which no key is sent again as soon as it was refused, or
-// as long as the issuer asked to be left alone. A rotation that somebody asks for does
-// not wait for the engine's own back-off, and a write ends that; neither is to have such
-// a key sent time and again. Failures of other kinds are left to the engine.
+// issuerBackoff is an issuer to which no key is sent again as soon as it was refused, and
+// which is not called as long as it asked to be left alone. A rotation that somebody asks
+// for does not wait for the engine's own back-off, and a write ends that; neither is to have
+// such a key sent time and again. Failures of other kinds are left to the engine.
 type issuerBackoff struct {
 	rotation.Issuer
-	backoffs *backoffs
+	backoffs   *backoffs
+	rateLimits *rateLimits
 }
 
 // Login implements rotation.Issuer. What it remembers is not what token reads back off
 // from: a key that was just created may be known to the one and not to the other.
 func (i *issuerBackoff) Login(ctx context.Context, at rotation.Binding, value rotation.Secret) (rotation.Session, error) {
+	limit, releaseLimit := i.rateLimits.acquire(rateLimitID(at.Issuer, at.CACert))
+	session, err := i.login(ctx, at, value, limit)
+	if err != nil {
+		releaseLimit()
+		return nil, err
+	}
+	return &limitedSession{session: session, limit: limit, release: releaseLimit}, nil
+}
+
+func (i *issuerBackoff) login(ctx context.Context, at rotation.Binding, value rotation.Secret, limit *tokensource.RateLimit) (rotation.Session, error) {
 	backoff, release := i.backoffs.acquire(issuerBackoffID(at.Issuer, at.CACert, string(value)))
 	defer release()
+	backoff.Under(limit)
 	if err := backoff.Check(); err != nil {
 		return nil, err
 	}

@@ -5,7 +5,9 @@ package apic
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -220,17 +222,25 @@ func (r *rotations) wake(ref rotation.Ref) {
 	}
 }
 
-// issuerOf groups what is backed off together.
+// issuerOf groups what is backed off together: what is for the same issuer, trusted by the
+// same CA.
 func issuerOf(record *rotation.Record, plan rotation.Plan) string {
-	if record == nil {
-		return plan.Issuer
-	}
-	for _, k := range record.Retired {
-		if k.Binding.Issuer != "" {
-			return k.Binding.Issuer
+	if record != nil {
+		for _, k := range record.Retired {
+			if k.Binding.Issuer != "" {
+				return issuerGroup(k.Binding.Issuer, k.Binding.CACert)
+			}
 		}
 	}
-	return plan.Issuer
+	return issuerGroup(plan.Issuer, plan.CACert)
+}
+
+// issuerGroup begins with the issuer's address. No address has a space.
+func issuerGroup(issuer, caCert string) string {
+	if caCert == "" {
+		return issuer
+	}
+	return fmt.Sprintf("%s %x", issuer, sha256.Sum256([]byte(caCert)))
 }
 
 // advance is what the schedule runs.
@@ -248,11 +258,11 @@ func (r *rotations) advance(ctx context.Context, job string) (next time.Time, er
 	return earlier(next, r.configs.doubts.until(ref)), err
 }
 
-// isIssuerUnavailable says whether an error is that of the issuer at that address, and
-// not of a token service, and for how long it asks to be called no more. That a config
-// does not trust it tells nothing: with a CA that somebody made up, one config would keep
-// the others waiting.
-func isIssuerUnavailable(issuer string, err error) (retryAfter time.Duration, unavailable bool) {
+// isIssuerUnavailable says whether an error is that of a group's issuer, and not of a
+// token service, and for how long it asks to be called no more. That a config does not
+// trust it tells nothing.
+func isIssuerUnavailable(group string, err error) (retryAfter time.Duration, unavailable bool) {
+	issuer, _, _ := strings.Cut(group, " ")
 	var failed *upstream.Error
 	if !errors.As(err, &failed) || failed.Outcome != upstream.Unavailable || failed.Untrusted || failed.Host != hostOf(issuer) {
 		return 0, false

@@ -29,10 +29,20 @@ type Backoff struct {
 	failures int
 	last     error
 	until    time.Time
+	// limit is that of all who call the same service, or nil.
+	limit *RateLimit
 }
 
-// Until is when the service may be asked again after the last failure, which may
-// be past. It is zero if there was none since the last success.
+// Under has the service's rate limit count for this key too; nil is none.
+func (b *Backoff) Under(limit *RateLimit) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.limit = limit
+}
+
+// Until is when the service may be asked again, which may be past: after the last
+// failure, or when its rate limit ends. It is zero if there was no failure since the last
+// success and no limit is in force.
 func (b *Backoff) Until() time.Time {
 	_, until := b.state()
 	return until
@@ -41,17 +51,18 @@ func (b *Backoff) Until() time.Time {
 func (b *Backoff) state() (failures int, until time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.failures, b.until
+	return b.failures, later(b.until, b.limit.Until())
 }
 
-// Check returns a *BackoffError while the last failure is remembered.
+// Check returns a *BackoffError while the last failure is remembered, or the service's
+// rate limit is in force.
 func (b *Backoff) Check() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.last == nil || !time.Now().Before(b.until) {
-		return nil
+		return b.limit.Check()
 	}
-	return &BackoffError{Last: b.last, RetryAt: b.until}
+	return &BackoffError{Last: b.last, RetryAt: later(b.until, b.limit.Until())}
 }
 
 // Record takes note of an exchange's outcome. Failures of exchanges that were
@@ -68,6 +79,7 @@ func (b *Backoff) Record(err error) {
 		b.failures++
 	}
 	b.last = err
+	b.limit.Record(err)
 	b.until = later(b.until, now.Add(b.length(err)))
 }
 

@@ -143,12 +143,12 @@ func (c *Caller) judge(asked *url.URL, a *Answer, refused func(*Answer) Refusal)
 		})
 	case a.Status == http.StatusTooManyRequests:
 		return c.fail(a.sent, Error{
-			Status: a.Status, RetryAfter: retryAfter(a.header),
+			Status: a.Status, RetryAfter: retryAfter(a.Status, a.header),
 			Reason: "asks to be called less often (" + status + ")",
 		})
 	case a.Status == http.StatusRequestTimeout || a.Status >= 500:
 		return c.fail(a.sent, Error{
-			Status: a.Status, RetryAfter: retryAfter(a.header),
+			Status: a.Status, RetryAfter: retryAfter(a.Status, a.header),
 			Reason: "failed with " + status,
 		})
 	}

@@ -8,15 +8,12 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"time"
 )
 
 const (
 	minRetryWait = 200 * time.Millisecond
 	maxRetryWait = 5 * time.Second
-	// maxRetryAfter is the longest Retry-After that is taken at its word.
-	maxRetryAfter = time.Hour
 )
 
 // checkRetry takes note of what an attempt may have done, and decides whether
@@ -44,7 +41,7 @@ func shouldRetry(ctx context.Context, resp *http.Response, err error) (bool, err
 	if err != nil {
 		return isPassing(err), nil
 	}
-	wait := retryAfter(resp.Header)
+	wait := retryAfter(resp.StatusCode, resp.Header)
 	deadline, bounded := ctx.Deadline()
 	tooLong := wait > maxRetryWait || bounded && time.Until(deadline) <= wait
 	return !tooLong, nil
@@ -66,19 +63,5 @@ func retryWait(lowest, highest time.Duration, attempt int, resp *http.Response) 
 	if resp == nil {
 		return wait
 	}
-	return max(wait, retryAfter(resp.Header))
-}
-
-// retryAfter reads a Retry-After header in both forms of RFC 9110, section
-// 10.2.3, and is 0 where there is none that makes sense.
-func retryAfter(h http.Header) time.Duration {
-	value := h.Get("Retry-After")
-	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
-	}
-	date, err := http.ParseTime(value)
-	if err != nil {
-		return 0
-	}
-	return min(max(time.Until(date), 0), maxRetryAfter)
+	return max(wait, retryAfter(resp.StatusCode, resp.Header))
 }

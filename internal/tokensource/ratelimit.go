@@ -1,0 +1,71 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package tokensource
+
+import (
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
+)
+
+// RateLimit remembers that a service has answered somebody with 429 and a time, before
+// which nobody is to call it: all keys that are sent there share one. Nothing but the
+// time ends it. Its methods may be called from many goroutines. A nil one is never in
+// force; the zero value is ready to use.
+type RateLimit struct {
+	mu    sync.Mutex
+	last  upstream.Error
+	until time.Time
+}
+
+// Until is when the limit ends, or zero if it is not in force.
+func (l *RateLimit) Until() time.Time {
+	if l == nil {
+		return time.Time{}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !time.Now().Before(l.until) {
+		return time.Time{}
+	}
+	return l.until
+}
+
+// Check returns a *BackoffError while the limit is in force. What it wraps says that
+// nothing was sent on behalf of its caller, and how long the service still wants to
+// be left alone.
+func (l *RateLimit) Check() error {
+	until := l.Until()
+	if until.IsZero() {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	failed := l.last
+	failed.OutcomeUnknown, failed.RetryAfter = false, time.Until(until)
+	return &BackoffError{Last: &failed, RetryAt: until}
+}
+
+// Record takes note of a call's error, which may be nil. What was said of a call that was
+// not made is no news.
+func (l *RateLimit) Record(err error) {
+	var (
+		failed  *upstream.Error
+		backoff *BackoffError
+	)
+	if l == nil || errors.As(err, &backoff) || !errors.As(err, &failed) {
+		return
+	}
+	if failed.Status != http.StatusTooManyRequests || failed.RetryAfter <= 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if until := time.Now().Add(failed.RetryAfter); until.After(l.until) {
+		l.last, l.until = *failed, until
+	}
+}

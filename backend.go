@@ -39,6 +39,7 @@ type backend struct {
 	issuer    rotation.Issuer
 	events    *events
 	limits    *exchangeLimits
+	checks    *checks
 
 	transports       upstream.Transports
 	build            BuildInfo
@@ -90,6 +91,7 @@ func newBackend(build BuildInfo) *backend {
 			b.pathConfigList(),
 			b.pathConfigRotate(),
 			b.pathRotateRoot(),
+			b.pathConfigCheck(),
 			b.pathConfig(),
 			b.pathEndpoints(),
 			b.pathStatus(),
@@ -111,6 +113,9 @@ func newBackend(build BuildInfo) *backend {
 	wires := &wiring{transports: &b.transports, limits: b.limits, metrics: b.metrics, events: b.events, vault: b.Backend}
 	b.configs = newConfigStore(wires.wire)
 	b.rotations = newRotations(b.configs, b.issuer, b.metrics, b.events, b.Backend)
+	b.checks = newChecks(b.Logger, func(ctx context.Context, name string, e *entry) []finding {
+		return b.newChecker(name, e).check(ctx)
+	})
 	wires.renewal = renewal{engine: b.rotations.engine, mayWrite: b.WriteSafeReplicationState}
 	return b
 }
@@ -185,6 +190,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 }
 
 func (b *backend) clean(context.Context) {
+	b.checks.Close()
 	b.rotations.Close()
 	b.configs.Close()
 	b.limits.end()

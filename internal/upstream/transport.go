@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -40,6 +41,18 @@ type Transports struct {
 	UserAgent string
 	// DialContext connects in the place of a net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+	// LookupHost resolves names for Resolve in the place of a net.Resolver.
+	LookupHost func(ctx context.Context, host string) (addresses []string, err error)
+	// Proxy finds the proxy of a request over TLS in the place of
+	// http.ProxyFromEnvironment.
+	Proxy func(*http.Request) (*url.URL, error)
+}
+
+func (t *Transports) proxy(r *http.Request) (*url.URL, error) {
+	if t.Proxy != nil {
+		return t.Proxy(r)
+	}
+	return http.ProxyFromEnvironment(r)
 }
 
 // Acquire returns a new transport that trusts caPEM, or the system's roots if
@@ -61,6 +74,7 @@ func (t *Transports) Acquire(caPEM string) (http.RoundTripper, func(), error) {
 	made := &transport{userAgent: cmp.Or(t.UserAgent, product)}
 	made.secure.make = func() *http.Transport {
 		secure := newSecureTransport(roots)
+		secure.Proxy = t.proxy
 		// A proxy is asked for a connection by a request of its own.
 		secure.ProxyConnectHeader = http.Header{"User-Agent": {made.userAgent}}
 		return t.dialing(secure)

@@ -14,6 +14,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // limiter answers 429 to what its path begins with, in place of a simulation.
@@ -162,5 +164,23 @@ func TestRateLimit_takesATime(t *testing.T) {
 				m.readToken("eu-de")
 			})
 		})
+	}
+}
+
+// TestIssuerOf_groupsByAddressAndCA keeps whoever answers at an address for a CA of their own from
+// having the rotations of others wait.
+func TestIssuerOf_groupsByAddressAndCA(t *testing.T) {
+	plan := func(ca string) rotation.Plan { return rotation.Plan{Issuer: "https://iam.example", CACert: ca} }
+	group := issuerOf(nil, plan("ca"))
+	if group != issuerOf(nil, plan("ca")) || group == issuerOf(nil, plan("")) || group == issuerOf(nil, plan("another")) {
+		t.Errorf("the group is %q", group)
+	}
+	left := &rotation.Record{Retired: []rotation.Retired{{Key: rotation.Key{Binding: rotation.Binding{Issuer: "https://iam.example", CACert: "ca"}}}}}
+	if got := issuerOf(left, plan("")); got != group {
+		t.Errorf("a replaced key's group is %q", got)
+	}
+	failed := &upstream.Error{Host: "iam.example", RetryAfter: time.Minute}
+	if wait, unavailable := isIssuerUnavailable(group, failed); !unavailable || wait != time.Minute {
+		t.Errorf("it is backed off for %s: %t", wait, unavailable)
 	}
 }

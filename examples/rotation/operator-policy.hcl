@@ -10,6 +10,11 @@ path "apic/config/us-south/rotate" {
   capabilities = ["update"]
 }
 
+# It says what would stop a rotation, and changes nothing.
+path "apic/config/us-south/check" {
+  capabilities = ["read"]
+}
+
 # It says whether the key works, and why a rotation failed.
 path "apic/status/us-south" {
   capabilities = ["read"]

@@ -314,7 +314,7 @@ func (p *apiPath) markdown(name string) string {
 
 // operationID is a verb and what it is done to, which a generated client turns into
 // the name of a method.
-var operationID = regexp.MustCompile(`^apic-(list|read|write|patch|delete|generate|rotate)(-[a-z]+)+$`)
+var operationID = regexp.MustCompile(`^apic-(list|read|write|patch|delete|generate|rotate|check)(-[a-z]+)+$`)
 
 func TestTheAPIDocumentSaysWhatTheMountServes(t *testing.T) {
 	t.Parallel()

@@ -6,11 +6,13 @@ package apic
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -338,6 +340,7 @@ func TestConfigCheck_usesUpNoPlatformKey(t *testing.T) {
 		if data["ok"] != true {
 			t.Errorf("found %v", data)
 		}
+		requireFinding(t, data, "token", resultOK, "readers share a token that lives until 2000-01-01T08:00:00Z")
 		requireFinding(t, data, "api_key", resultOK, "named \"vault-apic-")
 		requireFinding(t, data, "api_key_count", resultOK, "the identity has 2 API keys")
 		requireFinding(t, data, "rotation", resultOK, "renews itself")
@@ -366,4 +369,62 @@ func TestConfigCheck_ofARenewalThatIsAtItsEnd(t *testing.T) {
 		requireFinding(t, data, "token", resultError, "there is no token any more", "another api_key")
 		requireFinding(t, data, "api_key", resultUnknown, "no token in hand")
 	})
+}
+
+// TestConfigCheck_issuerThatNamesAKeyByAValue has an issuer name a key by the value of a
+// replaced one that still works.
+func TestConfigCheck_issuerThatNamesAKeyByAValue(t *testing.T) {
+	for name, c := range map[string]struct {
+		path, answer string
+		field        string
+		parts        []string
+	}{
+		"the key's id":   {"/v1/apikeys/details", `{"id":"KEY","name":"n","iam_id":"IDENTITY","account_id":"ACCOUNT"}`, "api_key", []string{"by what gives the value of a key away"}},
+		"the key's name": {"/v1/apikeys/details", `{"id":"ApiKey-1","name":"KEY","iam_id":"IDENTITY","account_id":"ACCOUNT"}`, "api_key", []string{"by what gives the value of a key away"}},
+		"its identity":   {"/v1/apikeys/details", `{"id":"ApiKey-1","name":"n","iam_id":"KEY","account_id":"ACCOUNT"}`, "api_key", []string{"by what gives the value of a key away"}},
+		"another key's id": {
+			"/v1/apikeys", `{"apikeys":[{"id":"KEY","name":"vault-apic-UID-x","iam_id":"IDENTITY","account_id":"ACCOUNT"}]}`, "unknown_api_keys", []string{"1 key made for this config", "their ids are not told"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := newSim(t)
+				var answer atomic.Value
+				m := newPipedMount(t, sim, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if text, _ := answer.Load().(string); text != "" && r.URL.Path == c.path {
+						_, _ = io.WriteString(w, text)
+						return
+					}
+					sim.ServeHTTP(w, r)
+				}))
+				m.defaults = map[string]any{"iam_url": m.url}
+				m.begin()
+				m.writeConfig("us-south", nil)
+				m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "24h"})
+				keys := m.storedConfigOf("us-south").Keys
+				bound := keys.Current.Binding
+				answer.Store(strings.NewReplacer("KEY", testKey, "IDENTITY", bound.Identity, "ACCOUNT", bound.AccountID, "UID", keys.UID).Replace(c.answer))
+				data, _ := m.check("us-south")
+				requireFinding(t, data, c.field, resultError, c.parts...)
+			})
+		})
+	}
+}
+
+// TestChecker_withholdsASecret has a finding hold one, which none is known to.
+func TestChecker_withholdsASecret(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("us-south", nil)
+	e, err := m.backend.configs.Get(t.Context(), "us-south")
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := m.readToken("us-south")["token"].(string)
+	for _, secret := range []string{testKey, token} {
+		for _, f := range m.backend.newChecker("us-south", e).complete([]finding{{checkClock, resultOK, "it is " + secret, ""}}) {
+			if strings.Contains(f.String(), secret) || f.name == checkClock && f.result != resultError {
+				t.Errorf("%s is told", f.name)
+			}
+		}
+	}
 }

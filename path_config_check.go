@@ -52,7 +52,7 @@ func checkResponseFields() map[string]*framework.FieldSchema {
 		checkOtherConfigs:        {Type: framework.TypeString, Description: "Whether another config of this mount holds the same key.", Required: true},
 		checkRotation:            {Type: framework.TypeString, Description: "How the last rotation went, and when the next one is due.", Required: true},
 		checkCleanup:             {Type: framework.TypeString, Description: "Whether replaced keys are still to be deleted.", Required: true},
-		checkClock:               {Type: framework.TypeString, Description: "How far this host's clock is from the issuer's, or from the token service's.", Required: true},
+		checkClock:               {Type: framework.TypeString, Description: "How far this host's clock is from the issuer's, or from that of token_url's host.", Required: true},
 		checkTokenURL:            {Type: framework.TypeString, Description: "Whether the host of token_url resolves and answers.", Required: true},
 		checkTokenURLCertificate: {Type: framework.TypeString, Description: "When its certificate ends."},
 		checkIAMURL:              {Type: framework.TypeString, Description: "The same of iam_url; absent for platform, whose keys are made at token_url."},

@@ -24,8 +24,8 @@ type Status struct {
 	// success, of this source and of others. Those that were under way together count
 	// as one.
 	Failures int
-	// RetryAt is until when the last of these is remembered and no call is made; zero
-	// after a success.
+	// RetryAt is until when no call is made, because the last of these is remembered or
+	// the service's rate limit is in force; zero after a success without one.
 	RetryAt time.Time
 }
 

@@ -29,8 +29,9 @@ type Reach struct {
 	// CertificateEnds is when the first certificate of the chain ends that vouches for the
 	// service. It is zero without TLS, and for one that is not trusted.
 	CertificateEnds time.Time
-	// ClockAhead is how far this host's clock is ahead of the service's, in whole seconds,
-	// negative if it is behind. It is 0 for an answer without a date.
+	// Dated says that the answer told the time. ClockAhead is how far this host's clock is
+	// ahead of it, in whole seconds, negative if it is behind.
+	Dated      bool
 	ClockAhead time.Duration
 }
 
@@ -68,7 +69,8 @@ func (t *Transports) Probe(ctx context.Context, address, caPEM string) (Reach, e
 	}
 	defer resp.Body.Close()
 	reach.Status, reach.CertificateEnds = resp.StatusCode, chainsEnd(chains)
-	reach.ClockAhead = (&Answer{header: resp.Header}).ClockAhead()
+	_, undated := http.ParseTime(resp.Header.Get("Date"))
+	reach.Dated, reach.ClockAhead = undated == nil, (&Answer{header: resp.Header}).ClockAhead()
 	return reach, nil
 }
 

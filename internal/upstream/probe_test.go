@@ -39,6 +39,9 @@ func TestProbe_asksForTheRootAndFollowsNothing(t *testing.T) {
 	if reach.Failure != "" || reach.Status != http.StatusFound || reach.Proxied || !reach.CertificateEnds.Equal(server.Certificate().NotAfter) {
 		t.Errorf("found %+v", reach)
 	}
+	if !reach.Dated {
+		t.Error("the answer had no date")
+	}
 	if off := reach.ClockAhead - 10*time.Minute; off.Abs() > 5*time.Second {
 		t.Errorf("the clock is %s ahead", reach.ClockAhead)
 	}

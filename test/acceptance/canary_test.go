@@ -88,6 +88,7 @@ func TestNeitherTheKeyNorTheClientSecretIsAnywhere(t *testing.T) {
 		s.provokeFaults(&said, service)
 	}
 	s.provokeEchoesOfTheClientSecret(&said)
+	s.provokeRateLimit(&said)
 	for _, path := range []string{
 		"apic/config/us-south", "apic/config/from-object", "apic/config/iam", "apic/config/platform", "apic/config?list=true", "apic/endpoints/us-south",
 		"sys/mounts", "sys/mounts/apic", "sys/plugins/catalog", "sys/internal/specs/openapi",
@@ -210,7 +211,7 @@ func (s *stack) provokeFaults(said io.Writer, service string) {
 	for _, fault := range []apicsim.Fault{
 		{Kind: apicsim.KindStatus, Status: 400}, {Kind: apicsim.KindStatus, Status: 401}, {Kind: apicsim.KindStatus, Status: 403},
 		{Kind: apicsim.KindStatus, Status: 404}, {Kind: apicsim.KindStatus, Status: 500}, {Kind: apicsim.KindStatus, Status: 503},
-		{Kind: apicsim.KindStatus, Status: 429, RetryAfter: "60"},
+		{Kind: apicsim.KindStatus, Status: 429},
 		{Kind: apicsim.KindReset}, {Kind: apicsim.KindResetMidBody}, {Kind: apicsim.KindHang}, {Kind: apicsim.KindRedirect},
 		{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/"},
 		{Kind: apicsim.KindEndlessBody}, {Kind: apicsim.KindTrickle}, {Kind: apicsim.KindGzipBroken}, {Kind: apicsim.KindNotJSON},
@@ -263,6 +264,19 @@ func (s *stack) provokeEchoesOfTheClientSecret(said io.Writer) {
 		s.say(said, "config/platform", config, c.want)
 	}
 	fmt.Fprintln(said, s.readToken("platform").Data["token_id"])
+	s.sim.ClearFault()
+}
+
+// provokeRateLimit comes last: no config calls the service afterwards.
+func (s *stack) provokeRateLimit(said io.Writer) {
+	s.Helper()
+	s.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 429, RetryAfter: "3600"})
+	for _, want := range []int{http.StatusBadGateway, http.StatusServiceUnavailable} {
+		s.say(said, "config/us-south", s.configData(map[string]any{"api_key": s.anotherKey()}), want)
+	}
+	checked, err := s.client.Logical().Read("apic/config/us-south/check")
+	s.check(err)
+	fmt.Fprintln(said, checked.Data, checked.Warnings)
 	s.sim.ClearFault()
 }
 

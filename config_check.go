@@ -196,6 +196,7 @@ func (k *checker) otherConfigs() finding {
 // rotation says how the last one went, and when the next one is due.
 func (k *checker) rotation() finding {
 	c, status := k.entry.config, k.engine.Status(rotation.Ref{Config: k.name})
+	due, _ := c.rotationDue(time.Now())
 	switch {
 	case status.Failures > 0 && status.Last != nil:
 		return finding{checkRotation, resultError, fmt.Sprintf("the last one failed at %s: %s", timeText(status.LastAt), status.Last), ""}
@@ -203,12 +204,12 @@ func (k *checker) rotation() finding {
 		return finding{checkRotation, resultOK, "renew=false: Vault makes none of this config's keys", ""}
 	case c.renews() && c.issuer().Issuer == "":
 		return finding{checkRotation, resultError, "token_url does not end in /token, so that Vault does not know where its keys are made", "correct token_url"}
+	case !due.IsZero():
+		return finding{checkRotation, resultOK, "the next one is due at " + timeText(due), ""}
 	case c.renews():
 		return finding{checkRotation, resultOK, "the key renews itself", ""}
-	case c.NextRotation.IsZero():
-		return finding{checkRotation, resultOK, "none is scheduled", ""}
 	default:
-		return finding{checkRotation, resultOK, "the next one is due at " + timeText(c.NextRotation), ""}
+		return finding{checkRotation, resultOK, "none is scheduled", ""}
 	}
 }
 

@@ -148,7 +148,8 @@ func (k *checker) isDiscreet(d rotation.Details) bool {
 // in time may be near its end.
 func (k *checker) expiry(facts *issuerFacts, end, now time.Time) {
 	c := k.entry.config
-	const action = "rotate the key, set rotation_period, or write the config again with another api_key"
+	due, _ := c.rotationDue(now)
+	const action = "rotate the key, set rotation_period or rotation_schedule, or write the config again with another api_key"
 	switch {
 	case end.IsZero():
 		if facts.has(checkAPIKey, resultOK) && !c.renews() {
@@ -156,7 +157,7 @@ func (k *checker) expiry(facts *issuerFacts, end, now time.Time) {
 		}
 	case !now.Before(end):
 		facts.add(checkAPIKeyExpiry, resultError, "the key expired at "+timeText(end), "write the config again with another api_key")
-	case end.Sub(now) < nearExpiry && !c.renews() && (c.NextRotation.IsZero() || c.NextRotation.After(end)):
+	case end.Sub(now) < nearExpiry && !c.renews() && (due.IsZero() || due.After(end)):
 		facts.add(checkAPIKeyExpiry, resultWarning, "the key expires at "+timeText(end)+", and no rotation is due before", action)
 	default:
 		facts.add(checkAPIKeyExpiry, resultOK, "the key expires at "+timeText(end), "")

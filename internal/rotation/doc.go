@@ -35,6 +35,16 @@
 // reserve is spent, or, if there is none, the current key is sent again, for it may work
 // more than once. token.go: who waits for which token.
 //
+// reuse.go, where a record with renewals has a rotation too (Plan.Reuse): a key that gets a
+// second token right after its first one works more than once (Key.Reusable). It stays the
+// current one, without another in reserve, until the rotation is due. Then the token in
+// hand makes its successor, which takes its place, and it lives on for its grace period.
+// When it is refused before that, or has ended, the token in hand makes another one. A key
+// that gets no second token is spent, and the record goes on as if it had no rotation.
+//
+// successor.go: what a new key has in common with the one before, and when a key that ends
+// is replaced. A new key of IAM's that lacks a setting is deleted, and never current.
+//
 // recover.go: an intent that is found stored was not answered, or its answer not stored.
 // It becomes a retired key of which the beginning of its name is all that is known, and
 // blocks nothing: the next key can be made at once. It is looked for at the issuer, by

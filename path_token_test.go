@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -93,6 +94,29 @@ func asClientsSeeIt(t *testing.T, data map[string]any) map[string]any {
 		t.Fatal(err)
 	}
 	return seen
+}
+
+// TestToken_staleTTL holds a stale answer against what consumers of rotated credentials expect:
+// a ttl above 2, or the Vault Secrets Operator waits for a new last_vault_rotation and fails, and
+// not above rotation_period.
+func TestToken_staleTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := newSimulation(t)
+		sim.AddKey(testKey)
+		m := newPipedMount(t, sim, sim)
+		m.initializeBackend()
+		m.writeConfig("us-south", map[string]any{"max_retries": 0})
+		fresh := m.readToken("us-south")
+		sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: http.StatusServiceUnavailable})
+		time.Sleep(time.Duration(fresh["ttl"].(int64)) * time.Second)
+		resp := m.must(logical.ReadOperation, "token/us-south", nil)
+		if len(resp.Warnings) != 1 || resp.Data["last_vault_rotation"] != fresh["last_vault_rotation"] {
+			t.Fatalf("the answer is not stale: %v", resp.Warnings)
+		}
+		if ttl := resp.Data["ttl"].(int64); ttl <= 2 || ttl > resp.Data["rotation_period"].(int64) {
+			t.Errorf("ttl is %d, rotation_period %v", ttl, resp.Data["rotation_period"])
+		}
+	})
 }
 
 func TestReadersShareATokenAndAnUpdateBuysItsOwn(t *testing.T) {

@@ -127,7 +127,7 @@ func TestAReaderWithAnOldTokenWaitsForAHangingServiceNoLongerThanItsPatience(t *
 			if took := time.Since(started); took != staleTimeout {
 				t.Errorf("the reader waited %s", took)
 			}
-			if !a.Stale || a.Why != nil || a.ID != first.ID || a.TTL(time.Now()) != 1 {
+			if !a.Stale || a.Why != nil || a.ID != first.ID || a.TTL(time.Now()) != leastStaleTTL {
 				t.Errorf("stale %t, why %v, ttl %d", a.Stale, a.Why, a.TTL(time.Now()))
 			}
 		}

@@ -376,3 +376,23 @@ func TestMinTTL_OfAServiceThatRepeatsItsTokenIsWhatIsLeftOfThat(t *testing.T) {
 		}
 	})
 }
+
+// TestAnswer_staleTTL holds a stale token's TTL against what consumers of rotated credentials take.
+func TestAnswer_staleTTL(t *testing.T) {
+	now := time.Now()
+	for name, c := range map[string]struct {
+		retryIn, period time.Duration
+		want            int64
+	}{
+		"at once":                         {0, time.Hour, 3},
+		"in a second":                     {time.Second, time.Hour, 3},
+		"in a minute":                     {time.Minute, time.Hour, 60},
+		"later than the period":           {time.Minute, 30 * time.Second, 30},
+		"a period shorter than the least": {time.Second, 2 * time.Second, 2},
+	} {
+		a := Answer{Lease: &Lease{BoughtAt: now.Add(-c.period), DueAt: now}, Stale: true, RetryAt: now.Add(c.retryIn)}
+		if got := a.TTL(now); got != c.want {
+			t.Errorf("%s: ttl is %d, not %d", name, got, c.want)
+		}
+	}
+}

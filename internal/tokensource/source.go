@@ -120,10 +120,16 @@ type Answer struct {
 	RetryAt time.Time
 }
 
-// TTL is the whole seconds, rounded up, after which the reader should ask again.
+// leastStaleTTL is the least TTL of a stale token, in seconds. The Vault Secrets Operator takes 2
+// or less, with the last_vault_rotation that it knows, for a rotation under way, asks again and
+// again, and fails (awaitVaultSecretRotation in its controllers).
+const leastStaleTTL = 3
+
+// TTL is the whole seconds, rounded up, after which the reader should ask again. It is never
+// above RotationPeriod.
 func (a Answer) TTL(now time.Time) int64 {
 	if a.Stale {
-		return max(seconds(a.RetryAt.Sub(now)), 1)
+		return min(max(seconds(a.RetryAt.Sub(now)), leastStaleTTL), a.RotationPeriod())
 	}
 	return a.Lease.TTL(now)
 }

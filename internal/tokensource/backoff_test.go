@@ -282,7 +282,8 @@ func TestWhileTheServiceIsDownTheOldTokenIsServedUntilShortlyBeforeItsEnd(t *tes
 					if a.RetryAt.After(last) || a.RetryAt.Before(time.Now()) {
 						t.Fatalf("%s before its end the reader is asked to come back in %s", time.Until(first.ExpiresAt), time.Until(a.RetryAt))
 					}
-					if ttl := a.TTL(time.Now()); ttl < 1 || time.Duration(ttl-1)*time.Second > time.Until(a.RetryAt) {
+					if ttl := a.TTL(time.Now()); ttl < 1 || time.Duration(ttl-1)*time.Second > max(time.Until(a.RetryAt), (leastStaleTTL-1)*time.Second) ||
+						ttl > 1 && time.Duration(ttl)*time.Second > time.Until(a.ExpiresAt) {
 						t.Fatalf("ttl is %d, %s before the retry", ttl, time.Until(a.RetryAt))
 					}
 					time.Sleep(min(100*time.Millisecond, time.Until(last)))
@@ -310,7 +311,7 @@ func TestAStaleTokensReaderIsToldWhenTheServiceWillBeAskedAgain(t *testing.T) {
 		if ttl := a.TTL(time.Now()); ttl != 91 {
 			t.Errorf("ttl is %d", ttl)
 		}
-		if ttl := a.TTL(a.RetryAt.Add(time.Second)); ttl != 1 {
+		if ttl := a.TTL(a.RetryAt.Add(time.Second)); ttl != leastStaleTTL {
 			t.Errorf("after the back-off ttl is %d", ttl)
 		}
 		svc.set(func(svc *service) { svc.err = nil })

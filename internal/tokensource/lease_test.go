@@ -381,16 +381,18 @@ func TestMinTTL_OfAServiceThatRepeatsItsTokenIsWhatIsLeftOfThat(t *testing.T) {
 func TestAnswer_staleTTL(t *testing.T) {
 	now := time.Now()
 	for name, c := range map[string]struct {
-		retryIn, period time.Duration
-		want            int64
+		retryIn, period, left time.Duration
+		want                  int64
 	}{
-		"at once":                         {0, time.Hour, 3},
-		"in a second":                     {time.Second, time.Hour, 3},
-		"in a minute":                     {time.Minute, time.Hour, 60},
-		"later than the period":           {time.Minute, 30 * time.Second, 30},
-		"a period shorter than the least": {time.Second, 2 * time.Second, 2},
+		"at once":                         {0, time.Hour, time.Minute, 3},
+		"in a second":                     {time.Second, time.Hour, time.Minute, 3},
+		"in a minute":                     {time.Minute, time.Hour, time.Hour, 60},
+		"later than the period":           {time.Minute, 30 * time.Second, time.Hour, 30},
+		"a period shorter than the least": {time.Second, 2 * time.Second, time.Minute, 2},
+		"a token that ends sooner":        {time.Second, time.Hour, 2500 * time.Millisecond, 2},
+		"a token that ends now":           {0, time.Hour, time.Millisecond, 1},
 	} {
-		a := Answer{Lease: &Lease{BoughtAt: now.Add(-c.period), DueAt: now}, Stale: true, RetryAt: now.Add(c.retryIn)}
+		a := Answer{Lease: &Lease{Token: &tokenservice.Token{ExpiresAt: now.Add(c.left)}, BoughtAt: now.Add(-c.period), DueAt: now}, Stale: true, RetryAt: now.Add(c.retryIn)}
 		if got := a.TTL(now); got != c.want {
 			t.Errorf("%s: ttl is %d, not %d", name, got, c.want)
 		}

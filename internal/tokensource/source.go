@@ -126,12 +126,13 @@ type Answer struct {
 const leastStaleTTL = 3
 
 // TTL is the whole seconds, rounded up, after which the reader should ask again. It is never
-// above RotationPeriod.
+// above RotationPeriod, and the token outlives it.
 func (a Answer) TTL(now time.Time) int64 {
-	if a.Stale {
-		return min(max(seconds(a.RetryAt.Sub(now)), leastStaleTTL), a.RotationPeriod())
+	if !a.Stale {
+		return a.Lease.TTL(now)
 	}
-	return a.Lease.TTL(now)
+	least := min(leastStaleTTL, int64(a.ExpiresAt.Sub(now)/time.Second))
+	return min(max(seconds(a.RetryAt.Sub(now)), least, 1), a.RotationPeriod())
 }
 
 // Source is the current token of one config. Its methods may be called from many

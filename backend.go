@@ -44,7 +44,7 @@ type backend struct {
 	transports       upstream.Transports
 	build            BuildInfo
 	metrics          *metrics.Metrics
-	perConfigMetrics bool
+	perConfigMetrics perConfig
 }
 
 // Factory makes a backend that reports a development version. It touches neither

@@ -18,8 +18,21 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 )
 
-// perConfigOption is the mount option that turns the metrics of single configs off.
+// perConfigOption is the mount option that says of which configs there are metrics.
 const perConfigOption = "per_config_metrics"
+
+// perConfig is of which configs there are metrics.
+type perConfig string
+
+const (
+	// perConfigAuto is of all, or of those that are in memory where loading all would take
+	// long: there are more than maxLoadedForMetrics.
+	perConfigAuto perConfig = "auto"
+	perConfigAll  perConfig = "true"
+	perConfigNone perConfig = "false"
+
+	maxLoadedForMetrics = 1000
+)
 
 func (b *backend) pathMetrics() *framework.Path {
 	return &framework.Path{
@@ -49,18 +62,21 @@ func newMetrics(build BuildInfo) *metrics.Metrics {
 }
 
 // wantsPerConfigMetrics reads the mount's options. Whoever sets the option wants
-// less told, so that a value which says neither counts as no. It must not fail the
+// less told, so that a value which says none of all counts as no. It must not fail the
 // mount, which would leave readers without tokens.
-func (b *backend) wantsPerConfigMetrics(options map[string]string) bool {
+func (b *backend) wantsPerConfigMetrics(options map[string]string) perConfig {
 	value, set := options[perConfigOption]
-	if !set {
-		return true
+	if !set || value == string(perConfigAuto) {
+		return perConfigAuto
 	}
 	wanted, err := strconv.ParseBool(value)
 	if err != nil {
-		b.Logger().Warn("mount option is neither true nor false and taken for false", "option", perConfigOption)
+		b.Logger().Warn("mount option is neither true, false nor auto, and taken for false", "option", perConfigOption)
 	}
-	return wanted
+	if wanted {
+		return perConfigAll
+	}
+	return perConfigNone
 }
 
 func (b *backend) metricsRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -80,19 +96,23 @@ func (b *backend) metricsRead(ctx context.Context, req *logical.Request, _ *fram
 }
 
 // metricsState lists the configs and loads those that are not in memory, so that a
-// key that nobody uses is watched too. One that cannot be loaded does not hide the
-// others.
+// key that nobody uses is watched too, unless there are very many. One that cannot be
+// loaded does not hide the others.
 func (b *backend) metricsState(ctx context.Context) (metrics.State, error) {
 	names, err := b.configs.List(ctx)
 	if err != nil {
 		return metrics.State{}, err
 	}
 	state := metrics.State{Configs: len(names)}
-	if !b.perConfigMetrics {
+	if b.perConfigMetrics == perConfigNone {
 		return state, nil
 	}
+	get := b.configs.Get
+	if b.perConfigMetrics == perConfigAuto && len(names) > maxLoadedForMetrics {
+		get = func(_ context.Context, name string) (*entry, error) { return b.configs.inUse(name), nil }
+	}
 	for _, name := range names {
-		e, err := b.configs.Get(ctx, name)
+		e, err := get(ctx, name)
 		switch {
 		case ctx.Err() != nil:
 			return metrics.State{}, storageError("loading configs", ctx.Err())

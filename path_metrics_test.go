@@ -271,3 +271,24 @@ func TestMetricsThatStorageFailsAreAnsweredWith500(t *testing.T) {
 		t.Errorf("answered %d %s", status, text)
 	}
 }
+
+// TestMetrics_manyConfigs are told of as far as they are in memory, unless the mount's operator
+// wants all.
+func TestMetrics_manyConfigs(t *testing.T) {
+	for option, want := range map[string]int{"": 1, "auto": 1, "true": maxLoadedForMetrics + 1, "false": 0} {
+		t.Run("per_config_metrics="+option, func(t *testing.T) {
+			m := newMount(t)
+			names := m.putConfigs(maxLoadedForMetrics+1, func(*config) {})
+			if option != "" {
+				m.options = map[string]string{"per_config_metrics": option}
+			}
+			m.restart()
+			m.must(logical.ReadOperation, "status/"+names[0], nil)
+			text := m.exposition()
+			if got := strings.Count(text, "vault_apic_exchange_consecutive_failures{"); got != want {
+				t.Errorf("%d configs are told of", got)
+			}
+			m.requireSample("vault_apic_configs", maxLoadedForMetrics+1)
+		})
+	}
+}

@@ -51,8 +51,8 @@ const (
 // ready to use; it knows of nothing, and that it does.
 type Holders struct {
 	mu    sync.Mutex
-	uses  map[digest]map[Ref]use
-	byRef map[Ref]map[digest]struct{}
+	uses  map[digest]users
+	byRef map[Ref][]digest
 	// listed and complete are what Listed and Complete have said.
 	listed, complete bool
 }
@@ -84,7 +84,7 @@ func (h *Holders) Reserve(ref Ref, next Record) error {
 	var marked []digest
 	for _, value := range next.held() {
 		d := sha256.Sum256([]byte(value))
-		if h.uses[d][ref]&(holds|willHold) != 0 {
+		if h.uses[d].of(ref)&(holds|willHold) != 0 {
 			continue
 		}
 		if by, ok := h.other(d, ref, dooms|willDoom); ok {
@@ -93,7 +93,7 @@ func (h *Holders) Reserve(ref Ref, next Record) error {
 		if next.Current != nil && next.Current.Value == value && !h.listed {
 			return ErrNotAllRead
 		}
-		if h.uses[d][ref]&dooms != 0 && !h.complete {
+		if h.uses[d].of(ref)&dooms != 0 && !h.complete {
 			return ErrNotAllRead // A process before this one may be disabling it.
 		}
 		marked = append(marked, d)
@@ -161,42 +161,82 @@ func (h *Holders) Forget(ref Ref) {
 	h.clear(ref, 0)
 }
 
-func (h *Holders) other(d digest, ref Ref, any use) (Ref, bool) {
-	for other, u := range h.uses[d] {
-		if other != ref && u&any != 0 {
+func (h *Holders) other(d digest, ref Ref, any use) (Ref, bool) { return h.uses[d].other(ref, any) }
+
+func (h *Holders) mark(ref Ref, d digest, u use) {
+	if h.uses == nil {
+		h.uses, h.byRef = make(map[digest]users), make(map[Ref][]digest)
+	}
+	present := h.uses[d].of(ref)
+	if present == 0 {
+		h.byRef[ref] = append(h.byRef[ref], d)
+	}
+	h.uses[d] = h.uses[d].with(ref, present|u)
+}
+
+func (h *Holders) clear(ref Ref, keep use) {
+	var kept []digest
+	for _, d := range h.byRef[ref] {
+		left := h.uses[d].of(ref) & keep
+		if left != 0 {
+			kept = append(kept, d)
+		}
+		h.uses[d] = h.uses[d].with(ref, left)
+		if h.uses[d].none() {
+			delete(h.uses, d)
+		}
+	}
+	if kept == nil {
+		delete(h.byRef, ref)
+		return
+	}
+	h.byRef[ref] = kept
+}
+
+// users are the records that do something with one key. There is one as a rule, and there may be
+// a hundred thousand keys, so that the first has its place outside of the map.
+type users struct {
+	first  Ref
+	use    use
+	others map[Ref]use
+}
+
+func (u users) none() bool { return u.use == 0 && len(u.others) == 0 }
+
+// of is what a record does, 0 for nothing.
+func (u users) of(ref Ref) use {
+	if u.first == ref {
+		return u.use
+	}
+	return u.others[ref]
+}
+
+// with is what there is when a record does that instead.
+func (u users) with(ref Ref, does use) users {
+	_, isOther := u.others[ref]
+	switch {
+	case u.first == ref || u.use == 0 && !isOther:
+		u.first, u.use = ref, does
+	case does == 0:
+		delete(u.others, ref)
+	default:
+		if u.others == nil {
+			u.others = make(map[Ref]use)
+		}
+		u.others[ref] = does
+	}
+	return u
+}
+
+// other is a record beside ref that does any of that.
+func (u users) other(ref Ref, any use) (Ref, bool) {
+	if u.first != ref && u.use&any != 0 {
+		return u.first, true
+	}
+	for other, does := range u.others {
+		if other != ref && does&any != 0 {
 			return other, true
 		}
 	}
 	return Ref{}, false
-}
-
-func (h *Holders) mark(ref Ref, d digest, u use) {
-	if h.uses == nil {
-		h.uses, h.byRef = make(map[digest]map[Ref]use), make(map[Ref]map[digest]struct{})
-	}
-	if h.uses[d] == nil {
-		h.uses[d] = make(map[Ref]use)
-	}
-	if h.byRef[ref] == nil {
-		h.byRef[ref] = make(map[digest]struct{})
-	}
-	h.uses[d][ref] |= u
-	h.byRef[ref][d] = struct{}{}
-}
-
-func (h *Holders) clear(ref Ref, keep use) {
-	for d := range h.byRef[ref] {
-		if kept := h.uses[d][ref] & keep; kept != 0 {
-			h.uses[d][ref] = kept
-			continue
-		}
-		delete(h.byRef[ref], d)
-		delete(h.uses[d], ref)
-		if len(h.uses[d]) == 0 {
-			delete(h.uses, d)
-		}
-	}
-	if len(h.byRef[ref]) == 0 {
-		delete(h.byRef, ref)
-	}
 }

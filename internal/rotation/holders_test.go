@@ -5,6 +5,7 @@ package rotation
 
 import (
 	"errors"
+	"slices"
 	"testing"
 )
 
@@ -138,6 +139,32 @@ func TestHolders_seen(t *testing.T) {
 	}
 	h.Forget(a)
 	h.Forget(b)
+	if len(h.uses) != 0 || len(h.byRef) != 0 {
+		t.Error("something is left of records that are gone")
+	}
+}
+
+// TestHolders_manyOfOneKey has records come and go that hold the same key.
+func TestHolders_manyOfOneKey(t *testing.T) {
+	h := &Holders{}
+	h.Complete()
+	refs := []Ref{{Config: "a"}, {Config: "b"}, {Config: "c"}}
+	for _, ref := range refs {
+		h.Settle(ref, New(ref.Config, "key"))
+	}
+	for i, gone := range refs {
+		h.Forget(gone)
+		h.Forget(gone)
+		for _, ref := range refs {
+			others := len(refs) - i - 1
+			if slices.Contains(refs[i+1:], ref) {
+				others--
+			}
+			if _, held := h.OtherHolder(ref, "key"); held != (others > 0) {
+				t.Errorf("without %v, somebody beside %s holds it: %t", refs[:i+1], ref, held)
+			}
+		}
+	}
 	if len(h.uses) != 0 || len(h.byRef) != 0 {
 		t.Error("something is left of records that are gone")
 	}

@@ -18,21 +18,6 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
-// checkTest runs in a bubble, on a mount with one config. calls are those that reach
-// the services.
-func checkTest(t *testing.T, test func(m *mount, calls *callGauge)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		sim := newSim(t)
-		calls := &callGauge{handler: sim}
-		m := newPipedMount(t, sim, calls)
-		m.defaults = map[string]any{"iam_url": m.url}
-		m.begin()
-		m.writeConfig("us-south", nil)
-		test(m, calls)
-	})
-}
-
 // TestChecks_inALoop has a holder of the policy check a hundred times within ten seconds,
 // alone, many at once, and leaving as soon as a service is called.
 func TestChecks_inALoop(t *testing.T) {
@@ -59,7 +44,7 @@ func TestChecks_inALoop(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			checkTest(t, func(m *mount, calls *callGauge) {
+			gaugedTest(t, func(m *mount, calls *callGauge) {
 				before := calls.total()
 				hammer(m, calls)
 				// A login, the key's details, the list, and the two hosts.
@@ -78,7 +63,7 @@ func TestChecks_inALoop(t *testing.T) {
 
 // TestChecks_writeBeginsAnew has an operator look whether what they wrote has helped.
 func TestChecks_writeBeginsAnew(t *testing.T) {
-	checkTest(t, func(m *mount, _ *callGauge) {
+	gaugedTest(t, func(m *mount, _ *callGauge) {
 		m.sim.RevokeKey(testKey)
 		data, _ := m.check("us-south")
 		requireFinding(t, data, "api_key", resultError)
@@ -90,7 +75,7 @@ func TestChecks_writeBeginsAnew(t *testing.T) {
 
 // TestConfigCheck_makesNoExchangeForAFreshToken counts those of the login service alone.
 func TestConfigCheck_makesNoExchangeForAFreshToken(t *testing.T) {
-	checkTest(t, func(m *mount, _ *callGauge) {
+	gaugedTest(t, func(m *mount, _ *callGauge) {
 		exchanges := func() int { return m.sim.Counts().Exchanges }
 		before := exchanges()
 		m.check("us-south")
@@ -114,7 +99,7 @@ func TestConfigCheck_makesNoExchangeForAFreshToken(t *testing.T) {
 // TestConfigCheck_backsOff has checks of a key that is refused, and that the engine backs
 // off from when they come.
 func TestConfigCheck_backsOff(t *testing.T) {
-	checkTest(t, func(m *mount, calls *callGauge) {
+	gaugedTest(t, func(m *mount, calls *callGauge) {
 		m.restart()
 		m.begin()
 		m.sim.RevokeKey(testKey)
@@ -144,7 +129,7 @@ func TestConfigCheck_backsOff(t *testing.T) {
 
 // TestConfigCheck_callsNoHostThatAskedForIt has a service limit its callers.
 func TestConfigCheck_callsNoHostThatAskedForIt(t *testing.T) {
-	checkTest(t, func(m *mount, calls *callGauge) {
+	gaugedTest(t, func(m *mount, calls *callGauge) {
 		m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: http.StatusTooManyRequests, RetryAfter: "600"})
 		m.failure(logical.UpdateOperation, "token/us-south", nil)
 		before := calls.total()
@@ -161,7 +146,7 @@ func TestConfigCheck_callsNoHostThatAskedForIt(t *testing.T) {
 
 // TestConfigCheck_isBounded has all services hang.
 func TestConfigCheck_isBounded(t *testing.T) {
-	checkTest(t, func(m *mount, _ *callGauge) {
+	gaugedTest(t, func(m *mount, _ *callGauge) {
 		m.must(logical.UpdateOperation, "config/us-south", m.configData(map[string]any{"request_timeout": "60s", "max_retries": 10, "verify": false}))
 		m.restart()
 		m.begin()

@@ -21,13 +21,7 @@ import (
 // which has a replaced key to delete.
 func refusedKeyTest(t *testing.T, test func(m *mount, calls *callGauge)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		sim := newSim(t)
-		calls := &callGauge{handler: sim}
-		m := newPipedMount(t, sim, calls)
-		m.defaults = map[string]any{"iam_url": m.url}
-		m.begin()
-		m.writeConfig("us-south", nil)
+	gaugedTest(t, func(m *mount, calls *callGauge) {
 		m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "24h"})
 		time.Sleep(time.Hour)
 		synctest.Wait()

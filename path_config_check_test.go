@@ -6,13 +6,11 @@ package apic
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -388,19 +386,7 @@ func TestConfigCheck_issuerThatNamesAKeyByAValue(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				sim := newSim(t)
-				var answer atomic.Value
-				m := newPipedMount(t, sim, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					if text, _ := answer.Load().(string); text != "" && r.URL.Path == c.path {
-						_, _ = io.WriteString(w, text)
-						return
-					}
-					sim.ServeHTTP(w, r)
-				}))
-				m.defaults = map[string]any{"iam_url": m.url}
-				m.begin()
-				m.writeConfig("us-south", nil)
-				m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "24h"})
+				m, answer := newScriptedMount(t, func(r *http.Request) bool { return r.URL.Path == c.path })
 				keys := m.storedConfigOf("us-south").Keys
 				bound := keys.Current.Binding
 				answer.Store(strings.NewReplacer("KEY", testKey, "IDENTITY", bound.Identity, "ACCOUNT", bound.AccountID, "UID", keys.UID).Replace(c.answer))

@@ -37,6 +37,40 @@ func rotationTest(t *testing.T, test func(m *mount)) {
 	})
 }
 
+// gaugedTest is rotationTest that counts the calls which reach the services.
+func gaugedTest(t *testing.T, test func(m *mount, calls *callGauge)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		sim := newSim(t)
+		calls := &callGauge{handler: sim}
+		m := newPipedMount(t, sim, calls)
+		m.defaults = map[string]any{"iam_url": m.url}
+		m.begin()
+		m.writeConfig("us-south", nil)
+		test(m, calls)
+	})
+}
+
+// newScriptedMount is a mount with one config whose key was rotated. Its services answer what
+// answer holds, once it holds something, to the requests that are hit.
+func newScriptedMount(t *testing.T, isHit func(*http.Request) bool) (m *mount, answer *atomic.Value) {
+	t.Helper()
+	sim := newSim(t)
+	answer = &atomic.Value{}
+	m = newPipedMount(t, sim, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if text, _ := answer.Load().(string); text != "" && isHit(r) {
+			_, _ = io.WriteString(w, text)
+			return
+		}
+		sim.ServeHTTP(w, r)
+	}))
+	m.defaults = map[string]any{"iam_url": m.url}
+	m.begin()
+	m.writeConfig("us-south", nil)
+	m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "24h"})
+	return m, answer
+}
+
 func newRotationMount(t *testing.T) *mount {
 	t.Helper()
 	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
@@ -875,19 +909,7 @@ func TestRotation_issuerThatNamesAKeyByAValue(t *testing.T) {
 	} {
 		t.Run(call, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				sim := newSim(t)
-				var answer atomic.Value
-				m := newPipedMount(t, sim, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					if text, _ := answer.Load().(string); text != "" && isHit(r) {
-						_, _ = io.WriteString(w, text)
-						return
-					}
-					sim.ServeHTTP(w, r)
-				}))
-				m.defaults = map[string]any{"iam_url": m.url}
-				m.begin()
-				m.writeConfig("us-south", nil)
-				m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "24h"})
+				m, answer := newScriptedMount(t, isHit)
 				keys := m.storedConfigOf("us-south").Keys
 				m.sim.AddKey("imported-key")
 				m.writeConfig("us-south", map[string]any{"api_key": "imported-key", "rotation_grace_period": "24h"})

@@ -8,7 +8,7 @@ SHELL := /usr/bin/env bash
 # The race detector needs cgo, and Go turns cgo off by itself where there is no C compiler.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race,$(warning no C compiler: testing without the race detector))
 
-.PHONY: help build test test-unit test-acceptance sim fuzz bench lint fmt demo dev vault clean
+.PHONY: help build test test-unit test-acceptance sim fuzz bench soak lint fmt demo dev vault clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -45,6 +45,12 @@ fmt: ## Format the Go source
 
 bench: ## Measure the engine next to a bare plugin and write docs/performance.md
 	go run ./test/bench
+
+# How long make soak goes on.
+DURATION ?= 30m
+
+soak: ## Look for what grows or fails in thirty minutes of reads, rotations and patches, or in DURATION
+	go run ./test/bench soak -duration $(DURATION)
 
 demo: ## Show it all on a Vault server and a simulated API Connect, then stop them
 	@scripts/demo.sh

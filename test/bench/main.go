@@ -3,8 +3,8 @@
 
 // Command bench measures the engine on a Vault server of its own, next to the
 // least that a plugin can do, and writes what it found to docs/performance.md.
-// It is run from the root of the repository, talks to loopback only, and stops by
-// itself.
+// With the argument soak it looks for what grows or fails in time instead. It is
+// run from the root of the repository, talks to loopback only, and stops by itself.
 package main
 
 import (
@@ -30,10 +30,18 @@ const limit = 30 * time.Minute
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stderr); err != nil {
+	if err := choose(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// choose runs the benchmark, or what the first argument names in its place.
+func choose(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "soak" {
+		return runSoak(ctx, args[1:], os.Stdout, os.Stderr)
+	}
+	return run(ctx, args, os.Stderr)
 }
 
 type bench struct {
@@ -76,49 +84,63 @@ func run(ctx context.Context, args []string, progress io.Writer) error {
 	return os.WriteFile(out, r.markdown(), 0o644)
 }
 
-// run measures everything; what it starts and writes meanwhile is gone at its end.
-func (b *bench) run(ctx context.Context, storages []string, vault string) (*report, error) {
+// run measures everything.
+func (b *bench) run(ctx context.Context, storages []string, vault string) (r *report, err error) {
+	err = b.prepare(ctx, vault, "", func(p prepared) error {
+		if r, err = newReport(ctx, b, p.vault); err != nil {
+			return err
+		}
+		for i, storage := range storages {
+			if err := b.runOn(ctx, p, storage, i == len(storages)-1, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return r, err
+}
+
+// prepared is what servers are started with.
+type prepared struct {
+	vault   string // the program
+	dir     string // for what the servers write
+	plugins string // Vault's plugin directory
+}
+
+// prepare starts the simulated service and builds the plugins, with a build tag if there is one.
+// What it starts and writes is gone when it returns.
+func (b *bench) prepare(ctx context.Context, vault, tag string, do func(prepared) error) error {
 	vault, err := findVault(ctx, vault)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if b.sim, err = apicsim.New(apicsim.Options{Keys: []string{b.key}}); err != nil {
-		return nil, err
+		return err
 	}
 	if b.service, err = apicsim.Start(b.sim); err != nil {
-		return nil, err
+		return err
 	}
 	defer b.service.Close()
 	dir, err := os.MkdirTemp("", "apic-bench")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	// Vault compares a plugin's path with its directory's after following links.
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
-		return nil, err
+		return err
 	}
 	plugins := filepath.Join(dir, "plugins")
 	b.say("building the plugins")
-	if err := buildPlugins(ctx, plugins); err != nil {
-		return nil, err
+	if err := buildPlugins(ctx, plugins, tag); err != nil {
+		return err
 	}
-	r, err := newReport(ctx, b, vault)
-	if err != nil {
-		return nil, err
-	}
-	for i, storage := range storages {
-		last := i == len(storages)-1
-		if err := b.runOn(ctx, vault, storage, filepath.Join(dir, storage), plugins, last, r); err != nil {
-			return nil, err
-		}
-	}
-	return r, nil
+	return do(prepared{vault: vault, dir: dir, plugins: plugins})
 }
 
 // runOn measures on a new server. The number of configs is varied on the last one.
-func (b *bench) runOn(ctx context.Context, vault, storage, dir, plugins string, last bool, r *report) error {
-	s, err := startServer(ctx, vault, storage, dir, plugins)
+func (b *bench) runOn(ctx context.Context, p prepared, storage string, last bool, r *report) error {
+	s, err := startServer(ctx, p, storage)
 	if err != nil {
 		return err
 	}

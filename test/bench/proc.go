@@ -75,6 +75,21 @@ func residentBytes(pid int) (int64, error) {
 	return value << 10, err
 }
 
+// openFiles is the number of a process's file descriptors.
+func openFiles(pid int) (int64, error) {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	return int64(len(entries)), err
+}
+
+// threads is the number of a process's threads.
+func threads(pid int) (int64, error) {
+	value, err := labelled(fmt.Sprintf("/proc/%d/status", pid), "Threads")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(value, 10, 64)
+}
+
 func kilobytes(path, name string) (int64, error) {
 	value, err := labelled(path, name)
 	if err != nil {

@@ -31,10 +31,11 @@ const (
 	pluginVersion = "v0.0.1-bench"
 )
 
-// buildPlugins builds the plugins into dir, with the flags of scripts/build.sh.
-func buildPlugins(ctx context.Context, dir string) error {
+// buildPlugins builds the plugins into dir, with the flags of scripts/build.sh and
+// a build tag, which may be empty.
+func buildPlugins(ctx context.Context, dir, tag string) error {
 	for program, source := range map[string]string{enginePlugin: "./cmd/" + enginePlugin, floorPlugin: "./test/bench/floor"} {
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", tag,
 			"-ldflags", "-s -w -X main.version="+pluginVersion, "-o", filepath.Join(dir, program), source)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if output, err := build.CombinedOutput(); err != nil {
@@ -54,21 +55,20 @@ type server struct {
 	http         *http.Client
 }
 
-// startServer starts an unsealed server. dir is its own; plugins is the directory
-// of the plugins.
-func startServer(ctx context.Context, binary, storage, dir, plugins string) (*server, error) {
-	s := &server{dir: dir, plugins: plugins, http: &http.Client{
+// startServer starts an unsealed server, in a directory of its own.
+func startServer(ctx context.Context, p prepared, storage string) (*server, error) {
+	s := &server{dir: filepath.Join(p.dir, storage), plugins: p.plugins, http: &http.Client{
 		Timeout: 2 * time.Minute,
 		Transport: &http.Transport{
 			MaxIdleConns: 2 * maxConcurrency, MaxIdleConnsPerHost: 2 * maxConcurrency, DisableCompression: true,
 		},
 	}}
-	if err := os.MkdirAll(filepath.Join(dir, "raft"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(s.dir, "raft"), 0o700); err != nil {
 		return nil, err
 	}
 	// Vault can listen on port 0, but does not say which port that gave it.
 	for range 10 {
-		up, err := s.tryStart(ctx, binary, storage)
+		up, err := s.tryStart(ctx, p.vault, storage)
 		if err != nil {
 			s.stop()
 			return nil, err
@@ -201,6 +201,8 @@ func (s *server) mountPlugin(ctx context.Context, program, path string) error {
 	digest := sha256.Sum256(content)
 	err = s.call(ctx, http.MethodPut, "sys/plugins/catalog/secret/"+program, map[string]any{
 		"sha256": hex.EncodeToString(digest[:]), "command": program, "version": pluginVersion,
+		// Only a plugin that is built for it takes notice.
+		"env": []string{"APIC_PROFILE_DIR=" + s.dir},
 	}, nil)
 	if err != nil {
 		return err
@@ -240,6 +242,9 @@ func (s *server) call(ctx context.Context, method, path string, body, answer any
 		return err
 	}
 	request.Header.Set("X-Vault-Token", s.token)
+	if method == http.MethodPatch {
+		request.Header.Set("Content-Type", "application/merge-patch+json")
+	}
 	response, err := s.http.Do(request)
 	if err != nil {
 		return err

@@ -1,0 +1,40 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build profile
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// init has a plugin that was built with the tag profile serve Go's profiles, for make soak and
+// make profile. No release is built with it. It listens on a Unix socket in the directory that
+// APIC_PROFILE_DIR names, which has the process's id in its name, because Vault runs the plugin
+// more than once to ask it about itself.
+func init() {
+	dir := os.Getenv("APIC_PROFILE_DIR")
+	if dir == "" {
+		return
+	}
+	listener, err := net.Listen("unix", filepath.Join(dir, fmt.Sprintf("%d.sock", os.Getpid())))
+	if err != nil {
+		panic(err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /cpu", pprof.Profile)
+	mux.Handle("GET /allocs", pprof.Handler("allocs"))
+	mux.Handle("GET /goroutine", pprof.Handler("goroutine"))
+	mux.HandleFunc("GET /runtime", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]uint64{"live_heap": liveHeap(), "goroutines": uint64(runtime.NumGoroutine())})
+	})
+	go func() { _ = http.Serve(listener, mux) }()
+}

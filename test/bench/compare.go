@@ -17,7 +17,7 @@ import (
 
 const (
 	// serviceLatency is what the simulated token service takes for an exchange
-	// while bought tokens are measured.
+	// while dedicated tokens are measured.
 	serviceLatency = 20 * time.Millisecond
 
 	// leasedReads bounds how many leases a round piles up.
@@ -39,11 +39,11 @@ type way struct {
 }
 
 const (
-	wayShared = "shared token"
-	wayFloor  = "floor plugin"
-	wayKV     = "kv v1"
-	wayBought = "bought token"
-	wayLeased = "shared token, leased"
+	wayShared    = "shared token"
+	wayFloor     = "floor plugin"
+	wayKV        = "kv v1"
+	wayDedicated = "dedicated token"
+	wayLeased    = "shared token, leased"
 )
 
 // cell is what was measured of one way at one concurrency, by round.
@@ -129,7 +129,7 @@ func (b *bench) setUpWays(ctx context.Context, s *server, result *comparison) ([
 	if err := s.mountPlugin(ctx, enginePlugin, "apic"); err != nil {
 		return nil, err
 	}
-	for name, settings := range map[string]map[string]any{"shared": {}, "bought": {"cache": false}, "leased": {"lease": true}} {
+	for name, settings := range map[string]map[string]any{"shared": {}, "dedicated": {"cache": false}, "leased": {"lease": true}} {
 		if err := b.writeConfig(ctx, s, "apic", name, settings); err != nil {
 			return nil, err
 		}
@@ -161,7 +161,7 @@ func (b *bench) setUpWays(ctx context.Context, s *server, result *comparison) ([
 		{name: wayShared, path: "apic/token/shared", program: enginePlugin},
 		{name: wayKV, path: "kv/shared"},
 		{
-			name: wayBought, path: "apic/token/bought", program: enginePlugin,
+			name: wayDedicated, path: "apic/token/dedicated", program: enginePlugin,
 			before: func(context.Context) error { b.sim.Inject(apicsim.Fault{Latency: serviceLatency}); return nil },
 			after:  func(context.Context) error { b.sim.ClearFault(); return nil },
 		},

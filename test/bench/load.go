@@ -104,3 +104,16 @@ func (s *server) timedRead(ctx context.Context, base *url.URL, path string) (tim
 	_, err = io.Copy(io.Discard, response.Body)
 	return time.Since(begin), err
 }
+
+// every calls do at once and then each period, until ctx ends.
+func every(ctx context.Context, period time.Duration, do func()) {
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		do()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -19,6 +20,11 @@ const (
 	settledReads = 1_000
 	// manyReads is what memory must not grow over.
 	manyReads = 100_000
+	// idleTime is how long a process is left alone before it is taken for idle. Go's
+	// runtime gives memory back meanwhile.
+	idleTime = 10 * time.Second
+	// memoryInterval is the time between two looks at a busy process's memory.
+	memoryInterval = 50 * time.Millisecond
 
 	reloads = 5
 )
@@ -41,10 +47,11 @@ func (m *scaled) randomToken(random *rand.Rand) string {
 	return m.program + "/token/" + m.name(random.IntN(m.configs))
 }
 
-// endurance is a plugin's memory after a thousand and after many reads.
+// endurance is a plugin's memory after a thousand reads, the most of it during many
+// more, and when these are over.
 type endurance struct {
-	name        string
-	early, late int64
+	name              string
+	early, busy, idle int64
 }
 
 type scaleResult struct {
@@ -160,15 +167,43 @@ func (b *bench) endure(ctx context.Context, s *server, result *scaleResult) erro
 		if measured.early, err = s.residentBytes(e.program); err != nil {
 			return err
 		}
-		if _, err := s.load(ctx, maxConcurrency, bound{reads: manyReads - settledReads}, onePath(e.path)); err != nil {
+		if measured.busy, err = s.busyBytes(ctx, e.program, e.path); err != nil {
 			return err
 		}
-		if measured.late, err = s.residentBytes(e.program); err != nil {
+		select {
+		case <-time.After(idleTime):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if measured.idle, err = s.residentBytes(e.program); err != nil {
 			return err
 		}
 		result.endured = append(result.endured, measured)
 	}
 	return nil
+}
+
+// busyBytes is the most that a plugin's process is seen to hold during many reads.
+func (s *server) busyBytes(ctx context.Context, program, path string) (most int64, err error) {
+	loading, end := context.WithCancel(ctx)
+	defer end()
+	var (
+		group  sync.WaitGroup
+		loaded error
+	)
+	group.Go(func() {
+		defer end()
+		_, loaded = s.load(loading, maxConcurrency, bound{reads: manyReads - settledReads}, onePath(path))
+	})
+	every(loading, memoryInterval, func() {
+		var now int64
+		if now, err = s.residentBytes(program); err != nil {
+			end()
+		}
+		most = max(most, now)
+	})
+	group.Wait()
+	return most, errors.Join(err, loaded)
 }
 
 // restart reloads a plugin; the floor must be told its answer again.

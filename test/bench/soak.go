@@ -129,19 +129,6 @@ func (k *soak) setUp(ctx context.Context, i int) error {
 	})
 }
 
-// every calls do at once and then each period, until ctx ends.
-func every(ctx context.Context, period time.Duration, do func()) {
-	tick := time.NewTicker(period)
-	defer tick.Stop()
-	for ctx.Err() == nil {
-		do()
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-		}
-	}
-}
-
 // read reads any token, which must live.
 func (k *soak) read(ctx context.Context) {
 	path := "apic/token/" + k.config(rand.Int64N(int64(k.configs)))

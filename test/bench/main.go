@@ -63,7 +63,7 @@ func run(ctx context.Context, args []string, progress io.Writer) error {
 	flags.IntVar(&b.rounds, "rounds", 5, "how often each is repeated; medians are reported")
 	flags.IntVar(&b.configs, "configs", 10_000, "the largest number of configs on one mount")
 	flags.StringVar(&storage, "storage", "both", "Vault's storage: inmem, raft or both")
-	flags.StringVar(&out, "out", "docs/performance.md", "`file` of the report")
+	flags.StringVar(&out, "out", "docs/performance.md", "`file` of the report; its chart is beside it, as .svg")
 	flags.StringVar(&vault, "vault", os.Getenv("VAULT_SERVER"), "Vault server `binary`; by default what VAULT_SERVER names or scripts/vault.sh finds")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -81,7 +81,15 @@ func run(ctx context.Context, args []string, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(out, r.markdown(), 0o644)
+	drawn, err := r.chart()
+	if err != nil {
+		return err
+	}
+	image := strings.TrimSuffix(out, filepath.Ext(out)) + ".svg"
+	if err := os.WriteFile(image, drawn, 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(out, r.markdown(filepath.Base(image)), 0o644)
 }
 
 // run measures everything.

@@ -53,9 +53,11 @@ func newReport(ctx context.Context, b *bench, vault string) (*report, error) {
 	}, nil
 }
 
-func (r *report) markdown() []byte {
+// markdown is the report. image is the file of its chart, beside it.
+func (r *report) markdown(image string) []byte {
 	var out bytes.Buffer
 	r.introduce(&out)
+	fmt.Fprintf(&out, "![%s](%s)\n\n", chartTitle, image)
 	r.writeTargets(&out)
 	for _, c := range r.compared {
 		c.write(&out)

@@ -80,7 +80,7 @@ func TestTargets(t *testing.T) {
 			r := exampleReport()
 			c.change(r)
 			var missed []string
-			for line := range strings.Lines(string(r.markdown())) {
+			for line := range strings.Lines(string(r.markdown("performance.svg"))) {
 				if strings.HasSuffix(line, "| **missed** |\n") {
 					missed = append(missed, strings.TrimSpace(strings.Split(line, "|")[1]))
 				}

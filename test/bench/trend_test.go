@@ -16,10 +16,10 @@ func TestTrends_grows(t *testing.T) {
 	}{
 		"flat":              {flat, false},
 		"growing":           {func(i int) int64 { return 100 + int64(i) }, true},
-		"growing a little":  {func(i int) int64 { return 100 + int64(i)/10 }, false},
+		"growing a little":  {func(i int) int64 { return 100 + int64(i)/4 }, false},
 		"falling":           {func(i int) int64 { return 200 - int64(i) }, false},
 		"while warming up":  {func(i int) int64 { return min(100, 5*int64(i)) }, false},
-		"a peak at the end": {func(i int) int64 { return 100 + int64(i/89)*1000 }, false},
+		"waves that spread": {waves, false},
 		"of a small number": {func(i int) int64 { return 4 + int64(i)/20 }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -35,6 +35,17 @@ func TestTrends_grows(t *testing.T) {
 			}
 		})
 	}
+}
+
+// waves are of all configs together for half of the time, and then of a fifth of them each time.
+func waves(i int) int64 {
+	if i > 45 {
+		return 200
+	}
+	if i%5 == 0 {
+		return 600
+	}
+	return 100
 }
 
 func TestTrends_fewestSamples(t *testing.T) {

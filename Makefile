@@ -8,7 +8,7 @@ SHELL := /usr/bin/env bash
 # The race detector needs cgo, and Go turns cgo off by itself where there is no C compiler.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race,$(warning no C compiler: testing without the race detector))
 
-.PHONY: help build test test-unit test-acceptance sim fuzz bench soak lint fmt demo dev vault clean
+.PHONY: help build test test-unit test-acceptance sim fuzz bench soak profile lint fmt demo dev vault clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -51,6 +51,9 @@ DURATION ?= 30m
 
 soak: ## Look for what grows or fails in thirty minutes of reads, rotations and patches, or in DURATION
 	go run ./test/bench soak -duration $(DURATION)
+
+profile: ## Profile the plugin and Vault while tokens are read, and tell where the time goes
+	go run ./test/bench profile
 
 demo: ## Show it all on a Vault server and a simulated API Connect, then stop them
 	@scripts/demo.sh

@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"time"
 )
 
 // init has a plugin that was built with the tag profile serve Go's profiles, for make soak and
@@ -31,10 +33,20 @@ func init() {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /cpu", pprof.Profile)
-	mux.Handle("GET /allocs", pprof.Handler("allocs"))
+	mux.HandleFunc("GET /allocs", serveAllocations)
 	mux.Handle("GET /goroutine", pprof.Handler("goroutine"))
 	mux.HandleFunc("GET /runtime", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]uint64{"live_heap": liveHeap(), "goroutines": uint64(runtime.NumGoroutine())})
 	})
 	go func() { _ = http.Serve(listener, mux) }()
+}
+
+// serveAllocations tells what was allocated in so many seconds. Go knows that as of the last
+// collection, and the plugin makes few.
+func serveAllocations(w http.ResponseWriter, r *http.Request) {
+	seconds, _ := strconv.Atoi(r.FormValue("seconds"))
+	runtime.GC()
+	last := time.AfterFunc(time.Duration(seconds)*time.Second-50*time.Millisecond, runtime.GC)
+	defer last.Stop()
+	pprof.Handler("allocs").ServeHTTP(w, r)
 }

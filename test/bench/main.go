@@ -3,8 +3,9 @@
 
 // Command bench measures the engine on a Vault server of its own, next to the
 // least that a plugin can do, and writes what it found to docs/performance.md.
-// With the argument soak it looks for what grows or fails in time instead. It is
-// run from the root of the repository, talks to loopback only, and stops by itself.
+// With the argument soak it looks for what grows or fails in time instead, with
+// profile for what takes the time of a read. It is run from the root of the
+// repository, talks to loopback only, and stops by itself.
 package main
 
 import (
@@ -38,10 +39,17 @@ func main() {
 
 // choose runs the benchmark, or what the first argument names in its place.
 func choose(ctx context.Context, args []string) error {
-	if len(args) > 0 && args[0] == "soak" {
-		return runSoak(ctx, args[1:], os.Stdout, os.Stderr)
+	if len(args) == 0 {
+		return run(ctx, args, os.Stderr)
 	}
-	return run(ctx, args, os.Stderr)
+	switch args[0] {
+	case "soak":
+		return runSoak(ctx, args[1:], os.Stdout, os.Stderr)
+	case "profile":
+		return runProfile(ctx, args[1:], os.Stdout, os.Stderr)
+	default:
+		return run(ctx, args, os.Stderr)
+	}
 }
 
 type bench struct {
@@ -103,9 +111,20 @@ func (b *bench) run(ctx context.Context, storages []string, vault string) (r *re
 				return err
 			}
 		}
-		return nil
+		r.profiled, err = b.profileAgain(ctx, p)
+		return err
 	})
 	return r, err
+}
+
+// profileAgain profiles plugins that are built for it, on a server of their own.
+func (b *bench) profileAgain(ctx context.Context, p prepared) ([]profileResult, error) {
+	dir := filepath.Join(p.dir, profileTag)
+	again := prepared{vault: p.vault, dir: dir, plugins: filepath.Join(dir, "plugins")}
+	if err := buildPlugins(ctx, again.plugins, profileTag); err != nil {
+		return nil, err
+	}
+	return b.profile(ctx, again, dir, time.Duration(b.rounds)*b.duration)
 }
 
 // prepared is what servers are started with.

@@ -24,6 +24,7 @@ type report struct {
 	vault    string
 	compared []*comparison
 	scaled   *scaleResult
+	profiled []profileResult
 }
 
 func newReport(ctx context.Context, b *bench, vault string) (*report, error) {
@@ -63,6 +64,8 @@ func (r *report) markdown(image string) []byte {
 		c.write(&out)
 	}
 	r.scaled.write(&out)
+	fmt.Fprintln(&out)
+	writeProfiles(&out, r.profiled)
 	return out.Bytes()
 }
 

@@ -276,18 +276,6 @@ func (b *bench) exchangeTime(ctx context.Context) (float64, error) {
 	return median(times), nil
 }
 
-func cpuTimes(pids []int) ([]time.Duration, error) {
-	times := make([]time.Duration, len(pids))
-	for i, pid := range pids {
-		stat, err := readStat(pid)
-		if err != nil {
-			return nil, err
-		}
-		times[i] = stat.cpu
-	}
-	return times, nil
-}
-
 // writeConfig writes a config for the simulated service without trying its key.
 func (b *bench) writeConfig(ctx context.Context, s *server, mount, name string, settings map[string]any) error {
 	config := map[string]any{

@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+
+	"github.com/prometheus/procfs"
 )
 
 // profileTag builds a plugin that serves what profiled reads.
@@ -75,12 +77,16 @@ func (p *profiled) usage(ctx context.Context) (usage, error) {
 		return usage{}, err
 	}
 	u := usage{liveHeap: told.LiveHeap, goroutines: told.Goroutines}
-	if u.resident, err = residentBytes(p.pid); err != nil {
+	process, err := procfs.NewProc(p.pid)
+	if err != nil {
 		return usage{}, err
 	}
-	if u.threads, err = threads(p.pid); err != nil {
+	stat, err := process.Stat()
+	if err != nil {
 		return usage{}, err
 	}
-	u.openFiles, err = openFiles(p.pid)
+	u.resident, u.threads = int64(stat.ResidentMemory()), int64(stat.NumThreads)
+	files, err := process.FileDescriptorsLen()
+	u.openFiles = int64(files)
 	return u, err
 }

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/prometheus/procfs"
 )
 
 // report is everything that docs/performance.md tells.
@@ -32,26 +34,40 @@ func newReport(ctx context.Context, b *bench, vault string) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	model, err := labelled("/proc/cpuinfo", "model name")
-	if err != nil {
-		model = runtime.GOARCH // Not every architecture names its model.
-	}
-	memory, err := kilobytes("/proc/meminfo", "MemTotal")
+	proc, err := procfs.NewDefaultFS()
 	if err != nil {
 		return nil, err
 	}
-	load, err := os.ReadFile("/proc/loadavg")
+	memory, err := proc.Meminfo()
 	if err != nil {
 		return nil, err
 	}
-	lastMinute, _, _ := strings.Cut(string(load), " ")
+	load, err := proc.LoadAvg()
+	if err != nil {
+		return nil, err
+	}
 	release, _, _ := strings.Cut(strings.TrimSpace(string(version)), ",")
 	return &report{
 		bench:   b,
-		machine: fmt.Sprintf("%s, %d cores, %.0f GiB of memory, %s/%s", model, runtime.NumCPU(), float64(memory)/(1<<20), runtime.GOOS, runtime.GOARCH),
-		load:    lastMinute,
+		machine: fmt.Sprintf("%s, %d cores, %.0f GiB of memory, %s/%s", cpuModel(), runtime.NumCPU(), float64(*memory.MemTotal)/(1<<20), runtime.GOOS, runtime.GOARCH),
+		load:    fmt.Sprintf("%.2f", load.Load1),
 		vault:   release,
 	}, nil
+}
+
+// cpuModel is the processor's name. procfs reads it on Linux only, and the rest of it
+// compiles anywhere.
+func cpuModel() string {
+	content, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	for line := range strings.Lines(string(content)) {
+		if label, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(label) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH // Not every architecture names its model.
 }
 
 // markdown is the report. image is the file of its chart, beside it.

@@ -15,7 +15,7 @@ import (
 const (
 	// heapHeadroom is how much garbage a small heap may gather, in bytes. The plugin's own is a few
 	// MiB, so that Go's default has it collected a hundred times a second under load.
-	heapHeadroom = 32 << 20
+	heapHeadroom = 24 << 20
 	// leastPercent is Go's default, which is right for a heap that is large. mostPercent bounds
 	// the ratio for one that is tiny.
 	leastPercent, mostPercent = 100, 800

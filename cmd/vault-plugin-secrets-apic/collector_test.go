@@ -24,7 +24,7 @@ func TestPercentFor(t *testing.T) {
 		live uint64
 		want int
 	}{
-		{0, 800}, {1 << 20, 800}, {4 << 20, 800}, {8 << 20, 400}, {32 << 20, 100}, {1 << 30, 100}, {math.MaxUint64, 100},
+		{0, 800}, {1 << 20, 800}, {3 << 20, 800}, {4 << 20, 600}, {8 << 20, 300}, {24 << 20, 100}, {1 << 30, 100}, {math.MaxUint64, 100},
 	} {
 		if got := percentFor(c.live); got != c.want {
 			t.Errorf("with %d bytes alive it is %d, not %d", c.live, got, c.want)

@@ -8,7 +8,7 @@ SHELL := /usr/bin/env bash
 # The race detector needs cgo, and Go turns cgo off by itself where there is no C compiler.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race,$(warning no C compiler: testing without the race detector))
 
-.PHONY: help build test test-unit test-acceptance sim fuzz bench soak profile lint fmt demo dev vault clean
+.PHONY: help build test test-unit test-acceptance sim fuzz bench soak profile lint fmt demo dev vault release release-verify test-install vulncheck clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -64,5 +64,20 @@ dev: ## The same, and stay up until Ctrl-C
 vault: ## Print the path of the Vault server that tests and demo use
 	@scripts/vault.sh
 
-clean: ## Remove what was built here; the Vault server stays in the user's cache
-	rm -rf bin
+release: ## Make a signed release in dist/ from HEAD's tag; SNAPSHOT=1 takes whatever is there
+	@SNAPSHOT=$(SNAPSHOT) scripts/release.sh
+
+# The SHA256SUMS of a published release, to compare with.
+SUMS ?=
+
+release-verify: ## Build twice, apart, and compare; SUMS=file compares with a published SHA256SUMS
+	@scripts/release-verify.sh $(SUMS)
+
+test-install: ## Run the commands of docs/install.md on a snapshot and a real Vault server
+	@scripts/test-install.sh
+
+vulncheck: ## Look for known vulnerabilities in what the plugin calls
+	@govulncheck=$$(scripts/tool.sh govulncheck); "$$govulncheck" ./cmd/...
+
+clean: ## Remove what was built here; the Vault server and the tools stay in the user's cache
+	rm -rf bin dist

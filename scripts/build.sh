@@ -6,7 +6,8 @@
 # digest in Vault's plugin catalogue can be checked by building again.
 #
 #   scripts/build.sh             build both
-#   scripts/build.sh version     print the version they would get
+#   scripts/build.sh version     print the version they would get; so for commit and date
+#   scripts/build.sh ldflags     print what the linker is told
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -30,19 +31,24 @@ fi
 [[ $version =~ ^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$ ]] ||
   die "'$version' is no version: tag a release vX.Y.Z or head CHANGELOG.md with one"
 
-if [[ ${1:-} == version ]]; then
-  printf '%s\n' "$version"
-  exit
-fi
+# VCS stamping is off in the build because these say the same, and it fails where git distrusts the checkout's owner.
+ldflags="-s -w -X main.version=$version -X main.commit=$commit -X main.date=$date"
+
+case ${1:-} in
+  '') ;;
+  version | commit | date | ldflags)
+    printf '%s\n' "${!1}"
+    exit
+    ;;
+  *) die "there is no '$1' to print" ;;
+esac
 
 note "building $version ($commit)"
 mkdir -p bin
 trap 'rm -f bin/.*."$$"' EXIT
 for command in vault-plugin-secrets-apic apic-sim; do
   # Built beside its place and moved there: a Vault that runs the old file keeps it, and no half-written one is started.
-  # VCS stamping is off because the flags below say the same, and it fails where git distrusts the checkout's owner.
-  CGO_ENABLED=0 go build -trimpath -buildvcs=false \
-    -ldflags "-s -w -X main.version=$version -X main.commit=$commit -X main.date=$date" \
+  CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "$ldflags" \
     -o "bin/.$command.$$" "./cmd/$command"
   mv -f "bin/.$command.$$" "bin/$command"
 done

@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# Copyright (c) The vault-plugin-secrets-apic authors
+# SPDX-License-Identifier: MPL-2.0
+#
+# Runs the commands of docs/install.md as written, on a snapshot release's files, a real Vault server and a simulated API
+# Connect. On the way it changes one byte of the list, of the archive and of the placed binary, and signs the list
+# with another key, and wants the step that should to refuse each.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+. "$root/scripts/lib/common.sh"
+. "$root/scripts/lib/stack.sh"
+
+# block prints the page's blocks that have this text in them, but those that say that they are not executed.
+block() {
+  local found
+  found=$(awk -v wanted="$1" '
+    /^```sh$/ { on = 1; text = ""; next }
+    /^```$/ { if (on && index(text, wanted) && !index(text, "# Not executed")) printf "%s", text; on = 0; next }
+    on { text = text $0 "\n" }' "$root/docs/install.md")
+  [[ -n $found ]] || die "docs/install.md has no block with '$1' in it"
+  printf '%s\n' "$found"
+}
+
+# run tries the page's blocks with these texts, in this shell, because they set variables for each other.
+run() {
+  local text commands
+  for text in "$@"; do
+    commands=$(block "$text")
+    echo
+    printf '%s\n' "$commands" | sed 's/^/    $ /'
+    eval "set -e; $commands"
+  done
+}
+
+# refused runs a block that must fail, and say this.
+refused() {
+  local why=$1 output
+  if output=$(run "$2" 2>&1); then
+    die "FAILED: '$2' took what was tampered with"
+  fi
+  grep -qiE "$why" <<<"$output" || die "FAILED: '$2' failed with something else than '$why': $output"
+  printf '\nrefused, as it should be: %s\n' "$(grep -iE "$why" <<<"$output" | tail -n 1)"
+}
+
+# flip changes one byte of a file, in its middle.
+flip() {
+  local at=$(($(wc -c <"$1") / 2)) byte
+  byte=$(od -An -tu1 -j "$at" -N 1 "$1" | tr -d ' ')
+  printf '%b' "\\x$(printf %x $((byte ^ 1)))" | dd of="$1" bs=1 seek="$at" conv=notrunc 2>/dev/null
+}
+
+# Only this machine's part of a release is needed.
+target=$(go env GOOS)_$(go env GOARCH)
+if [[ -z ${RELEASE_DIST:-} ]]; then
+  SNAPSHOT=1 TARGETS=$target "$root/scripts/release.sh" >/dev/null
+fi
+dist=${RELEASE_DIST:-$root/dist}
+command -v minisign >/dev/null || pinned_minisign=$("$root/scripts/tool.sh" minisign)
+
+stack_start
+[[ -z ${pinned_minisign:-} ]] || ln -s "$pinned_minisign" bin/minisign
+# What the operator of the page has.
+rm plugins/*
+# shellcheck disable=SC2034 # The page's commands read them.
+PLUGIN_DIR=$stack_dir/plugins TOKEN_URL=$SIM/apikey API_URL=$SIM IAM_URL=$SIM
+mkdir download
+cp apikey.json download/
+cd download
+cp "$dist"/*.tar.gz "$dist"/SHA256SUMS* "$dist"/release.pub .
+
+run VERSION=
+VERSION=$("$root/scripts/build.sh" version) PLATFORM=$target
+archive=vault-plugin-secrets-apic_${VERSION}_$PLATFORM
+
+note 'one byte of the list'
+cp SHA256SUMS kept && flip SHA256SUMS
+refused 'verification failed|invalid signature' 'minisign -V'
+mv kept SHA256SUMS
+
+note 'a list that somebody else signed'
+cp SHA256SUMS.minisig kept
+minisign -G -W -p other.pub -s other.key >/dev/null
+minisign -S -s other.key -m SHA256SUMS >/dev/null
+refused 'verification failed|invalid signature|key id' 'minisign -V'
+mv kept SHA256SUMS.minisig
+
+note 'one byte of the archive'
+cp "$archive.tar.gz" kept && flip "$archive.tar.gz"
+refused 'did NOT match' 'tar -xzf "vault'
+mv kept "$archive.tar.gz"
+
+run 'minisign -V' 'tar -xzf "vault' 'install -m 0755' 'vault plugin register'
+
+note 'one byte of the placed binary'
+cp "$PLUGIN_DIR/vault-plugin-secrets-apic-$VERSION" kept && flip "$PLUGIN_DIR/vault-plugin-secrets-apic-$VERSION"
+refused 'checksums did not match' 'vault secrets enable'
+mv kept "$PLUGIN_DIR/vault-plugin-secrets-apic-$VERSION"
+
+run 'vault secrets enable' 'vault write apic/config' 'APP_TOKEN='
+[[ $(vault read -field=version apic/info) == "$VERSION" ]] || die "FAILED: it is not $VERSION that runs"
+curl -fsS -H "Authorization: Bearer $(VAULT_TOKEN=$APP_TOKEN vault read -field=token apic/token/us-south)" "$SIM/v1/me" >/dev/null ||
+  die 'FAILED: API Connect refused the token'
+note 'the page holds, and each change was caught'

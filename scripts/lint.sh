@@ -57,6 +57,12 @@ for name in sys.argv[1:]:
 # One by one: node looks at no more than the first file.
 node_sound() { sources -name '*.js' | xargs -0 -n 1 node --check; }
 
+# Its own look at the shell in the workflows needs shellcheck, and is passed over where there is none.
+actions_sound() {
+  local actionlint
+  actionlint=$(scripts/tool.sh actionlint) && "$actionlint" .github/workflows/*.yml
+}
+
 # check_with runs a check if there is the command that it needs.
 check_with() {
   if command -v "$1" >/dev/null; then
@@ -72,6 +78,7 @@ check 'go vet' go vet ./...
 check 'go vet with the tag profile' go vet -tags profile ./cmd/...
 check staticcheck go tool staticcheck ./...
 check 'go mod tidy' go mod tidy -diff
+check actionlint actions_sound
 check_with shellcheck shell_sound
 check_with python3 python_sound
 check_with node node_sound

@@ -5,6 +5,8 @@
 # Runs the commands of docs/install.md as written, on a snapshot release's files, a real Vault server and a simulated API
 # Connect. On the way it changes one byte of the list, of the archive and of the placed binary, and signs the list
 # with another key, and wants the step that should to refuse each.
+#
+# RELEASE_DIST names the files of a release of HEAD's tag, to take in place of a snapshot's.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)

@@ -21,6 +21,8 @@ fi
 cd "$root"
 [[ -z $(git status --porcelain) ]] || note 'what is not committed is not built: HEAD is'
 
+# Both builds are of this commit, though somebody commits meanwhile.
+head=$(git rev-parse HEAD)
 work=$(mktemp -d "${TMPDIR:-/tmp}/apic-verify.XXXXXX")
 # A module cache is read-only, which keeps rm out of it too.
 trap 'chmod -R u+w -- "$work" && rm -rf -- "$work"' EXIT
@@ -29,6 +31,7 @@ trap 'chmod -R u+w -- "$work" && rm -rf -- "$work"' EXIT
 build() {
   local directory=$1
   git clone -q --no-hardlinks "$root" "$directory/checkout"
+  git -C "$directory/checkout" checkout -q --detach "$head"
   # The tools come from the user's cache: they are pinned by digest, and none of their bytes are in what is compared.
   (cd "$directory/checkout" &&
     GOMODCACHE="$directory/modules" GOCACHE="$directory/cache" SNAPSHOT=1 scripts/release.sh >/dev/null)

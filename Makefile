@@ -76,8 +76,11 @@ release-verify: ## Build twice, apart, and compare; SUMS=file compares with a pu
 test-install: ## Run the commands of docs/install.md on a snapshot and a real Vault server
 	@scripts/test-install.sh
 
+# Another database than Go's own, such as file:///path/to/vulndb/data/osv where there is no network.
+GOVULNDB ?=
+
 vulncheck: ## Look for known vulnerabilities in what the plugin calls
-	@govulncheck=$$(scripts/tool.sh govulncheck); "$$govulncheck" ./cmd/...
+	@govulncheck=$$(scripts/tool.sh govulncheck); "$$govulncheck" $(if $(GOVULNDB),-db $(GOVULNDB)) ./cmd/vault-plugin-secrets-apic
 
 clean: ## Remove what was built here; the Vault server and the tools stay in the user's cache
 	rm -rf bin dist

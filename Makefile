@@ -37,7 +37,7 @@ test-acceptance: build ## Run the built plugin on a real Vault server
 fuzz: ## Run every fuzzer for a minute, or for FUZZTIME
 	@scripts/fuzz.sh
 
-lint: ## Check formatting, vet, staticcheck, module files, licence headers, shell, Python and JavaScript
+lint: ## Check formatting, vet, linters, workflows, module files, licence headers, shell, Python and JavaScript
 	@scripts/lint.sh
 
 fmt: ## Format the Go source

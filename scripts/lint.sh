@@ -63,6 +63,11 @@ actions_sound() {
   actionlint=$(scripts/tool.sh actionlint) && "$actionlint" .github/workflows/*.yml
 }
 
+golangci_sound() {
+  local golangci
+  golangci=$(scripts/tool.sh golangci-lint) && "$golangci" run ./...
+}
+
 # check_with runs a check if there is the command that it needs.
 check_with() {
   if command -v "$1" >/dev/null; then
@@ -77,6 +82,7 @@ check 'licence headers' licensed
 check 'go vet' go vet ./...
 check 'go vet with the tag profile' go vet -tags profile ./cmd/...
 check staticcheck go tool staticcheck ./...
+check golangci-lint golangci_sound
 check 'go mod tidy' go mod tidy -diff
 check actionlint actions_sound
 check_with shellcheck shell_sound

@@ -4,7 +4,9 @@
 package acceptance
 
 import (
+	"encoding/json"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +16,7 @@ import (
 func TestExampleAnsiblePlayCallsAPIConnect(t *testing.T) {
 	t.Parallel()
 	needs(t, "ansible", "ansible-doc", "-t", "lookup", "community.hashi_vault.vault_read")
-	e := newExample(t, "ansible", 2)
+	e := newExample(t, "ansible", 3)
 	if refused, err := e.run(1); err == nil {
 		t.Errorf("without the policy the play says %s", e.scrub(refused))
 	}
@@ -29,6 +31,35 @@ func TestExampleAnsiblePlayCallsAPIConnect(t *testing.T) {
 	e.requireDiscreet(answer)
 	e.requireNoTokenIn(e.dir)
 	e.requireNoTokenIn(e.path("home"))
+}
+
+func TestExampleAnsiblePlaySetsUpTheEngine(t *testing.T) {
+	t.Parallel()
+	needs(t, "ansible", "ansible-doc", "-t", "lookup", "community.hashi_vault.vault_read")
+	e := newExample(t, "ansible", 3)
+	e.check(e.client.Sys().Unmount("apic"))
+	key, err := json.Marshal(map[string]string{"apikey": e.key})
+	e.check(err)
+	e.check(os.WriteFile(filepath.Join(e.dir, "apikey.json"), key, 0o600))
+	e.check(os.Symlink(e.plugin, filepath.Join(e.dir, pluginName)))
+	settings := e.configData(nil)
+	delete(settings, "api_key")
+	more, err := json.Marshal(map[string]any{"settings": settings})
+	e.check(err)
+	e.blocks[2] += " -e '" + string(more) + "'"
+	e.more = []string{"ANSIBLE_VERBOSITY=3"}
+
+	said := e.mustRun(2) + e.mustRun(2)
+	if got := e.callMe(e.readToken(exampleConfig).Data["token"].(string)); got != http.StatusOK {
+		e.Errorf("the API manager answered %d to the token", got)
+	}
+	policy, err := e.client.Sys().GetPolicy("apic-us-south")
+	e.check(err)
+	if !strings.Contains(policy, "apic/token/us-south") {
+		e.Errorf("the policy is %q", policy)
+	}
+	e.check(os.Remove(filepath.Join(e.dir, "apikey.json")))
+	e.requireDiscreet(said)
 }
 
 // requireNoTokenIn fails if a file below a directory, which need not exist, has a

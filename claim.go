@@ -316,7 +316,7 @@ func (c *claim) bury(ctx context.Context) (grave rotation.Ref, err error) {
 	name := c.ref.Config
 	defer c.store.locks.lock(name)()
 	if remains := c.record.Bury(); !remains.Empty() {
-		grave = rotation.Ref{Config: name, Tombstone: c.record.UID}
+		grave = rotation.Ref{Config: name, Tombstone: c.record.NewTombstone()}
 		if err := c.store.putTombstone(ctx, grave, newTombstone(remains)); err != nil {
 			return rotation.Ref{}, err
 		}

@@ -158,11 +158,23 @@ func (k *checker) freshToken() finding {
 	if status.Lease == nil {
 		return finding{checkToken, resultUnknown, "the shared token has just ended", "check again"}
 	}
-	detail := "readers share a token that lives until " + timeText(status.Lease.ExpiresAt)
+	detail := k.sharing() + " that lives until " + timeText(status.Lease.ExpiresAt)
 	if status.Failures > 0 && status.LastError != nil {
 		return finding{checkToken, resultWarning, fmt.Sprintf("%s, but the last exchange failed at %s: %s", detail, timeText(status.LastErrorAt), status.LastError), ""}
 	}
 	return finding{checkToken, resultOK, detail, ""}
+}
+
+// sharing says whose the token is that was looked at.
+func (k *checker) sharing() string {
+	switch k.entry.config.Cache {
+	case cacheOff:
+		return "each read gets a token of its own, and this check got one"
+	case cacheEntity:
+		return "each entity has a token of its own, and requests without an entity one"
+	default:
+		return "readers share a token"
+	}
 }
 
 // unspentToken is for the platform's keys: no token is fresh, and another one takes a key.

@@ -37,7 +37,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 		return nil, err
 	}
 	carriesKey := requestFields(d.Raw).carries("api_key")
-	w := &configWrite{name: name, entity: req.EntityID, stored: stored, candidate: candidate, byOwner: carriesKey, keepsTokens: !carriesKey}
+	w := &configWrite{name: name, entity: req.EntityID, stored: stored, candidate: candidate, byOwner: carriesKey, keepsTokens: !carriesKey, looksUp: wantsVerification(d, true)}
 	if w.keepsTokens {
 		w.kept = b.configs.sharedToken(name, stored)
 	}
@@ -86,6 +86,8 @@ type configWrite struct {
 	// try tries the candidate out, and is nil if that is not wanted. If it fails,
 	// nothing is stored.
 	try func(context.Context, *entry) error
+	// looksUp says that the issuer may be asked about the key.
+	looksUp bool
 	// unknown is why the issuer did not describe the key that was tried, or nil.
 	unknown error
 }
@@ -153,7 +155,7 @@ func (b *backend) tryAndStore(ctx context.Context, w *configWrite) error {
 		}
 	}
 	w.keepToken(fresh)
-	if w.try != nil {
+	if w.looksUp {
 		w.unknown = b.lookUpKey(ctx, w.candidate)
 	}
 	fresh.keepsTokens = w.keepsTokens

@@ -21,7 +21,7 @@ const (
 	configStoragePrefix = "config/"
 
 	// tombstoneStoragePrefix is where the record of a deleted config stays until
-	// nothing that it names lives at an issuer: deleted/<name>/<uid>.
+	// nothing that it names lives at an issuer: deleted/<name>/<uid>-<random>.
 	tombstoneStoragePrefix = "deleted/"
 
 	// recheckTimeout bounds the reading of a config that is in use and in doubt.

@@ -15,9 +15,9 @@ import (
 const lookUpTime = 15 * time.Second
 
 // lookUpKey has the issuer say when the key ends of a config that rotates its key, so that it is
-// rotated before that. It returns why the issuer did not say it: a rotation would fail as well.
+// rotated before that, unless the issuer has said so already. It returns why the issuer did not say it: a rotation would fail as well.
 func (b *backend) lookUpKey(ctx context.Context, candidate *config) error {
-	if candidate.TokenService == tokenservice.Platform || !candidate.rotatesAutomatically() || candidate.Keys.Current.Binding.Known() {
+	if candidate.TokenService == tokenservice.Platform || !candidate.rotatesAutomatically() || !candidate.Keys.Current.CreatedAt.IsZero() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookUpTime)

@@ -63,10 +63,29 @@ func TestKeyExpiry_rotatesBefore(t *testing.T) {
 func TestKeyExpiry_unknown(t *testing.T) {
 	expiryTest(t, func(m *mount) {
 		m.sim.InjectKeyFault(apicsim.KeyFault{Call: apicsim.CallDetails, Kind: apicsim.KindStatus, Status: http.StatusForbidden, Times: 1})
-		resp := m.must(logical.UpdateOperation, "config/us-south", m.configData(map[string]any{"max_retries": 0}))
+		m.sim.AddKey("another-key")
+		resp := m.must(logical.CreateOperation, "config/eu-de", m.configData(map[string]any{"api_key": "another-key", "rotation_period": "24h"}))
 		if resp == nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "cannot be rotated") {
 			t.Errorf("the answer is %+v", resp)
 		}
 		requireNoKey(t, strings.Join(resp.Warnings, " "))
+	})
+}
+
+// TestKeyExpiry_rotationPatchedIn asks for the key's end although the patch carries no key, once.
+func TestKeyExpiry_rotationPatchedIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotationMount(t)
+		m.sim.AddLimitedKey(testKey, apicsim.KeyOptions{Life: 80 * 24 * time.Hour})
+		m.writeConfig("us-south", nil)
+		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "8760h"})
+		calls := m.sim.Counts().KeyCalls
+		m.must(logical.PatchOperation, "config/us-south", map[string]any{"max_retries": 1})
+		if got := m.sim.Counts().KeyCalls; calls == 0 || got != calls {
+			t.Errorf("the issuer is asked %d times, and %d times more", calls, got-calls)
+		}
+		time.Sleep(81 * 24 * time.Hour)
+		synctest.Wait()
+		m.readToken("us-south")
 	})
 }

@@ -414,3 +414,18 @@ func TestChecker_withholdsASecret(t *testing.T) {
 		}
 	}
 }
+
+// TestConfigCheck_whoseTokenItIs does not say that readers share a token where they do not.
+func TestConfigCheck_whoseTokenItIs(t *testing.T) {
+	for mode, want := range map[string]string{"true": "readers share", "false": "each read", "entity": "each entity"} {
+		t.Run(mode, func(t *testing.T) {
+			rotationTest(t, func(m *mount) {
+				m.must(logical.PatchOperation, "config/us-south", map[string]any{"cache": mode})
+				data, _ := m.check("us-south")
+				if text := data["token"].(string); !strings.Contains(text, want) {
+					t.Errorf("token is %q", text)
+				}
+			})
+		})
+	}
+}

@@ -37,10 +37,11 @@
 //
 // reuse.go, where a record with renewals has a rotation too (Plan.Reuse): a key that gets a
 // second token right after its first one works more than once (Key.Reusable). It stays the
-// current one, without another in reserve, until the rotation is due. Then the token in
-// hand makes its successor, which takes its place, and it lives on for its grace period.
-// When it is refused before that, or has ended, the token in hand makes another one. A key
-// that gets no second token is spent, and the record goes on as if it had no rotation.
+// current one, without another in reserve, until the rotation is due, or a quarter of its
+// life is left. Then the token in hand makes its successor, which takes its place once it
+// has got a token, as in replace.go, and it lives on for its grace period. When it is
+// refused before that, or has ended, the token in hand makes another one. A key that gets
+// no second token is spent, and the record goes on as if it had no rotation.
 //
 // successor.go: what a new key has in common with the one before, and when a key that ends
 // is replaced. A new key of IAM's that lacks a setting is deleted, and never current.

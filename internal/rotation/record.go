@@ -154,6 +154,10 @@ func New(config string, value Secret) Record {
 	return Record{UID: newUID(), Config: config, Current: &Key{Value: value}}
 }
 
+// NewTombstone is a name for the record's tombstone that no other deletion has given to one: a
+// removal of that one which lands late takes nothing of this one.
+func (r Record) NewTombstone() string { return r.UID + "-" + newUID() }
+
 // newUID returns 13 random characters of a base of 32, 65 bits.
 func newUID() string { return strings.ToLower(rand.Text()[:13]) }
 

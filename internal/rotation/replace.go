@@ -37,8 +37,8 @@ func (a *advance) begin(ctx context.Context) (begun bool, err error) {
 	if a.rec.Current == nil || !a.isWanted() {
 		return false, nil
 	}
-	if of := a.want.of; of != nil && *of != a.rec.Current.Value {
-		return false, refusef("another api key was written to %s while the rotation was under way, and is left alone", a.ref)
+	if err := a.isMeant(); err != nil {
+		return false, err
 	}
 	if err := a.mayRotate(); err != nil {
 		return false, err
@@ -71,6 +71,14 @@ func (a *advance) begin(ctx context.Context) (begun bool, err error) {
 		return false, err
 	}
 	return true, a.create(ctx, session, current, successor)
+}
+
+// isMeant fails if the current key is not the one that a rotation was asked for of.
+func (a *advance) isMeant() error {
+	if of := a.want.of; of != nil && *of != a.rec.Current.Value {
+		return refusef("another api key was written to %s while the rotation was under way, and is left alone", a.ref)
+	}
+	return nil
 }
 
 // isWanted says whether a rotation is asked for or due.
@@ -263,8 +271,13 @@ func (a *advance) adopt(ctx context.Context, trial Trial) error {
 		replaced.DeleteAfter = now.Add(grace)
 	}
 	next := a.rec.clone()
-	next.Retired = append(next.Retired, replaced)
+	if a.plan.Kind != KindPlatform || replaced.Managed { // Nobody knows the id of an imported one.
+		next.Retired = append(next.Retired, replaced)
+	}
 	next.Current, next.Candidate, next.Grace = a.rec.Candidate, nil, nil
+	if a.plan.Reuse {
+		a.adoptToken(ctx, &next, trial)
+	}
 	if err := a.claim.Adopt(ctx, next, trial); err != nil {
 		return &doubtError{err}
 	}

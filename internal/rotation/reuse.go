@@ -3,35 +3,69 @@
 
 package rotation
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Platforms may let keys work more than once. A record that is to reuse its keys keeps such a
 // key until a rotation is due, as an ordinary rotation does. Where keys turn out to work once,
 // or to end early, it goes on as if it had no rotation: each token takes a key of its own.
 
 // rotateReused replaces a key that is reused, if that is asked for or due, and one of an
-// operator's at once: nobody knows how long that lives. Readers share the token that the
-// successor gets.
+// operator's at once: nobody knows how long that lives. As in an ordinary rotation, the
+// present key stays until its successor has got a token, which readers share then.
 func (a *advance) rotateReused(ctx context.Context) error {
 	if !a.plan.Reuse || !a.rec.Token.Lives() {
 		return nil
 	}
-	if !a.isWanted() && a.rec.Current.Managed && a.rec.Candidate == nil {
+	if !a.isWanted() && !a.isEnding() && a.rec.Current.Managed && a.rec.Candidate == nil {
 		return nil
+	}
+	if err := a.isMeant(); err != nil {
+		return err
 	}
 	if a.rec.Candidate == nil {
 		if err := a.makeKey(ctx); err != nil {
 			return err
 		}
 	}
-	replaced := a.rec.Current
-	if err := a.save(ctx, a.succeed()); err != nil {
-		return err
+	if !a.rec.Candidate.Spent {
+		next, candidate := a.rec.clone(), *a.rec.Candidate
+		candidate.Spent = true
+		next.Candidate = &candidate
+		if err := a.save(ctx, next); err != nil {
+			return err
+		}
 	}
-	a.out.rotated, a.out.replaced = a.rec.Current, replaced
-	a.observe(Event{Ref: a.ref, Kind: Rotated, KeyID: a.rec.Current.ID})
-	_, err := a.exchange(ctx, true)
-	return err
+	return a.finish(ctx)
+}
+
+// isEnding says whether the current key is to be replaced because it ends, though it was made to
+// be used for long.
+func (a *advance) isEnding() bool {
+	by := a.rec.replaceReusedBy()
+	if by.IsZero() || !time.Now().Before(by) {
+		return !by.IsZero()
+	}
+	a.out.wake(by)
+	return false
+}
+
+// replaceReusedBy is when a key that is reused is to be replaced because it ends, zero for never.
+func (r Record) replaceReusedBy() time.Time {
+	if !r.Current.Reusable || !r.Token.Lives() || !r.livesLong() {
+		return time.Time{}
+	}
+	return r.Current.ReplaceBy()
+}
+
+// adoptToken adds to a record, whose current key has got the trial's token, what else a
+// record has whose keys may work once.
+func (a *advance) adoptToken(ctx context.Context, next *Record, trial Trial) {
+	got, key := trial.Token(), *next.Current
+	key.Reusable = a.works(ctx, key)
+	next.Token, next.Current = &got, &key
 }
 
 // isUnproven says whether it is to be found out if a key works more than once. No platform
@@ -44,15 +78,23 @@ func (a *advance) prove(ctx context.Context) error {
 	if !a.isUnproven(a.rec.Current) {
 		return nil
 	}
-	trial, err := a.claim.Try(ctx, *a.rec.Current)
-	if isRefused(err) {
-		a.observe(Event{Ref: a.ref, Kind: NotReusable, KeyID: a.rec.Current.ID, Err: err})
-	}
-	if err != nil {
+	if !a.works(ctx, *a.rec.Current) {
 		return a.save(ctx, a.succeed())
 	}
-	trial.Close()
 	return a.save(ctx, a.rec.stay())
+}
+
+// works says whether a key gets another token, which is dropped.
+func (a *advance) works(ctx context.Context, key Key) bool {
+	trial, err := a.claim.Try(ctx, key)
+	if isRefused(err) {
+		a.observe(Event{Ref: a.ref, Kind: NotReusable, KeyID: key.ID, Err: err})
+	}
+	if err != nil {
+		return false
+	}
+	trial.Close()
+	return true
 }
 
 // stay is the record whose current key is found to work more than once.

@@ -36,7 +36,7 @@ func TestReuse(t *testing.T) {
 		"keys that work once":                 {365 * 24 * time.Hour, false, 4*days + 4, 4*days - 4},
 		"keys that work for five minutes":     {byHandLife, true, 4*days + 4, 4*days - 4},
 		"keys that work once, five minutes":   {byHandLife, false, 4*days + 4, 4*days - 4},
-		"keys that live less than the period": {13 * time.Hour, true, 16, 12}, // Of three tokens each.
+		"keys that live less than the period": {13 * time.Hour, true, 27, 22}, // Each for three quarters of its life.
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -169,4 +169,61 @@ func TestReuse_crashAtEveryPoint(t *testing.T) {
 			return
 		}
 	}
+}
+
+// TestReuse_keepsTheKeyUntilItsSuccessorWorks has the platform make keys that get no token.
+func TestReuse_keepsTheKeyUntilItsSuccessorWorks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := reuseBench(t, 365*24*time.Hour, 10*time.Minute)
+		b.issuers["iam-1"].tellsNoEnd = true
+		p := b.boot()
+		b.pass(time.Hour)
+		proven := b.tokens[b.record().Current.Value]
+		b.issuers["iam-1"].granted = time.Nanosecond
+		if done, err := p.engine.Rotate(t.Context(), Ref{Config: "a"}, nil); err == nil {
+			t.Errorf("the rotation is answered with %+v", done)
+		}
+		for range 7 * 24 {
+			b.pass(time.Hour)
+			if !b.record().Token.Lives() {
+				t.Fatal("readers have no token")
+			}
+		}
+		if !proven.alive() || b.record().Current.Value != proven.value {
+			t.Error("the key that works is given up")
+		}
+		if s := p.engine.Status(Ref{Config: "a"}); s.Failures == 0 {
+			t.Error("the status tells of no failure")
+		}
+		if b.end(); b.keys() > 2 || b.failure != "" {
+			t.Errorf("%d keys are left; %s", b.keys(), b.failure)
+		}
+	})
+}
+
+// TestReuse_keyThatEndsBeforeItsPeriod is replaced well before its end, so that nobody needs to be
+// there then.
+func TestReuse_keyThatEndsBeforeItsPeriod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := reuseBench(t, 30*24*time.Hour, 0)
+		ref := Ref{Config: "a"}
+		e := b.disk.stored[ref]
+		e.set.period = 90 * 24 * time.Hour
+		b.disk.stored[ref] = e
+		p := b.boot()
+		b.pass(29*24*time.Hour + 12*time.Hour)
+		if left := time.Until(b.record().CanBeAwayUntil()); left < 7*24*time.Hour {
+			t.Errorf("it can be away for %s", left)
+		}
+		b.mu.Lock()
+		b.kill(p)
+		b.mu.Unlock()
+		b.pass(24 * time.Hour)
+		b.boot()
+		b.pass(LateWriteTime + time.Hour)
+		if !b.record().Token.Lives() {
+			t.Error("there is no token again")
+		}
+		b.end()
+	})
 }

@@ -188,7 +188,7 @@ func (w *world) checkEnd() {
 		if e.rec.Candidate != nil || e.rec.Intent != nil && !w.intentMayStay(ref, *e.rec.Intent, status) {
 			w.fail("at the end, a rotation of %s is unfinished: %s; %v", ref, &e, status)
 		}
-		if ref.Tombstone != "" && (e.rec.Empty() || w.disk.stored[Ref{Config: ref.Config}].rec.UID == ref.Tombstone) {
+		if ref.Tombstone != "" && (e.rec.Empty() || w.disk.stored[Ref{Config: ref.Config}].rec.UID == e.rec.UID) {
 			w.fail("at the end, there is an empty tombstone of %s, or one of a config that is stored", ref)
 		}
 	}
@@ -245,6 +245,9 @@ func (w *world) mayStay(ref Ref, r Retired, status Status) bool {
 	}
 	if r.Keep {
 		return w.rightsMayBeLost(ref)
+	}
+	if w.traits.reuse && w.at(r.Binding.Issuer).now().Before(r.DeleteAfter.Add(time.Minute)) {
+		return true // Rotations go on, each with its grace.
 	}
 	if r.Binding.Kind == KindPlatform && w.lacksToken(ref, r) {
 		return true

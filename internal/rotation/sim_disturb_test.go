@@ -6,6 +6,7 @@ package rotation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -332,7 +333,8 @@ func (p *process) deleteConfig(name string) error {
 		p.poke(ref)
 	}()
 	if tomb := c.entry.rec.Bury(); !tomb.Empty() {
-		grave := Ref{Config: name, Tombstone: tomb.UID}
+		p.serial++
+		grave := Ref{Config: name, Tombstone: fmt.Sprintf("%s-%d", tomb.UID, p.serial)}
 		if p.claims[grave] {
 			return &ClaimedError{Ref: grave, Why: "cleaned up"}
 		}

@@ -21,10 +21,13 @@ func (r Record) DueAt(plan Plan) time.Time {
 	if r.Token.isDue() || r.wantsReserve() {
 		return time.Now()
 	}
-	if !plan.Due.IsZero() && plan.Due.Before(r.Token.DueAt) {
-		return plan.Due
+	due := r.Token.DueAt
+	for _, at := range []time.Time{plan.Due, r.replaceReusedBy()} {
+		if plan.Reuse && !at.IsZero() && at.Before(due) {
+			due = at
+		}
 	}
-	return r.Token.DueAt
+	return due
 }
 
 // ManagedIDs are the issuer's ids of the keys that a rotation made, and of those that

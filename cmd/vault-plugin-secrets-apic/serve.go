@@ -52,12 +52,12 @@ func pluginSets(logger hclog.Logger, factory logical.Factory) map[int]goplugin.P
 }
 
 // grpcOptions lift the limits on messages, as the SDK does, and have requests handled by goroutines
-// that stay, whose stacks have grown already, and written through buffers that connections share.
+// that stay, whose stacks have grown already. That connections share their write buffers is
+// gRPC's default.
 func grpcOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(math.MaxInt32),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.NumStreamWorkers(uint32(4 * runtime.GOMAXPROCS(0))),
-		grpc.SharedWriteBuffer(true),
 	}
 }

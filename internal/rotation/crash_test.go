@@ -311,7 +311,7 @@ func TestRotate_refusals(t *testing.T) {
 		}, "restored from a snapshot"},
 		"too many keys that are not deleted": {func(b *bench, k *issuerKey) {
 			rec := b.record()
-			for n := range maxRetired {
+			for n := range MaxRetired {
 				left := Retired{Key: *b.keyOf(k), Grace: 24 * 365 * time.Hour}
 				left.ID = fmt.Sprint(n)
 				rec.Retired = append(rec.Retired, left)
@@ -467,7 +467,7 @@ func TestAdvance_panic(t *testing.T) {
 // TestRecover_moreKeysThanOneCreationMakes has an issuer list as many keys for an intent as
 // it likes: what is found is stored, so that a long list would fill storage and memory.
 func TestRecover_moreKeysThanOneCreationMakes(t *testing.T) {
-	for listed, recovered := range map[int]bool{1: true, maxRetired: true, maxRetired + 1: false} {
+	for listed, recovered := range map[int]bool{1: true, MaxRetired: true, MaxRetired + 1: false} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
 			b.has(true, 0)
@@ -480,7 +480,7 @@ func TestRecover_moreKeysThanOneCreationMakes(t *testing.T) {
 			b.boot()
 			b.pass(time.Hour)
 			left := b.record().Retired
-			if isLookedFor := slices.ContainsFunc(left, Retired.isLost); isLookedFor == recovered || len(left) > maxRetired {
+			if isLookedFor := slices.ContainsFunc(left, Retired.isLost); isLookedFor == recovered || len(left) > MaxRetired {
 				t.Errorf("of %d keys, the one that was asked for is looked for still: %t; %d are retired", listed, isLookedFor, len(left))
 			}
 			b.end()

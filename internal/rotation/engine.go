@@ -32,9 +32,9 @@ const (
 	storeTime = 30 * time.Second
 	// claimedWait is how long to wait for somebody else's claim.
 	claimedWait = time.Second
-	// maxRetired is how many keys may wait for their deletion before no more are made. An
+	// MaxRetired is how many keys may wait for their deletion before no more are made. An
 	// identity has 20 keys at IBM Cloud by default.
-	maxRetired = 5
+	MaxRetired = 5
 )
 
 // Engine replaces keys, deletes those that were replaced, and finishes what a process

@@ -9,10 +9,6 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// MaxRetired is how many keys of a record may wait for their deletion before no more are
-// made.
-const MaxRetired = maxRetired
-
 // Strangers are the ids of those keys of an issuer's list that were made for the record
 // and are not in it, as after a snapshot was restored. A key that this process has made
 // gone lately is none: lists lag. Nothing is remembered, and nothing is decided by it.

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // lose has a creation whose answer nobody has looked for, and goes on without it.
@@ -54,7 +52,7 @@ func (a *advance) lookFor(ctx context.Context, session Session, k Retired) error
 	if len(found) == 0 && watched < agreeTime {
 		return waitUntil(time.Now().Add(min(agreeTime-watched, maxTrialWait/4)), "the issuer may still get to know a key whose creation it has not answered")
 	}
-	if len(found) > maxRetired { // Each would be stored, with all that its deletion takes.
+	if len(found) > MaxRetired { // Each would be stored, with all that its deletion takes.
 		return refusef("the issuer lists %d keys for the one creation that was asked of it for %s; look at them there", len(found), a.ref)
 	}
 	next.Retired = append(next.Retired, found...)
@@ -106,7 +104,7 @@ func (r Record) hasLost(name string) bool {
 // away: ids are logged, and told to whoever may read a config. A session looks for the key
 // alone that it was opened with.
 func (a *advance) checkDiscretion(d Details) error {
-	if upstream.HoldsAny(d.ID+" "+d.AccountID+" "+d.Identity, append(a.rec.values(), a.plan.Secrets...)...) {
+	if !a.rec.IsDiscreet(a.plan, d.ID, d.AccountID, d.Identity) {
 		return refusef("the issuer names a key of %s, or whose it is, by what gives the value of a key away", a.ref)
 	}
 	return nil

@@ -63,7 +63,7 @@ func (a *advance) begin(ctx context.Context) (begun bool, err error) {
 	if err := a.mayMakeMore(at); err != nil {
 		return false, err
 	}
-	successor, err := a.successorOf(present, session)
+	successor, err := a.successorOf(at, present, session)
 	if err != nil {
 		return false, err
 	}
@@ -119,7 +119,7 @@ func (a *advance) mayMakeMore(of Binding) error {
 			left++
 		}
 	}
-	if left < maxRetired {
+	if left < MaxRetired {
 		return nil
 	}
 	return refusef("%d replaced keys of %s are not deleted at the issuer yet, and more would be left there; its status says why", left, a.ref)

@@ -5,18 +5,16 @@ package rotation
 
 import "time"
 
-const (
-	// expiryLead is the longest time before its end that a key is replaced for that.
-	expiryLead = 14 * 24 * time.Hour
-)
+// expiryLead is the longest time before its end that a key is replaced for that.
+const expiryLead = 14 * 24 * time.Hour
 
 // successorOf is a key with the present one's settings, or why there can be none. A rotation must
 // not weaken a key: one that ends after a while has a successor that ends after as long.
-func (a *advance) successorOf(present Details, session Session) (NewKey, error) {
+func (a *advance) successorOf(at Binding, present Details, session Session) (NewKey, error) {
 	if present.NotCarried != "" {
 		return NewKey{}, refusef("the successor of the api key of %s could not be given the same %s; change that at the issuer, then rotate", a.ref, present.NotCarried)
 	}
-	successor := NewKey{Of: a.plan.binding().Of(present), Like: present}
+	successor := NewKey{Of: at, Like: present}
 	if present.ExpiresAt.IsZero() {
 		return successor, nil
 	}

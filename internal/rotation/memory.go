@@ -159,11 +159,15 @@ func (m *memory) refusedTrial() time.Time {
 	return m.until
 }
 
+// endTrials clears what is remembered of a new key's refusals, once it is accepted or dropped.
 func (m *memory) endTrials(id string) {
 	m.unwatch(id)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.trials = 0
+	if m.refusedKey == id {
+		m.refusedKey = ""
+	}
 }
 
 // refused takes note of the refusal of a key that works once, which did not use it up.
@@ -212,6 +216,13 @@ func (m *memory) cleanupFailed(c *cleanup, err error) time.Time {
 	}
 	c.next = time.Now().Add(wait)
 	return c.next
+}
+
+// cleanupFailures is how many attempts in a row have failed.
+func (m *memory) cleanupFailures(c *cleanup) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return c.failures
 }
 
 // cleanupWaits says that a retired key has nothing to be done to until then.

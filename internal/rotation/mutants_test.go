@@ -500,4 +500,11 @@ var mutants = map[string]mutant{
 		new:    `	if false && a.rec.Token.Lives() {`,
 		seed:   338,
 	},
+	"a key whose end is assumed is dropped": {
+		defect: "a key lives on that could have been deleted",
+		file:   "retire.go",
+		old:    `	if expired && !k.ExpiresAt.IsZero() {`,
+		new:    `	if expired {`,
+		seed:   5462,
+	},
 }

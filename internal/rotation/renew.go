@@ -194,6 +194,7 @@ func (a *advance) spend(ctx context.Context, keep bool) (*Token, error) {
 		return nil, err
 	}
 	defer trial.Close()
+	a.mem.endTrials(key.ID)
 	got := trial.Token()
 	next, stays := a.rec, a.plan.Reuse && key.Managed
 	if !stays {
@@ -211,7 +212,6 @@ func (a *advance) spend(ctx context.Context, keep bool) (*Token, error) {
 	}
 	a.rec, a.plan = a.claim.Record(), a.claim.Plan()
 	a.mem.succeeded()
-	a.mem.endTrials(key.ID)
 	a.observe(Event{Ref: a.ref, Kind: Renewed, KeyID: key.ID})
 	return &got, a.prove(ctx)
 }
@@ -338,9 +338,14 @@ func (a *advance) rightByToken(ctx context.Context, k Retired) (Session, error) 
 	return nil, refusef("no token that Vault has may delete the key %s any more: delete it at the issuer", cmp.Or(k.ID, k.Name))
 }
 
-// expiredFor is how long after its end a key that can't be deleted is forgotten, whatever the
-// clocks say.
-const expiredFor = 24 * time.Hour
+const (
+	// expiredFor is how long after its end a key is dropped without being deleted, whatever the
+	// clocks say.
+	expiredFor = 24 * time.Hour
+	// assumedEndAttempts is how many attempts to delete a key are refused, where its end is only
+	// assumed, before it is dropped.
+	assumedEndAttempts = 5
+)
 
 // CanBeAwayUntil is how long nobody needs to look after a record whose keys work once: the end
 // of its token's life, or of that of the key in reserve, where the issuer tells it. It is zero

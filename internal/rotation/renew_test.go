@@ -244,3 +244,75 @@ func TestRenew_keyOfAnotherUser(t *testing.T) {
 		b.end()
 	})
 }
+
+// forgetful is a store whose claims have each new key refused once, as keys are that are not
+// known everywhere yet.
+type forgetful struct {
+	Store
+	seen map[string]bool
+}
+
+func (f forgetful) Claim(ctx context.Context, ref Ref, why string) (Claim, error) {
+	c, err := f.Store.Claim(ctx, ref, why)
+	return forgetfulClaim{c, f.seen}, err
+}
+
+type forgetfulClaim struct {
+	Claim
+	seen map[string]bool
+}
+
+func (c forgetfulClaim) Try(ctx context.Context, key Key) (Trial, error) {
+	if !c.seen[key.ID] {
+		c.seen[key.ID] = true
+		return nil, refusal("no such key")
+	}
+	return c.Claim.Try(ctx, key)
+}
+
+// TestRenew_acceptedAfterARefusal is not sent again once it has got a token.
+func TestRenew_acceptedAfterARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := platformBench(t, byHandLife)
+		p := b.boot()
+		b.pass(time.Hour)
+		p.engine.store = forgetful{p, make(map[string]bool)}
+		begun := time.Now()
+		for i := range 3 {
+			if _, err := p.engine.Renew(t.Context(), Ref{Config: "a"}, "", true); err != nil {
+				t.Errorf("read %d: %v", i, err)
+			}
+		}
+		if took := time.Since(begun); took > youngKeyTime/2 {
+			t.Errorf("three reads take %s", took)
+		}
+		if b.end(); b.failure != "" {
+			t.Error(b.failure)
+		}
+	})
+}
+
+// TestRenew_assumedEnd holds that a key is deleted, and not only dropped, whose end the issuer
+// never told.
+func TestRenew_assumedEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := platformBench(t, 365*24*time.Hour)
+		b.issuers["iam-1"].tellsNoEnd = true
+		old := b.has(true, 0)
+		b.pass(3 * 24 * time.Hour)
+		by := b.issuers["iam-1"].add("by hand", "account", "id-1", false)
+		token, err := b.grant(by.value, "iam-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec := New("a", by.value).WithToken(token)
+		rec.Brief, rec.Retired = true, []Retired{{Key: *b.keyOf(old)}}
+		rec.Retired[0].Binding.Kind = KindPlatform
+		b.stores(Ref{Config: "a"}, rec, 0)
+		b.boot()
+		b.pass(time.Hour)
+		if b.end(); b.failure != "" || old.alive() {
+			t.Errorf("the key is left: %t; %s", old.alive(), b.failure)
+		}
+	})
+}

@@ -71,11 +71,22 @@ func (r Retired) label() string {
 	return cmp.Or(r.ID, r.Name) + " " + r.Binding.Issuer + " " + r.Binding.CACert
 }
 
-// cleanUp does what is due for one retired key, by its issuer's clock.
+// cleanUp does what is due for one retired key, by its issuer's clock. One that has expired is
+// dropped, whether or not it may be deleted; where the issuer never told its end, which is
+// assumed then, only after some attempts to delete it.
 func (a *advance) cleanUp(ctx context.Context, k Retired, c *cleanup) error {
-	if a.rec.hasEnded(&k.Key, expiredFor) {
-		return a.drop(ctx, k) // Whether or not it may be deleted.
+	expired := a.rec.hasEnded(&k.Key, expiredFor)
+	if expired && !k.ExpiresAt.IsZero() {
+		return a.drop(ctx, k)
 	}
+	err := a.bringToItsEnd(ctx, k, c)
+	if expired && isRefused(err) && a.mem.cleanupFailures(c) >= assumedEndAttempts {
+		return a.drop(ctx, k)
+	}
+	return err
+}
+
+func (a *advance) bringToItsEnd(ctx context.Context, k Retired, c *cleanup) error {
 	session, err := a.rightOf(ctx, k)
 	if errors.Is(err, ErrNoSuchKey) {
 		return a.presumeGone(ctx, k)

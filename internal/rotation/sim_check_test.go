@@ -249,7 +249,7 @@ func (w *world) mayStay(ref Ref, r Retired, status Status) bool {
 	if w.traits.reuse && w.at(r.Binding.Issuer).now().Before(r.DeleteAfter.Add(time.Minute)) {
 		return true // Rotations go on, each with its grace.
 	}
-	if r.Binding.Kind == KindPlatform && w.lacksToken(ref, r) {
+	if r.Binding.Kind == KindPlatform && w.lacksToken(w.disk.stored[ref].rec, r) {
 		return true
 	}
 	if k := w.tokens[r.Value]; k != nil && k.details.ID != r.ID {

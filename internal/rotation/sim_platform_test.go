@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -137,8 +138,9 @@ func (p *process) renew(name string, dedicated bool) error {
 	ctx, cancel := context.WithTimeout(p.ctx, 80*time.Second)
 	defer cancel()
 	p.mu.Unlock()
-	defer p.mu.Lock()
 	_, err := p.engine.Renew(ctx, Ref{Config: name}, have, dedicated)
+	p.mu.Lock()
+	p.nudge(Ref{Config: name}) // The schedule sees what was stored.
 	return err
 }
 
@@ -184,21 +186,31 @@ func (c *simClaim) tryOnPlatform(ctx context.Context, key Key) (Trial, error) {
 	err := c.call(ctx, "exchange", func() error {
 		var err error
 		token, err = c.grant(key.Value, c.entry.set.issuer)
-		if err == nil && !c.disk.stored[c.ref].rec.Token.Lives() {
-			c.lastGranted[c.ref.Config] = token.ID // If that is not stored, the way on is lost.
+		if err == nil {
+			c.mayLoseWayOn() // If the token is not stored.
 		}
 		return err
 	})
+	if k := c.tokens[key.Value]; isRefused(err) && k != nil && k.usable() {
+		c.mayLoseWayOn() // If the key ends before anyone asks again.
+	}
 	if err != nil {
 		return nil, err
 	}
 	return simTrial{token}, nil
 }
 
+// mayLoseWayOn takes note that a config without a token may have lost its last key to a fault.
+func (c *simClaim) mayLoseWayOn() {
+	if !c.disk.stored[c.ref].rec.Token.Lives() {
+		c.wayOnLost[c.ref.Config] = true
+	}
+}
+
 // kept takes note of a token that was stored.
 func (w *world) kept(ref Ref, rec Record) {
 	if rec.Token.Lives() {
-		delete(w.lastGranted, ref.Config)
+		delete(w.wayOnLost, ref.Config)
 	}
 }
 
@@ -220,7 +232,7 @@ func (w *world) checkTokens() {
 	for name, e := range w.leader.memory {
 		if e.rec.Token.Lives() {
 			w.absent[name] = false
-		} else if !w.broken[name] && !w.absent[name] && w.lastGranted[name] == "" {
+		} else if !w.broken[name] && !w.absent[name] && !w.wayOnLost[name] {
 			w.fail("%s: readers of %s have no token: %s", w.leader, name, &e)
 		}
 	}
@@ -261,13 +273,25 @@ func (w *world) goesOn(name string) bool {
 	if w.leader.memory[name].rec.Token.Lives() || w.leader.renew(name, false) == nil {
 		return true
 	}
-	w.broken[name] = w.broken[name] || w.lastGranted[name] != ""
+	w.broken[name] = w.broken[name] || w.wayOnLost[name]
 	return false
 }
 
-// lacksToken says whether nothing is left that may delete a platform's key.
-func (w *world) lacksToken(ref Ref, r Retired) bool {
-	rec := w.disk.stored[ref].rec
+// exemptDropped notes which keys are given up that nothing may delete, and whose end nobody was
+// told: nothing more can be asked of the engine.
+func (w *world) exemptDropped(before, after Record) {
+	for _, r := range before.Retired {
+		givenUp := before.Brief && r.ExpiresAt.IsZero() && !slices.ContainsFunc(after.Retired, r.isSame) && w.lacksToken(before, r)
+		for _, k := range w.managedKeys() {
+			if givenUp && (k.details.ID == r.ID || r.isLost() && strings.HasPrefix(k.details.Name, r.Name)) {
+				k.exempt = true
+			}
+		}
+	}
+}
+
+// lacksToken says whether nothing that a record has may delete a platform's key.
+func (w *world) lacksToken(rec Record, r Retired) bool {
 	for _, t := range []*Token{rec.Token, r.Bearer} {
 		if t.Lives() && w.bearers[t.Value].identity == r.Binding.Identity && w.bearers[t.Value].issuer == w.at(r.Binding.Issuer) {
 			return false

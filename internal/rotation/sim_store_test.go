@@ -204,13 +204,18 @@ func (p *process) poke(ref Ref) {
 	p.watch(ref)
 	p.start(func() {
 		p.engine.Retry(ref)
-		if c := p.loops[ref]; c != nil {
-			select {
-			case c <- struct{}{}:
-			default:
-			}
-		}
+		p.nudge(ref)
 	})
+}
+
+// nudge has a record that is watched advanced now, but for what is backed off from.
+func (p *process) nudge(ref Ref) {
+	if c := p.loops[ref]; c != nil {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
 }
 
 func (p *process) committed() map[Ref]entry {
@@ -458,6 +463,7 @@ func (d *disk) commit(w *write, how string) {
 	}
 	if w.entry != nil {
 		d.kept(w.ref, w.entry.rec)
+		d.exemptDropped(before[w.ref].rec, w.entry.rec)
 	}
 	if w.entry != nil && w.entry.set.issuer == evilAddress {
 		d.expose(w.entry.rec)

@@ -92,8 +92,8 @@ type world struct {
 	// hurt says which had a key that was dead before it was written, and may have made others
 	// with it while the issuer's parts did not agree on that.
 	hurt map[string]bool
-	// lastGranted are the tokens that were granted for the last keys, until one is stored.
-	lastGranted map[string]string
+	// wayOnLost says of which configs a fault may have taken the last key, until a token is stored.
+	wayOnLost map[string]bool
 	// absent says which have no token because everything was down for long.
 	absent  map[string]bool
 	failure string
@@ -123,7 +123,7 @@ type traits struct {
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
 		T: t, seed: seed, random: rand.New(rand.NewPCG(seed, 1)), issuers: make(map[string]*issuer),
-		tokens: make(map[Secret]*issuerKey), bearers: make(map[Secret]*bearer), broken: make(map[string]bool), hurt: make(map[string]bool), absent: make(map[string]bool), lastGranted: make(map[string]string), begun: time.Now(),
+		tokens: make(map[Secret]*issuerKey), bearers: make(map[Secret]*bearer), broken: make(map[string]bool), hurt: make(map[string]bool), absent: make(map[string]bool), wayOnLost: make(map[string]bool), begun: time.Now(),
 	}
 	w.traits = traits{
 		faults: pick(w, 0, 0.05, 0.15, 0.3), lag: pick(w, 0, 5*time.Second, 60*time.Second, 60*time.Second),

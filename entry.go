@@ -4,6 +4,8 @@
 package apic
 
 import (
+	"context"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -103,23 +105,12 @@ func (w *wiring) wire(name string, c *config, current *tokensource.Lease) (*entr
 	if err != nil {
 		return nil, fieldError("ca_cert", err.Error())
 	}
-	service, err := tokenservice.New(tokenservice.Options{
-		Kind:           c.TokenService,
-		TokenURL:       c.tokenURL(),
-		APIKey:         upstream.Secret(c.APIKey),
-		ClientID:       c.ClientID,
-		ClientSecret:   upstream.Secret(c.ClientSecret),
-		Others:         c.Keys.KeyValues(),
-		Transport:      transport,
-		RequestTimeout: c.RequestTimeout,
-		MaxRetries:     c.MaxRetries,
-	})
-	if err != nil {
+	if _, err := newTokenService(c, transport); err != nil {
 		release()
 		return nil, err
 	}
 	watch := &exchangeWatch{name: name, events: w.events, vault: w.vault}
-	exchange := counted(w.metrics, c.TokenService, service.Exchange)
+	exchange := counted(w.metrics, c.TokenService, exchangeAt(c, transport))
 	options := tokensource.Options{RefreshBefore: c.RefreshBefore, Current: current}
 	switch {
 	case c.renews():
@@ -148,4 +139,30 @@ func onLast(n int64, f func()) func() {
 			f()
 		}
 	}
+}
+
+// exchangeAt exchanges a config's key. The service is made for each exchange: kept between two,
+// it would be a tenth of what a config takes in memory.
+func exchangeAt(c *config, transport http.RoundTripper) tokensource.ExchangeFunc {
+	return func(ctx context.Context) (*tokenservice.Token, error) {
+		service, err := newTokenService(c, transport)
+		if err != nil {
+			return nil, err
+		}
+		return service.Exchange(ctx)
+	}
+}
+
+func newTokenService(c *config, transport http.RoundTripper) (tokenservice.Service, error) {
+	return tokenservice.New(tokenservice.Options{
+		Kind:           c.TokenService,
+		TokenURL:       c.tokenURL(),
+		APIKey:         upstream.Secret(c.APIKey),
+		ClientID:       c.ClientID,
+		ClientSecret:   upstream.Secret(c.ClientSecret),
+		Others:         c.Keys.KeyValues(),
+		Transport:      transport,
+		RequestTimeout: c.RequestTimeout,
+		MaxRetries:     c.MaxRetries,
+	})
 }

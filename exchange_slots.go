@@ -18,7 +18,7 @@ type exchangeSlots struct {
 }
 
 type heldSlots struct {
-	*tokensource.Slots
+	tokensource.Slots
 	holders int
 }
 
@@ -29,14 +29,14 @@ func (s *exchangeSlots) acquire(name string) (slots *tokensource.Slots, release 
 	defer s.mu.Unlock()
 	held, ok := s.byName[name]
 	if !ok {
-		held = &heldSlots{Slots: tokensource.NewSlots()}
+		held = &heldSlots{}
 		if s.byName == nil {
 			s.byName = make(map[string]*heldSlots)
 		}
 		s.byName[name] = held
 	}
 	held.holders++
-	return held.Slots, func() { s.release(name) }
+	return &held.Slots, func() { s.release(name) }
 }
 
 func (s *exchangeSlots) release(name string) {

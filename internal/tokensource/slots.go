@@ -5,6 +5,7 @@ package tokensource
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
@@ -20,36 +21,69 @@ const (
 
 // Slots bound how many exchanges run at a time for one config, through all the
 // sources that it has: the one in use, those that it replaced and that still have
-// an exchange in flight, and those of writes that try a key. Use NewSlots.
+// an exchange in flight, and those of writes that try a key. The zero value is ready to use.
 type Slots struct {
+	mu sync.Mutex
+	// turns is nil while nobody has or awaits a slot, which is nearly always: there may be a
+	// hundred thousand configs.
+	turns *turns
+	users int
+}
+
+// turns are taken by sending into them.
+type turns struct {
 	// shared is kept free for exchanges that readers of a shared token wait for, so that
 	// they do not queue behind callers who want a token each.
 	shared    chan struct{}
 	dedicated chan struct{}
 }
 
-// NewSlots returns MaxExchanges free slots.
-func NewSlots() *Slots {
-	return &Slots{shared: make(chan struct{}, 1), dedicated: make(chan struct{}, MaxExchanges-1)}
+func (s *Slots) enter() *turns {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.turns == nil {
+		s.turns = &turns{shared: make(chan struct{}, 1), dedicated: make(chan struct{}, MaxExchanges-1)}
+	}
+	s.users++
+	return s.turns
+}
+
+func (s *Slots) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users--
+	if s.users == 0 {
+		s.turns = nil
+	}
 }
 
 // acquireDedicated waits for the slot of an exchange whose token one caller gets. It
 // fails with ctx's error, with ErrClosed once source has ended, or with a *BusyError.
 // The caller gives the slot back with free.
 func (s *Slots) acquireDedicated(ctx, source context.Context) (free func(), err error) {
-	return acquire(ctx, source, s.dedicated, nil)
+	return s.acquire(ctx, source, func(t *turns) (own, spare chan struct{}) { return t.dedicated, nil })
 }
 
 // acquireShared is the same for an exchange whose token all readers share. A source
 // has one of these at a time. If the slot is taken, it is by another entity's source or
 // by one that was replaced meanwhile, and any other slot will do.
 func (s *Slots) acquireShared(source context.Context) (free func(), err error) {
-	return acquire(source, source, s.shared, s.dedicated)
+	return s.acquire(source, source, func(t *turns) (own, spare chan struct{}) { return t.shared, t.dedicated })
 }
 
-// acquire prefers own to spare, which may be nil. Waiters are served in their order,
+func (s *Slots) acquire(ctx, source context.Context, choose func(*turns) (own, spare chan struct{})) (free func(), err error) {
+	own, spare := choose(s.enter())
+	taken, err := awaitTurn(ctx, source, own, spare)
+	if err != nil {
+		s.leave()
+		return nil, err
+	}
+	return func() { <-taken; s.leave() }, nil
+}
+
+// awaitTurn prefers own to spare, which may be nil. Waiters are served in their order,
 // as Go's channels do.
-func acquire(ctx, source context.Context, own, spare chan struct{}) (free func(), err error) {
+func awaitTurn(ctx, source context.Context, own, spare chan struct{}) (taken chan struct{}, err error) {
 	if source.Err() != nil {
 		return nil, ErrClosed
 	}
@@ -58,16 +92,16 @@ func acquire(ctx, source context.Context, own, spare chan struct{}) (free func()
 	}
 	select {
 	case own <- struct{}{}:
-		return func() { <-own }, nil
+		return own, nil
 	default:
 	}
 	timer := time.NewTimer(slotTimeout)
 	defer timer.Stop()
 	select {
 	case own <- struct{}{}:
-		return func() { <-own }, nil
+		return own, nil
 	case spare <- struct{}{}:
-		return func() { <-spare }, nil
+		return spare, nil
 	case <-source.Done():
 		return nil, ErrClosed
 	case <-ctx.Done():

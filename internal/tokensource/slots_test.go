@@ -140,7 +140,7 @@ func TestSlots_AreThoseOfAllSourcesOfAConfig(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var inFlight gauge
-				svc, slots := &service{life: time.Hour, latency: time.Minute}, NewSlots()
+				svc, slots := &service{life: time.Hour, latency: time.Minute}, &Slots{}
 				for range 20 {
 					s := New(Options{Exchange: inFlight.over(svc.exchange), Slots: slots})
 					ended := make(chan error)
@@ -158,7 +158,7 @@ func TestSlots_AreThoseOfAllSourcesOfAConfig(t *testing.T) {
 				inFlight.requireMost(t, want)
 				time.Sleep(svc.latency)
 				synctest.Wait()
-				if len(slots.shared)+len(slots.dedicated) != 0 {
+				if slots.turns != nil || slots.users != 0 {
 					t.Error("slots are not given back")
 				}
 			})
@@ -170,7 +170,7 @@ func TestSlots_AreThoseOfAllSourcesOfAConfig(t *testing.T) {
 // slot for shared exchanges taken.
 func TestSlots_OfAReplacedSourceDoNotKeepReadersWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hanging, slots := &service{life: time.Hour, latency: time.Minute}, NewSlots()
+		hanging, slots := &service{life: time.Hour, latency: time.Minute}, &Slots{}
 		before := New(Options{Exchange: hanging.exchange, Slots: slots})
 		go func() { _, _ = before.Read(t.Context(), 0) }()
 		synctest.Wait()
@@ -267,13 +267,18 @@ func TestSlots_AreGrantedInTurn(t *testing.T) {
 // find no slot until the token has ended.
 func TestSlots_ThatAreTakenDoNotRetryForATokenThatIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		svc, slots := &service{life: time.Minute}, NewSlots()
+		svc, slots := &service{life: time.Minute}, &Slots{}
 		s := New(Options{Exchange: svc.exchange, Slots: slots})
 		defer s.Close()
 		first := mustRead(t, s)
-		slots.shared <- struct{}{}
-		for range cap(slots.dedicated) {
-			slots.dedicated <- struct{}{}
+		free, err := slots.acquireShared(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range MaxExchanges - 1 {
+			if _, err := slots.acquireDedicated(t.Context(), t.Context()); err != nil {
+				t.Fatal(err)
+			}
 		}
 		time.Sleep(time.Until(first.DueAt))
 		a := mustRead(t, s)
@@ -284,7 +289,7 @@ func TestSlots_ThatAreTakenDoNotRetryForATokenThatIsOver(t *testing.T) {
 			t.Errorf("error is %v", err)
 		}
 		time.Sleep(time.Hour)
-		<-slots.shared
+		free()
 		time.Sleep(time.Hour)
 		if got := svc.count(); got != 1 {
 			t.Errorf("%d exchanges, the last for a token that is over", got)

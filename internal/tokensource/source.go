@@ -80,7 +80,7 @@ func (o Options) shared() Options {
 		o.Backoff = &Backoff{}
 	}
 	if o.Slots == nil {
-		o.Slots = NewSlots()
+		o.Slots = &Slots{}
 	}
 	if o.Outcomes == nil {
 		o.Outcomes = &Outcomes{}

@@ -63,16 +63,16 @@ func (t *Transports) proxy(r *http.Request) (*url.URL, error) {
 // sends too late, or twice, is taken for the next request's, which must not be that
 // of another config.
 func (t *Transports) Acquire(caPEM string) (http.RoundTripper, func(), error) {
-	var roots *x509.CertPool
-	if caPEM != "" {
-		certs, err := parseCACert(caPEM)
-		if err != nil {
-			return nil, nil, err
-		}
-		roots = newPool(certs)
+	if _, err := rootsOf(caPEM); err != nil {
+		return nil, nil, err
 	}
 	made := &transport{userAgent: cmp.Or(t.UserAgent, product)}
 	made.secure.make = func() *http.Transport {
+		// Kept between exchanges, the pool would take more memory than the rest of a config.
+		roots, err := rootsOf(caPEM)
+		if err != nil {
+			roots = x509.NewCertPool() // It was parsed before, and nobody is to be trusted instead.
+		}
 		secure := newSecureTransport(roots)
 		secure.Proxy = t.proxy
 		// A proxy is asked for a connection by a request of its own.
@@ -81,6 +81,18 @@ func (t *Transports) Acquire(caPEM string) (http.RoundTripper, func(), error) {
 	}
 	made.plain.make = func() *http.Transport { return t.dialing(newPlainTransport()) }
 	return made, made.CloseIdleConnections, nil
+}
+
+// rootsOf are the CAs that a transport trusts, nil for the system's.
+func rootsOf(caPEM string) (*x509.CertPool, error) {
+	if caPEM == "" {
+		return nil, nil
+	}
+	certs, err := parseCACert(caPEM)
+	if err != nil {
+		return nil, err
+	}
+	return newPool(certs), nil
 }
 
 // dialing has a transport connect as all do.

@@ -12,7 +12,7 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-func (s *stack) auditTo(file string) {
+func (s *stack) enableAudit(file string) {
 	s.Helper()
 	s.check(s.client.Sys().EnableAuditWithOptions("file", &api.EnableAuditOptions{
 		Type: "file", Options: map[string]string{"file_path": s.path(file)},

@@ -51,7 +51,8 @@ func run(m *testing.M) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	fmt.Printf("acceptance tests run against %s\n", bytes.TrimSpace(version))
+	serverVersion = string(bytes.TrimSpace(version))
+	fmt.Printf("acceptance tests run against %s\n", serverVersion)
 	return m.Run(), nil
 }
 

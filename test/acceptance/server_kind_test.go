@@ -1,0 +1,47 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package acceptance
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// serverVersion is what the server says of itself, such as "Vault v1.21.0" or "OpenBao v2.5.5".
+var serverVersion string
+
+func isOpenBao() bool { return strings.HasPrefix(serverVersion, "OpenBao") }
+
+// auditTo has the server write an audit log into a file of the stack's directory. OpenBao takes
+// its audit devices from its configuration alone.
+func (s *stack) auditTo(file string) {
+	s.Helper()
+	if !isOpenBao() {
+		s.enableAudit(file)
+		return
+	}
+	s.serverConfig += fmt.Sprintf(`
+audit "file" "file" {
+  options {
+    file_path = %q
+  }
+}
+`, s.path(file))
+	s.check(os.WriteFile(s.path("vault.hcl"), []byte(s.serverConfig), 0o600))
+	s.check(s.vault.Process.Signal(syscall.SIGHUP))
+	s.eventually("the server has an audit device", func() bool {
+		devices, err := s.client.Sys().ListAudit()
+		return err == nil && len(devices) == 1
+	})
+}
+
+// withoutPatch drops the operations that OpenBao's document leaves out, from what the page says.
+func withoutPatch(documented map[string]*apiPath) {
+	for _, path := range documented {
+		maps.DeleteFunc(path.operations, func(_, method string) bool { return method == "patch" })
+	}
+}

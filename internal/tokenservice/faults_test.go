@@ -17,8 +17,8 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// hostility is one thing that a service may do wrong, and what comes of it.
-type hostility struct {
+// upstreamFault is one thing that a service may do wrong, and what comes of it.
+type upstreamFault struct {
 	// what completes "a service that ...".
 	what  string
 	fault apicsim.Fault
@@ -60,16 +60,16 @@ func stating(expiresIn string) apicsim.Fault {
 
 func kind(k apicsim.FaultKind) apicsim.Fault { return apicsim.Fault{Kind: k} }
 
-// hostilities is the list of what a service may do wrong.
-func hostilities() []hostility {
+// upstreamFaults is the list of what a service may do wrong.
+func upstreamFaults() []upstreamFault {
 	return slices.Concat(refusals(), failures(), brokenConnections(), brokenAnswers(), brokenTokens(), brokenGrants())
 }
 
-func refusals() []hostility {
+func refusals() []upstreamFault {
 	const refused = upstream.Refused
 	const html = "<html><title>400 Bad Request</title></html>"
 	const unknownCodes = `{"errorCode":"BXNIM9999E","errorMessage":"no","status":499,"message":["no"],"errors":["no"]}`
-	return []hostility{
+	return []upstreamFault{
 		{what: "does not know the key", arrange: func(_ *testing.T, x *exchange) { x.sim.RevokeKey(testKey) }, outcome: refused, reason: "the API key"},
 		{what: "has the key disabled", arrange: func(_ *testing.T, x *exchange) { x.sim.DisableKey(testKey) }, outcome: refused, reason: "the API key"},
 		{what: "has used the key up", arrange: useKeyUp, outcome: refused, reason: "worked before", only: []tokenservice.Kind{tokenservice.Platform}},
@@ -92,8 +92,8 @@ func useKeyUp(t *testing.T, x *exchange) {
 	}
 }
 
-func failures() []hostility {
-	return []hostility{
+func failures() []upstreamFault {
+	return []upstreamFault{
 		{what: "answers HTTP 408", fault: status(408), reason: "failed with HTTP 408"},
 		{what: "answers HTTP 429", fault: status(429), reason: "asks to be called less often (HTTP 429)"},
 		{what: "answers HTTP 500 and echoes the key", fault: status(500), reason: "failed with HTTP 500"},
@@ -104,8 +104,8 @@ func failures() []hostility {
 	}
 }
 
-func brokenConnections() []hostility {
-	return []hostility{
+func brokenConnections() []upstreamFault {
+	return []upstreamFault{
 		{what: "refuses the connection", arrange: func(t *testing.T, x *exchange) { check(t, x.server.Refuse()) }, reason: "refused the connection"},
 		{what: "shows a certificate that nobody trusts", arrange: serveTLS, reason: "certificate that is not trusted"},
 		{what: "speaks no TLS on a port where it should", arrange: expectTLS, reason: "does not speak TLS"},
@@ -134,8 +134,8 @@ func expectTLS(t *testing.T, x *exchange) {
 	x.moveTo(t, strings.Replace(x.server.URL(), "http:", "https:", 1))
 }
 
-func brokenAnswers() []hostility {
-	return []hostility{
+func brokenAnswers() []upstreamFault {
+	return []upstreamFault{
 		{what: "answers 200 with a gateway's HTML", fault: kind(apicsim.KindNotJSON), reason: "not JSON"},
 		{what: "answers 200 and nothing", fault: kind(apicsim.KindEmptyBody), reason: "not JSON"},
 		{what: "answers 204", fault: status(204), reason: "not JSON"},
@@ -154,39 +154,39 @@ func brokenAnswers() []hostility {
 	}
 }
 
-func brokenTokens() []hostility {
+func brokenTokens() []upstreamFault {
 	const endless = "does not say when it expires"
-	return []hostility{
-		{what: "sells the key back as the token", fault: kind(apicsim.KindNotJWT), reason: "not a JWT"},
-		{what: "sells a token with line ends in it", fault: answering(`{"FIELD":"TOKEN\r\nX-Header: AAAA"}`), reason: "not a JWT"},
-		{what: "sells a token with a line end behind", fault: answering(`{"FIELD":"TOKEN\n"}`), reason: "not a JWT"},
-		{what: "sells a token whose claims are no object", fault: selling(`[]`), reason: "not a JWT"},
-		{what: "sells a token without exp", fault: kind(apicsim.KindNoExp), reason: endless},
-		{what: "sells a token whose exp is null", fault: selling(`{"exp":null}`), reason: endless},
-		{what: "sells a token whose exp is in the past", fault: kind(apicsim.KindExpired), reason: "compare this host's clock"},
-		{what: "sells a token whose exp is negative", fault: selling(`{"exp":-1}`), reason: "compare this host's clock"},
-		{what: "sells a token whose exp is a text", fault: kind(apicsim.KindExpString), reason: "not a JWT"},
-		{what: "sells a token whose exp has a fraction", fault: kind(apicsim.KindExpFloat)},
-		{what: "sells a token whose exp is in the year 9999", fault: kind(apicsim.KindExpFar), reason: "more than a year"},
-		{what: "sells a token whose exp is 1e300", fault: selling(`{"exp":1e300}`), reason: "answered a token"},
-		{what: "sells a token of 60 KiB", fault: kind(apicsim.KindLargeToken)},
-		{what: "sells a token of 200 KiB", fault: kind(apicsim.KindHugeToken), reason: "more than 64 KiB"},
-		{what: "sells a token without jti", fault: kind(apicsim.KindNoJTI)},
-		{what: "sells a token with the key for its jti", fault: kind(apicsim.KindJTIEcho), reason: "holds the API key or the client secret"},
-		{what: "sells a token with the key within a claim", fault: selling(fmt.Sprintf(`{"sub":"apikey:%s","exp":%d}`, testKey, time.Now().Add(time.Hour).Unix())), reason: "holds the API key or the client secret"},
-		{what: "sells a token with part of the key in its jti", fault: selling(fmt.Sprintf(`{"jti":%q,"exp":%d}`, testKey[3:12], time.Now().Add(time.Hour).Unix()))},
-		{what: "sells a token whose jti is not printable", fault: selling(fmt.Sprintf(`{"jti":"line\nfeed","exp":%d}`, time.Now().Add(time.Hour).Unix()))},
+	return []upstreamFault{
+		{what: "returns the key as the token", fault: kind(apicsim.KindNotJWT), reason: "not a JWT"},
+		{what: "issues a token with line ends in it", fault: answering(`{"FIELD":"TOKEN\r\nX-Header: AAAA"}`), reason: "not a JWT"},
+		{what: "issues a token with a line end behind", fault: answering(`{"FIELD":"TOKEN\n"}`), reason: "not a JWT"},
+		{what: "issues a token whose claims are no object", fault: selling(`[]`), reason: "not a JWT"},
+		{what: "issues a token without exp", fault: kind(apicsim.KindNoExp), reason: endless},
+		{what: "issues a token whose exp is null", fault: selling(`{"exp":null}`), reason: endless},
+		{what: "issues a token whose exp is in the past", fault: kind(apicsim.KindExpired), reason: "compare this host's clock"},
+		{what: "issues a token whose exp is negative", fault: selling(`{"exp":-1}`), reason: "compare this host's clock"},
+		{what: "issues a token whose exp is a text", fault: kind(apicsim.KindExpString), reason: "not a JWT"},
+		{what: "issues a token whose exp has a fraction", fault: kind(apicsim.KindExpFloat)},
+		{what: "issues a token whose exp is in the year 9999", fault: kind(apicsim.KindExpFar), reason: "more than a year"},
+		{what: "issues a token whose exp is 1e300", fault: selling(`{"exp":1e300}`), reason: "answered a token"},
+		{what: "issues a token of 60 KiB", fault: kind(apicsim.KindLargeToken)},
+		{what: "issues a token of 200 KiB", fault: kind(apicsim.KindHugeToken), reason: "more than 64 KiB"},
+		{what: "issues a token without jti", fault: kind(apicsim.KindNoJTI)},
+		{what: "issues a token with the key for its jti", fault: kind(apicsim.KindJTIEcho), reason: "holds the API key or the client secret"},
+		{what: "issues a token with the key within a claim", fault: selling(fmt.Sprintf(`{"sub":"apikey:%s","exp":%d}`, testKey, time.Now().Add(time.Hour).Unix())), reason: "holds the API key or the client secret"},
+		{what: "issues a token with part of the key in its jti", fault: selling(fmt.Sprintf(`{"jti":%q,"exp":%d}`, testKey[3:12], time.Now().Add(time.Hour).Unix()))},
+		{what: "issues a token whose jti is not printable", fault: selling(fmt.Sprintf(`{"jti":"line\nfeed","exp":%d}`, time.Now().Add(time.Hour).Unix()))},
 	}
 }
 
 // brokenGrants are for the services whose answers say more than the token.
-func brokenGrants() []hostility {
+func brokenGrants() []upstreamFault {
 	const endless = "does not say when it expires"
-	list := []hostility{
+	list := []upstreamFault{
 		{what: "answers a token_type other than Bearer", fault: kind(apicsim.KindTokenType), reason: "another type than Bearer"},
 		{what: "answers no token_type", fault: answering(`{"FIELD":"TOKEN"}`)},
 		{what: "answers a token_type that is no text", fault: answering(`{"FIELD":"TOKEN","token_type":7}`), reason: "another shape"},
-		{what: "sells a token without exp, and says 3600 in expires_in", fault: stating("3600")},
+		{what: "issues a token without exp, and says 3600 in expires_in", fault: stating("3600")},
 		{what: "the same, with a negative expires_in", fault: stating("-5"), reason: endless},
 		{what: "the same, with 0", fault: stating("0"), reason: endless},
 		{what: "the same, with null", fault: stating("null"), reason: endless},
@@ -195,9 +195,9 @@ func brokenGrants() []hostility {
 		{what: "the same, with 1e300", fault: stating("1e300"), reason: endless},
 		{what: "the same, with more than 64 bits hold", fault: stating("99999999999999999999"), reason: endless},
 		{what: "the same, with 32 years", fault: stating("999999999"), reason: "more than a year"},
-		{what: "sells a token without exp, and an expiration in the past", fault: stating(`null,"expiration":1`), reason: "compare this host's clock"},
-		{what: "sells a token without exp, and an expiration in the year 9999", fault: stating(`null,"expiration":253370764800`), reason: endless},
-		{what: "sells a right token, and says -5 in expires_in", fault: answering(`{"FIELD":"TOKEN","expires_in":-5}`)},
+		{what: "issues a token without exp, and an expiration in the past", fault: stating(`null,"expiration":1`), reason: "compare this host's clock"},
+		{what: "issues a token without exp, and an expiration in the year 9999", fault: stating(`null,"expiration":253370764800`), reason: endless},
+		{what: "issues a valid token, and says -5 in expires_in", fault: answering(`{"FIELD":"TOKEN","expires_in":-5}`)},
 	}
 	for i := range list {
 		list[i].only = []tokenservice.Kind{tokenservice.IAM, tokenservice.Platform}
@@ -213,7 +213,7 @@ func TestEveryFaultEndsInARightTokenOrAClearError(t *testing.T) {
 		shared := newExchangeOf(t, service, time.Second, 0)
 		token, err := shared.service.Exchange(context.Background())
 		check(t, err)
-		for _, h := range hostilities() {
+		for _, h := range upstreamFaults() {
 			if !h.isFor(service) {
 				continue
 			}
@@ -238,12 +238,12 @@ func TestEveryFaultEndsInARightTokenOrAClearError(t *testing.T) {
 	seen.hold(t)
 }
 
-func (h hostility) isFor(service tokenservice.Kind) bool {
+func (h upstreamFault) isFor(service tokenservice.Kind) bool {
 	return len(h.only) == 0 || slices.Contains(h.only, service)
 }
 
 // injected is the fault with a service's field and a token of it in its body.
-func (h hostility) injected(service tokenservice.Kind, token *tokenservice.Token) apicsim.Fault {
+func (h upstreamFault) injected(service tokenservice.Kind, token *tokenservice.Token) apicsim.Fault {
 	field := "access_token"
 	if service == tokenservice.Login {
 		field = "jwt"
@@ -255,7 +255,7 @@ func (h hostility) injected(service tokenservice.Kind, token *tokenservice.Token
 
 // requireOutcome returns what a client saw: a token, or the status that Vault
 // answers and the error behind the service's name.
-func requireOutcome(t *testing.T, x *exchange, h hostility, token *tokenservice.Token, err error) string {
+func requireOutcome(t *testing.T, x *exchange, h upstreamFault, token *tokenservice.Token, err error) string {
 	t.Helper()
 	if h.reason == "" {
 		requireRightToken(t, token, err)
@@ -302,7 +302,7 @@ func TestOfTwoTokensInOneAnswerTheLastIsJudgedAndSold(t *testing.T) {
 			last, err := x.service.Exchange(context.Background())
 			check(t, err)
 			both := answering(fmt.Sprintf(`{"FIELD":%q,"FIELD":"TOKEN"}`, string(first.Value)))
-			x.sim.Inject(hostility{fault: both}.injected(service, last))
+			x.sim.Inject(upstreamFault{fault: both}.injected(service, last))
 			sold, err := x.service.Exchange(context.Background())
 			check(t, err)
 			if first.ID == last.ID || sold.ID != last.ID || sold.Value != last.Value {

@@ -13,18 +13,15 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 )
 
-const reportPath = "../../docs/hostile-services.md"
+// reportPath is a golden file: WRITE_REPORT=1 writes it anew.
+const reportPath = "testdata/upstream-errors.md"
 
-const reportHead = `# Hostile and broken services
+const reportHead = `# Every upstream fault and its error
 
-What a client of Vault sees when a token service misbehaves: the token, or the status that Vault answers and the error. An
-error begins with ` + "`the <service> token service at <host>`" + `; the table has what follows, with … for times and request ids. A
-dash means that the fault cannot happen to that service. Of what a service sends, nothing gets into an error but its status
-and, where they look like one and hold no secret, its code and request id: one that echoes the key gives nothing away.
-Of two members of one name the last one counts, as is usual for JSON: it is the one that is judged and the one handed out.
-
-The table is what the tests saw: ` + "`go test ./internal/tokenservice`" + ` fails if it differs, and with ` + "`WRITE_REPORT=1`" + ` before it
-writes the table anew. Each exchange was a single attempt (` + "`max_retries=0`" + `) with a timeout of a second.
+` + "`go test ./internal/tokenservice`" + ` fails if this table differs from what it sees; ` + "`WRITE_REPORT=1`" + ` before it writes the table anew. Each exchange is a
+single attempt with a timeout of a second. A cell is the outcome for a client of Vault: a token, or the status and what follows
+` + "`the <service> token service at <host>`" + ` in the error, with … for times and request ids. A dash means that the fault cannot happen
+to that service. Of two members of one name the last one counts, as is usual for JSON.
 
 `
 
@@ -70,7 +67,7 @@ func (r report) hold(t *testing.T) {
 
 // complete says whether every case was run, and none left out by -run.
 func (r report) complete() bool {
-	for _, h := range hostilities() {
+	for _, h := range upstreamFaults() {
 		for _, service := range tokenservice.Kinds() {
 			if h.isFor(service) && r.cells[h.what][service] == "" {
 				return false
@@ -88,7 +85,7 @@ func (r report) table() string {
 		fmt.Fprintf(&b, " `%s` |", service)
 	}
 	b.WriteString("\n|---|" + strings.Repeat("---|", len(tokenservice.Kinds())) + "\n")
-	for _, h := range hostilities() {
+	for _, h := range upstreamFaults() {
 		fmt.Fprintf(&b, "| %s |", h.what)
 		for _, service := range tokenservice.Kinds() {
 			fmt.Fprintf(&b, " %s |", r.cell(h, service))
@@ -98,7 +95,7 @@ func (r report) table() string {
 	return b.String()
 }
 
-func (r report) cell(h hostility, service tokenservice.Kind) string {
+func (r report) cell(h upstreamFault, service tokenservice.Kind) string {
 	if !h.isFor(service) {
 		return "–"
 	}

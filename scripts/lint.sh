@@ -60,7 +60,7 @@ node_sound() { sources -name '*.js' | xargs -0 -n 1 node --check; }
 # Its own look at the shell in the workflows needs shellcheck, and is passed over where there is none.
 actions_sound() {
   local actionlint
-  actionlint=$(scripts/tool.sh actionlint) && "$actionlint" .github/workflows/*.yml
+  actionlint=$(scripts/tool.sh actionlint) && "$actionlint" .github/workflows/*.yml examples/ci/github-actions/*.yml
 }
 
 golangci_sound() {

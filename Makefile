@@ -8,7 +8,7 @@ SHELL := /usr/bin/env bash
 # The race detector needs cgo, and Go turns cgo off by itself where there is no C compiler.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race,$(warning no C compiler: testing without the race detector))
 
-.PHONY: help build test test-unit test-acceptance sim fuzz bench soak profile lint fmt demo dev vault release release-verify test-install vulncheck clean
+.PHONY: help build test test-unit test-acceptance test-examples sim fuzz bench soak profile lint fmt demo dev vault release release-verify test-install vulncheck clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -33,6 +33,9 @@ sim: ## Simulate lives of keys for ten minutes, or for SIMTIME
 test-acceptance: build ## Run the built plugin on a real Vault server
 	@VAULT_SERVER=$$(scripts/vault.sh); export VAULT_SERVER; "$$VAULT_SERVER" version; set -x; \
 	go test $(RACE) -count=1 -v -timeout 40m ./test/acceptance/...
+
+test-examples: build ## Run the examples, those that need OpenTofu too, and tell why the rest is not run
+	@scripts/test-examples.sh
 
 fuzz: ## Run every fuzzer for a minute, or for FUZZTIME
 	@scripts/fuzz.sh

@@ -177,9 +177,9 @@ func TestTheCLIRotatesAKeyAndShowsItsId(t *testing.T) {
 	s.mustCLI("read", "apic/token/us-south")
 }
 
-// TestTheExampleAdoptsAKeyAndTheDownloadedOneIsDeleted runs examples/rotation as
-// somebody with that example's policy.
-func TestTheExampleAdoptsAKeyAndTheDownloadedOneIsDeleted(t *testing.T) {
+// TestExampleRotation_adoptsAKey runs examples/rotation as somebody with that
+// example's policy.
+func TestExampleRotation_adoptsAKey(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	policy, err := os.ReadFile("../../examples/rotation/operator-policy.hcl")

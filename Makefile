@@ -8,7 +8,7 @@ SHELL := /usr/bin/env bash
 # The race detector needs cgo, and Go turns cgo off by itself where there is no C compiler.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race,$(warning no C compiler: testing without the race detector))
 
-.PHONY: help build test test-unit test-acceptance test-examples sim fuzz bench soak profile lint fmt demo dev vault release release-verify test-install vulncheck clean
+.PHONY: help build test test-unit test-acceptance test-examples test-kubernetes sim fuzz bench soak profile lint fmt demo dev vault release release-verify test-install vulncheck clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -36,6 +36,12 @@ test-acceptance: build ## Run the built plugin on a real Vault server
 
 test-examples: build ## Run the examples, those that need OpenTofu too, and tell why the rest is not run
 	@scripts/test-examples.sh
+
+# Ten minutes on two cores the first time, for a Kubernetes API server, etcd and kubectl; two minutes from then on.
+test-kubernetes: build ## Apply the Kubernetes examples to a real API server
+	@VAULT_SERVER=$$(scripts/vault.sh); ETCD=$$(scripts/tool.sh etcd); KUBE_APISERVER=$$(scripts/tool.sh kube-apiserver); \
+	KUBECTL=$$(scripts/tool.sh kubectl); export VAULT_SERVER ETCD KUBE_APISERVER KUBECTL; \
+	go test -count=1 -v -timeout 10m -run '^TestExampleKubernetes_' ./test/acceptance/
 
 fuzz: ## Run every fuzzer for a minute, or for FUZZTIME
 	@scripts/fuzz.sh

@@ -16,6 +16,9 @@ cd "$root"
 readonly tools=(
   TOFU tofu
   OLD_VAULT_PROVIDER terraform-provider-vault
+  ETCD etcd
+  KUBE_APISERVER kube-apiserver
+  KUBECTL kubectl
 )
 
 for ((i = 0; i < ${#tools[@]}; i += 2)); do

@@ -1,11 +1,12 @@
 // Copyright (c) The vault-plugin-secrets-apic authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Command vault-plugin-secrets-apic is the plugin that Vault runs. It is not
-// meant to be started by hand.
+// Command vault-plugin-secrets-apic is the plugin that Vault runs. By hand or from an
+// init container, it has one command: install DIR copies it into a directory.
 package main
 
 import (
+	"fmt"
 	"io"
 	"log"
 	"os"
@@ -23,6 +24,13 @@ var (
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "install" {
+		if err := install(os.Args[2:], os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	silenceStandardLogger()
 	tuneCollector()
 	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: os.Stderr, JSONFormat: true})

@@ -8,7 +8,7 @@ SHELL := /usr/bin/env bash
 # The race detector needs cgo, and Go turns cgo off by itself where there is no C compiler.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race,$(warning no C compiler: testing without the race detector))
 
-.PHONY: help build test test-unit test-acceptance test-examples test-kubernetes sim fuzz bench soak profile lint fmt demo dev vault release release-verify test-install vulncheck clean
+.PHONY: help build test test-unit test-acceptance test-examples test-kubernetes sim fuzz bench soak profile lint fmt demo dev vault release release-verify test-install image image-push test-image test-release-verify vulncheck clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -50,7 +50,7 @@ lint: ## Check formatting, vet, linters, workflows, module files, licence header
 	@scripts/lint.sh
 
 fmt: ## Format the Go source
-	gofmt -w -- *.go cmd examples internal test
+	gofmt -w -- *.go cmd examples internal test tools
 
 bench: ## Measure the engine next to a bare plugin and write docs/performance.md
 	go run ./test/bench
@@ -84,6 +84,21 @@ release-verify: ## Build twice, apart, and compare; SUMS=file compares with a pu
 
 test-install: ## Run the commands of docs/install.md on a snapshot and a real Vault server
 	@scripts/test-install.sh
+
+image: ## Make the container image of the release in dist/, which make release does too
+	@scripts/image.sh build
+
+# The repository that the image goes to, as in registry.example/vault-plugin-secrets-apic.
+IMAGE ?=
+
+image-push: ## Push the image of the release in dist/ to IMAGE, with signatures and bills of materials
+	@SNAPSHOT=$(SNAPSHOT) scripts/image.sh push $(IMAGE)
+
+test-image: ## Run the image's commands of docs/install.md, from a registry on loopback and on a real Vault server
+	@scripts/test-image.sh
+
+test-release-verify: ## See make release-verify refuse a list with one digit changed
+	@scripts/test-release-verify.sh
 
 # Another database than Go's own, such as file:///path/to/vulndb/data/osv where there is no network.
 GOVULNDB ?=

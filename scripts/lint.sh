@@ -23,7 +23,7 @@ check() {
 
 formatted() {
   local files
-  files=$(gofmt -l -- *.go cmd examples internal test) || return 1
+  files=$(gofmt -l -- *.go cmd examples internal test tools) || return 1
   [[ -z $files ]] || {
     printf 'run make fmt: %s\n' "$files" >&2
     return 1
@@ -81,6 +81,7 @@ check gofmt formatted
 check 'licence headers' licensed
 check 'go vet' go vet ./...
 check 'go vet with the tag profile' go vet -tags profile ./cmd/...
+check 'go vet of the tools' go -C tools/image vet ./...
 check staticcheck go tool staticcheck ./...
 check golangci-lint golangci_sound
 check 'go mod tidy' go mod tidy -diff

@@ -40,7 +40,7 @@ build() {
 }
 
 # Before the caches are others.
-for tool in goreleaser minisign cyclonedx-gomod; do
+for tool in goreleaser minisign cyclonedx-gomod image; do
   scripts/tool.sh "$tool" >/dev/null
 done
 
@@ -49,9 +49,11 @@ if [[ -n $published ]]; then
   # The provenance names its builder, and is not in the list.
   sed -i.bak '/ provenance\.json$/d' "$work/one.sums"
   cp "$published" "$work/other.sums"
-  # With some of the targets, those of the list.
+  # With some of the targets, those of the list, and the image if they are enough to make it.
   if [[ -n ${TARGETS:-} ]]; then
-    grep -E "_(${TARGETS// /|})(\.|/)" "$published" >"$work/other.sums" || die "the list has none of $TARGETS"
+    made=${TARGETS// /|}
+    ! grep -q '_image\.json$' "$work/one.sums" || made+='|image'
+    grep -E "_($made)(\.|/)" "$published" >"$work/other.sums" || die "the list has none of $TARGETS"
   fi
 else
   build "$work/the-other"

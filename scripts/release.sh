@@ -2,13 +2,14 @@
 # Copyright (c) The vault-plugin-secrets-apic authors
 # SPDX-License-Identifier: MPL-2.0
 #
-# Makes a release in dist/: archives, their bills of materials, SHA256SUMS of all of them and of the binaries inside, the
-# provenance, signatures, and the notes from CHANGELOG.md. It publishes nothing.
+# Makes a release in dist/: archives, their bills of materials, a container image of two of them, SHA256SUMS of all of them and
+# of the binaries inside, the provenance, signatures, and the notes from CHANGELOG.md. It publishes nothing.
 #
 #   scripts/release.sh                what HEAD's tag vX.Y.Z names, signed with the key in RELEASE_SIGNING_KEY
 #   SNAPSHOT=1 scripts/release.sh     what is there, signed with a key that is thrown away
 #
-# TARGETS="linux_amd64 darwin_arm64" leaves the others out of a snapshot. docs/release.md says what each file is for.
+# TARGETS="linux_amd64 darwin_arm64" leaves the others out of a snapshot. The image needs linux_amd64 and linux_arm64.
+# docs/release.md says what each file is for.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -43,7 +44,10 @@ releasable() {
     die "CHANGELOG.md has no heading '## [$VERSION] - YYYY-MM-DD'"
   [[ -n ${RELEASE_SIGNING_KEY:-} ]] || die 'RELEASE_SIGNING_KEY does not hold the secret key; docs/release.md says how to make one'
   [[ -z ${TARGETS:-} ]] || die 'a release has all targets'
-  [[ -f $public_key ]] || die "$public_key, which users verify with, is not there; docs/release.md says how to make it"
+  local key
+  for key in "$public_key" docs/image.pub; do
+    [[ -f $key ]] || die "$key, which users verify with, is not there; docs/release.md says how to make it"
+  done
 }
 
 # signing_key puts the secret key and its public one into the work directory, which nobody else can read.
@@ -75,7 +79,9 @@ config() {
 # of the file that the archive unpacks to.
 list() {
   local file member
-  for file in *.tar.gz *.cdx.json; do
+  for file in *.tar.gz *.cdx.json *_image.tar *_image.json; do
+    # Without both of its platforms there is no image.
+    [[ -f $file ]] || continue
     printf '%s  %s\n' "$(sha256 "$file")" "$file"
   done
   for file in *.tar.gz; do
@@ -131,6 +137,9 @@ config >"$work/goreleaser.yaml"
 mv dist/goreleaser/*.tar.gz dist/goreleaser/*.cdx.json dist/
 rm -rf dist/goreleaser
 notes >dist/notes.md
+if [[ -z ${TARGETS:-} || " $TARGETS " == *' linux_amd64 '* && " $TARGETS " == *' linux_arm64 '* ]]; then
+  scripts/image.sh build
+fi
 
 cd dist
 list >SHA256SUMS

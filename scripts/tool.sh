@@ -20,7 +20,8 @@ unset GOOS GOARCH
 
 package=$(sed -n 's/^tool //p' go.mod)
 key=$({
-  cat go.mod go.sum
+  # The image's tool has source of its own.
+  cat go.mod go.sum ./*.go 2>/dev/null || true
   go env GOVERSION GOOS GOARCH
 } | sha256 -)
 dir="${XDG_CACHE_HOME:-$HOME/.cache}/vault-plugin-secrets-apic/$name-${key:0:12}"

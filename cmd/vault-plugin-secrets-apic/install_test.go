@@ -16,7 +16,7 @@ import (
 func TestInstall_copiesItself(t *testing.T) {
 	dir := t.TempDir()
 	target := filepath.Join(dir, "vault-plugin-secrets-apic-"+version)
-	// An earlier file that nobody may execute is replaced, not written into: whoever has it open keeps it.
+	// An earlier file that nobody may execute is replaced, not written into: a process that has it open keeps it.
 	if err := os.WriteFile(target, []byte("earlier"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -105,7 +105,7 @@ func (w *wiring) wire(name string, c *config, current *tokensource.Lease) (*entr
 	if err != nil {
 		return nil, fieldError("ca_cert", err.Error())
 	}
-	if _, err := newTokenService(c, transport); err != nil {
+	if _, err := newTokenService(c, transport, nil); err != nil {
 		release()
 		return nil, err
 	}
@@ -144,8 +144,9 @@ func onLast(n int64, f func()) func() {
 // exchangeAt exchanges a config's key. The service is made for each exchange: kept between two,
 // it would be a tenth of what a config takes in memory.
 func exchangeAt(c *config, transport http.RoundTripper) tokensource.ExchangeFunc {
+	worked := new(atomic.Bool)
 	return func(ctx context.Context) (*tokenservice.Token, error) {
-		service, err := newTokenService(c, transport)
+		service, err := newTokenService(c, transport, worked)
 		if err != nil {
 			return nil, err
 		}
@@ -153,7 +154,7 @@ func exchangeAt(c *config, transport http.RoundTripper) tokensource.ExchangeFunc
 	}
 }
 
-func newTokenService(c *config, transport http.RoundTripper) (tokenservice.Service, error) {
+func newTokenService(c *config, transport http.RoundTripper, worked *atomic.Bool) (tokenservice.Service, error) {
 	return tokenservice.New(tokenservice.Options{
 		Kind:           c.TokenService,
 		TokenURL:       c.tokenURL(),
@@ -161,6 +162,7 @@ func newTokenService(c *config, transport http.RoundTripper) (tokenservice.Servi
 		ClientID:       c.ClientID,
 		ClientSecret:   upstream.Secret(c.ClientSecret),
 		Others:         c.Keys.KeyValues(),
+		Worked:         worked,
 		Transport:      transport,
 		RequestTimeout: c.RequestTimeout,
 		MaxRetries:     c.MaxRetries,

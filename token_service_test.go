@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -223,5 +224,15 @@ func TestTokenService_helpSaysWhatIsInferred(t *testing.T) {
 		if !strings.Contains(text, says) {
 			t.Errorf("path-help does not say %q", says)
 		}
+	}
+}
+
+// TestTokenService_usedUpKey holds that a refusal is explained by the exchange before it.
+func TestTokenService_usedUpKey(t *testing.T) {
+	m := newMount(t)
+	m.sim.AddLimitedKey("other-key", apicsim.KeyOptions{SingleUse: true, Life: 5 * time.Minute})
+	m.writeConfig("saas", map[string]any{"api_key": "other-key", "token_service": "platform", "renew": false})
+	if _, text := m.failure(logical.UpdateOperation, "token/saas", nil); !strings.Contains(text, "which worked before") {
+		t.Errorf("the error is %q", text)
 	}
 }

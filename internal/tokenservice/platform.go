@@ -4,6 +4,7 @@
 package tokenservice
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -22,7 +23,7 @@ type platform struct {
 	secrets []upstream.Secret
 	body    []byte
 	// worked says that the key has bought a token before.
-	worked atomic.Bool
+	worked *atomic.Bool
 }
 
 func newPlatform(o Options) (*platform, error) {
@@ -39,7 +40,10 @@ func newPlatform(o Options) (*platform, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &platform{caller: c, url: o.TokenURL, secrets: append([]upstream.Secret{o.APIKey, o.ClientSecret}, o.Others...), body: body}, nil
+	return &platform{
+		caller: c, url: o.TokenURL, secrets: append([]upstream.Secret{o.APIKey, o.ClientSecret}, o.Others...), body: body,
+		worked: cmp.Or(o.Worked, new(atomic.Bool)),
+	}, nil
 }
 
 // Exchange buys one token.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
@@ -52,6 +53,9 @@ type Options struct {
 	// Others are secrets that are not sent, and that no token may hold all the same. Platform
 	// alone takes them, whose keys the service makes.
 	Others []upstream.Secret
+	// Worked is set once the key has got a token. A refusal is explained by that, also one of a
+	// service that is made later. Without it, each service has its own.
+	Worked *atomic.Bool
 	// Transport carries the requests; see upstream.Transports.
 	Transport http.RoundTripper
 	// RequestTimeout bounds one attempt, from dialling to the answer's last byte.

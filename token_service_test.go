@@ -231,7 +231,7 @@ func TestTokenService_helpSaysWhatIsInferred(t *testing.T) {
 func TestTokenService_usedUpKey(t *testing.T) {
 	m := newMount(t)
 	m.sim.AddLimitedKey("other-key", apicsim.KeyOptions{SingleUse: true, Life: 5 * time.Minute})
-	m.writeConfig("saas", map[string]any{"api_key": "other-key", "token_service": "platform", "renew": false})
+	m.writeConfig("saas", map[string]any{"api_key": "other-key", "token_service": "platform", "credentials": testCredentials, "token_url": m.url + "/api/token", "renew": false})
 	if _, text := m.failure(logical.UpdateOperation, "token/saas", nil); !strings.Contains(text, "which worked before") {
 		t.Errorf("the error is %q", text)
 	}

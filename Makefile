@@ -20,6 +20,8 @@ test: test-unit test-acceptance ## Run all tests
 
 test-unit: ## Run the unit tests, with the race detector
 	go test $(RACE) -timeout 15m $$(go list ./... | grep -v '/test/acceptance')
+	@# A module of its own, which ./... leaves out.
+	go -C test/bench test $(RACE) ./...
 	@# 20,000 simulated lives; with the race detector it was 2,000.
 	go test -count=1 -run '^TestSimulation$$' -v ./internal/rotation | grep -v '^ *\(===\|---\)'
 
@@ -53,16 +55,16 @@ fmt: ## Format the Go source
 	gofmt -w -- *.go cmd examples internal test tools
 
 bench: ## Measure the engine next to a bare plugin and write docs/performance.md
-	go run ./test/bench
+	go -C test/bench run .
 
 # How long make soak goes on.
 DURATION ?= 30m
 
 soak: ## Look for what grows or fails in thirty minutes of reads, rotations and patches, or in DURATION
-	go run ./test/bench soak -duration $(DURATION)
+	go -C test/bench run . soak -duration $(DURATION)
 
 profile: ## Profile the plugin and Vault while tokens are read, and tell where the time goes
-	go run ./test/bench profile
+	go -C test/bench run . profile
 
 demo: ## Show it all on a Vault server and a simulated API Connect, then stop them
 	@scripts/demo.sh

@@ -65,8 +65,16 @@ actions_sound() {
 
 golangci_sound() {
   local golangci
-  golangci=$(scripts/tool.sh golangci-lint) && "$golangci" run ./...
+  golangci=$(scripts/tool.sh golangci-lint) && "$golangci" run ./... && (cd test/bench && "$golangci" run ./...)
 }
+
+# The tool is the engine's module's; the benchmark is a module of its own, which ./... leaves out.
+staticcheck_sound() {
+  local staticcheck
+  staticcheck=$(go tool -n staticcheck) && "$staticcheck" ./... && (cd test/bench && "$staticcheck" ./...)
+}
+
+tidy() { go mod tidy -diff && go -C test/bench mod tidy -diff; }
 
 # check_with runs a check if there is the command that it needs.
 check_with() {
@@ -80,11 +88,12 @@ check_with() {
 check gofmt formatted
 check 'licence headers' licensed
 check 'go vet' go vet ./...
+check 'go vet of the benchmark' go -C test/bench vet ./...
 check 'go vet with the tag profile' go vet -tags profile ./cmd/...
 check 'go vet of the tools' go -C tools/image vet ./...
-check staticcheck go tool staticcheck ./...
+check staticcheck staticcheck_sound
 check golangci-lint golangci_sound
-check 'go mod tidy' go mod tidy -diff
+check 'go mod tidy' tidy
 check actionlint actions_sound
 check_with shellcheck shell_sound
 check_with python3 python_sound

@@ -4,8 +4,8 @@
 // Command bench measures the engine on a Vault server of its own, next to the
 // least that a plugin can do, and writes what it found to docs/performance.md.
 // With the argument soak it looks for what grows or fails in time instead, with
-// profile for what takes the time of a read. It is run from the root of the
-// repository, talks to loopback only, and stops by itself.
+// profile for what takes the time of a read. It is run from its own directory,
+// talks to loopback only, and stops by itself. Paths are those of the repository's root.
 package main
 
 import (
@@ -31,7 +31,11 @@ const limit = 30 * time.Minute
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := choose(ctx, os.Args[1:]); err != nil {
+	err := os.Chdir("../..")
+	if err == nil {
+		err = choose(ctx, os.Args[1:])
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

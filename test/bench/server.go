@@ -34,9 +34,12 @@ const (
 // buildPlugins builds the plugins into dir, with the flags of scripts/build.sh and
 // a build tag, which may be empty.
 func buildPlugins(ctx context.Context, dir, tag string) error {
-	for program, source := range map[string]string{enginePlugin: "./cmd/" + enginePlugin, floorPlugin: "./test/bench/floor"} {
+	for program, source := range map[string]string{enginePlugin: "./cmd/" + enginePlugin, floorPlugin: "./floor"} {
 		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", tag,
 			"-ldflags", "-s -w -X main.version="+pluginVersion, "-o", filepath.Join(dir, program), source)
+		if program == floorPlugin {
+			build.Dir = "test/bench"
+		}
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if output, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("building %s: %w\n%s", source, err, output)

@@ -8,7 +8,7 @@ SHELL := /usr/bin/env bash
 # The race detector needs cgo, and Go turns cgo off by itself where there is no C compiler.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race,$(warning no C compiler: testing without the race detector))
 
-.PHONY: help build test test-unit test-acceptance test-examples test-kubernetes sim fuzz bench soak profile lint fmt demo dev vault release release-verify test-install image image-push test-image test-release-verify vulncheck clean
+.PHONY: help build test test-unit test-acceptance test-examples test-kubernetes sim fuzz bench bench-scale soak profile lint fmt demo dev vault release release-verify test-install image image-push test-image test-release-verify vulncheck clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -55,16 +55,22 @@ fmt: ## Format the Go source
 	gofmt -w -- *.go cmd examples internal test tools
 
 bench: ## Measure the engine next to a bare plugin and write docs/performance.md
-	go -C test/bench run .
+	VAULT_SERVER=$$(scripts/vault.sh) go -C test/bench run .
+
+# The largest number of configs of make bench-scale.
+CONFIGS ?= 100000
+
+bench-scale: ## Measure 1, 1,000 and CONFIGS configs on one mount and write that part of docs/performance.md
+	VAULT_SERVER=$$(scripts/vault.sh) go -C test/bench run . scale -configs $(CONFIGS)
 
 # How long make soak goes on.
 DURATION ?= 30m
 
 soak: ## Look for what grows or fails in thirty minutes of reads, rotations and patches, or in DURATION
-	go -C test/bench run . soak -duration $(DURATION)
+	VAULT_SERVER=$$(scripts/vault.sh) go -C test/bench run . soak -duration $(DURATION)
 
 profile: ## Profile the plugin and Vault while tokens are read, and tell where the time goes
-	go -C test/bench run . profile
+	VAULT_SERVER=$$(scripts/vault.sh) go -C test/bench run . profile
 
 demo: ## Show it all on a Vault server and a simulated API Connect, then stop them
 	@scripts/demo.sh

@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// init has a plugin that was built with the tag profile serve Go's profiles, for make soak and
-// make profile. No release is built with it. It listens on a Unix socket in the directory that
+// init has a plugin that was built with the tag profile serve Go's profiles, for the
+// benchmark. No release is built with it. It listens on a Unix socket in the directory that
 // APIC_PROFILE_DIR names, which has the process's id in its name, because Vault runs the plugin
 // more than once to ask it about itself.
 func init() {
@@ -35,7 +35,10 @@ func init() {
 	mux.HandleFunc("GET /cpu", pprof.Profile)
 	mux.HandleFunc("GET /allocs", serveAllocations)
 	mux.Handle("GET /goroutine", pprof.Handler("goroutine"))
-	mux.HandleFunc("GET /runtime", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /runtime", func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("collect") == "true" {
+			runtime.GC()
+		}
 		_ = json.NewEncoder(w).Encode(map[string]uint64{"live_heap": liveHeap(), "goroutines": uint64(runtime.NumGoroutine())})
 	})
 	go func() { _ = http.Serve(listener, mux) }()

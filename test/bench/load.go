@@ -6,114 +6,78 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
-	"math/rand/v2"
 	"net/http"
-	"net/url"
-	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
+
+	vegeta "github.com/tsenart/vegeta/v12/lib"
 )
 
 // maxConcurrency is the most readers that there are at a time.
 const maxConcurrency = 32
 
-// bound says when a load ends: after a time, after a number of reads, or after
-// whichever comes first. A zero bounds nothing.
-type bound struct {
+// load is requests by so many workers, who wait for each response before they ask again. What
+// bounds it is a time, a number or a condition; a zero bounds nothing.
+type load struct {
+	workers  int
 	duration time.Duration
-	reads    int64
+	requests int
+	until    func() bool
+	rate     vegeta.Rate // of all workers; zero is as fast as responses come
+
+	next func() vegeta.Target
+	// judge may make a response a failure, by its Error. mayFail has the load go on after one.
+	judge   func(*vegeta.Result)
+	mayFail bool
 }
 
-// sample is what a load measured.
-type sample struct {
-	reads   int
-	elapsed time.Duration
-	times   []time.Duration // sorted
+// Pace makes a load its own vegeta.Pacer.
+func (l load) Pace(elapsed time.Duration, hits uint64) (wait time.Duration, stop bool) {
+	if l.requests > 0 && hits >= uint64(l.requests) || l.until != nil && l.until() {
+		return 0, true
+	}
+	return l.rate.Pace(elapsed, hits)
 }
 
-func (s sample) rate() float64 { return float64(s.reads) / s.elapsed.Seconds() }
+// Rate is what vegeta wants of a pacer.
+func (l load) Rate(elapsed time.Duration) float64 { return l.rate.Rate(elapsed) }
 
-func (s sample) quantile(q float64) time.Duration {
-	return s.times[min(int(q*float64(len(s.times))), len(s.times)-1)]
-}
+// sample is what a load measured. Latencies are in seconds.
+type sample struct{ vegeta.Metrics }
 
-// onePath is the choice among one.
-func onePath(path string) func(*rand.Rand) string { return func(*rand.Rand) string { return path } }
+func (s sample) quantile(q float64) float64 { return s.Latencies.Quantile(q).Seconds() }
 
-// load reads as fast as readers that wait for each answer can.
-func (s *server) load(ctx context.Context, readers int, until bound, path func(*rand.Rand) string) (sample, error) {
-	base, err := url.Parse(s.address)
-	if err != nil {
-		return sample{}, err
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var (
-		group   sync.WaitGroup
-		started atomic.Int64
-		times   = make([][]time.Duration, readers)
-		begin   = time.Now()
-	)
-	for i := range readers {
-		group.Go(func() {
-			random := rand.New(rand.NewPCG(uint64(i), uint64(begin.UnixNano())))
-			for ctx.Err() == nil && (until.duration == 0 || time.Since(begin) < until.duration) {
-				if until.reads > 0 && started.Add(1) > until.reads {
-					return
-				}
-				took, err := s.timedRead(ctx, base, path(random))
-				if err != nil {
-					cancel(err)
-					return
-				}
-				times[i] = append(times[i], took)
-			}
-		})
-	}
-	group.Wait()
-	result := sample{elapsed: time.Since(begin), times: slices.Concat(times...)}
-	if err := context.Cause(ctx); err != nil {
-		return sample{}, err
-	}
-	result.reads = len(result.times)
-	if result.reads == 0 {
-		return sample{}, errors.New("no read ended in time")
-	}
-	slices.Sort(result.times)
-	return result, nil
-}
+// P99 is one of the columns of the document.
+func (s sample) P99() float64 { return s.quantile(0.99) }
 
-// timedRead is one read up to the last byte of its answer.
-func (s *server) timedRead(ctx context.Context, base *url.URL, path string) (time.Duration, error) {
-	request := (&http.Request{
-		Method: http.MethodGet,
-		URL:    &url.URL{Scheme: base.Scheme, Host: base.Host, Path: "/v1/" + path},
-		Header: http.Header{"X-Vault-Token": {s.token}},
-	}).WithContext(ctx)
-	begin := time.Now()
-	response, err := s.http.Do(request)
-	if err != nil {
-		return 0, err
+// run makes the requests with a client that keeps its connections.
+func (l load) run(ctx context.Context, client *http.Client) sample {
+	attacker := vegeta.NewAttacker(vegeta.Client(client), vegeta.Workers(uint64(l.workers)), vegeta.MaxWorkers(uint64(l.workers)))
+	defer context.AfterFunc(ctx, func() { attacker.Stop() })()
+	targeter := func(t *vegeta.Target) error {
+		*t = l.next()
+		return nil
 	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return 0, answeredError(request.Method, path, response)
-	}
-	_, err = io.Copy(io.Discard, response.Body)
-	return time.Since(begin), err
-}
-
-// every calls do at once and then each period, until ctx ends.
-func every(ctx context.Context, period time.Duration, do func()) {
-	tick := time.NewTicker(period)
-	defer tick.Stop()
-	for ctx.Err() == nil {
-		do()
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
+	var taken sample
+	for result := range attacker.Attack(targeter, l, l.duration, "") {
+		if l.judge != nil {
+			l.judge(result)
 		}
+		if result.Error != "" {
+			// Vault says why. The address may have a key, which is sent to the simulation.
+			result.Error += " " + string(result.Body[:min(len(result.Body), 200)])
+			if !l.mayFail {
+				attacker.Stop()
+			}
+		}
+		taken.Add(result)
 	}
+	taken.Close()
+	check(ctx.Err())
+	if len(taken.Errors) > 0 && !l.mayFail {
+		check(errors.New("a request failed: " + taken.Errors[0]))
+	}
+	if taken.Requests == 0 && l.until == nil {
+		check(errors.New("no request ended in time"))
+	}
+	return taken
 }

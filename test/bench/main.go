@@ -3,19 +3,20 @@
 
 // Command bench measures the engine on a Vault server of its own, next to the
 // least that a plugin can do, and writes what it found to docs/performance.md.
-// With the argument soak it looks for what grows or fails in time instead, with
-// profile for what takes the time of a read. It is run from its own directory,
-// talks to loopback only, and stops by itself. Paths are those of the repository's root.
+// With the argument scale it measures what the number of configs changes, with
+// soak it looks for what grows or fails in time, and with profile for what takes
+// the time of a read. It is run from its own directory, with the server's program
+// in VAULT_SERVER, talks to loopback only, and stops by itself. Paths are those of
+// the repository's root.
 package main
 
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -26,187 +27,111 @@ import (
 )
 
 // limit ends a run that hangs.
-const limit = 30 * time.Minute
+const limit = time.Hour
+
+// bench is what a run is made with.
+type bench struct {
+	duration time.Duration
+	rounds   int
+	configs  int
+	out      string
+
+	sim     *apicsim.Sim
+	service *apicsim.Server
+	key     string
+	dir     string // for what the servers write, and the programs of their plugins
+}
+
+// mode is one of the things that the program does.
+type mode struct {
+	defaults bench
+	run      func(*bench, context.Context)
+}
+
+func modes() map[string]mode {
+	const document = "docs/performance.md"
+	return map[string]mode{
+		"compare": {bench{duration: 2 * time.Second, rounds: 5, out: document}, (*bench).runComparison},
+		"scale":   {bench{duration: 2 * time.Second, rounds: 5, configs: 100_000, out: document}, (*bench).runScale},
+		"soak":    {bench{duration: 30 * time.Minute, configs: 300}, (*bench).runSoak},
+		"profile": {bench{duration: 10 * time.Second, out: "bin/profiles"}, (*bench).runProfile},
+	}
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := os.Chdir("../..")
-	if err == nil {
-		err = choose(ctx, os.Args[1:])
-	}
-	if err != nil {
+	if err := attempt(func() { run(ctx, os.Args[1:]) }); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// choose runs the benchmark, or what the first argument names in its place.
-func choose(ctx context.Context, args []string) error {
-	if len(args) == 0 {
-		return run(ctx, args, os.Stderr)
+func run(ctx context.Context, args []string) {
+	check(os.Chdir("../.."))
+	name := "compare"
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		name, args = args[0], args[1:]
 	}
-	switch args[0] {
-	case "soak":
-		return runSoak(ctx, args[1:], os.Stdout, os.Stderr)
-	case "profile":
-		return runProfile(ctx, args[1:], os.Stdout, os.Stderr)
-	default:
-		return run(ctx, args, os.Stderr)
+	m, known := modes()[name]
+	if !known {
+		check(fmt.Errorf("%q is none of compare, scale, soak and profile", name))
 	}
-}
-
-type bench struct {
-	duration time.Duration
-	rounds   int
-	configs  int
-
-	sim      *apicsim.Sim
-	service  *apicsim.Server
-	key      string
-	progress io.Writer
-}
-
-func run(ctx context.Context, args []string, progress io.Writer) error {
-	b := &bench{key: rand.Text(), progress: progress}
-	var storage, out, vault string
-	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.DurationVar(&b.duration, "duration", 2*time.Second, "how long one measurement lasts")
-	flags.IntVar(&b.rounds, "rounds", 5, "how often each is repeated; medians are reported")
-	flags.IntVar(&b.configs, "configs", 10_000, "the largest number of configs on one mount")
-	flags.StringVar(&storage, "storage", "both", "Vault's storage: inmem, raft or both")
-	flags.StringVar(&out, "out", "docs/performance.md", "`file` of the report; its chart is beside it, as .svg")
-	flags.StringVar(&vault, "vault", os.Getenv("VAULT_SERVER"), "Vault server `binary`; by default what VAULT_SERVER names or scripts/vault.sh finds")
-	if err := flags.Parse(args); err != nil {
-		return err
+	b := m.defaults
+	flags := flag.NewFlagSet("bench "+name, flag.ContinueOnError)
+	flags.DurationVar(&b.duration, "duration", b.duration, "how long one measurement, one profile or the soak lasts")
+	flags.IntVar(&b.rounds, "rounds", b.rounds, "how often each measurement is repeated; medians are reported")
+	flags.IntVar(&b.configs, "configs", b.configs, "the largest number of configs on one mount")
+	flags.StringVar(&b.out, "out", b.out, "`file` or directory of the result")
+	check(flags.Parse(args))
+	if b.rounds < min(m.defaults.rounds, 1) || b.duration < time.Second || b.configs < min(m.defaults.configs, 1) {
+		check(errors.New("-rounds and -configs must be positive, -duration a second or more"))
 	}
-	storages, ok := map[string][]string{"inmem": {"inmem"}, "raft": {"raft"}, "both": {"inmem", "raft"}}[storage]
-	if !ok {
-		return fmt.Errorf("-storage takes inmem, raft or both")
-	}
-	if b.rounds < 1 || b.duration <= 0 || b.configs < 1 {
-		return fmt.Errorf("-rounds, -duration and -configs take positive values")
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, limit+b.duration)
 	defer cancel()
-	r, err := b.run(ctx, storages, vault)
-	if err != nil {
-		return err
-	}
-	drawn, err := r.chart()
-	if err != nil {
-		return err
-	}
-	image := strings.TrimSuffix(out, filepath.Ext(out)) + ".svg"
-	if err := os.WriteFile(image, drawn, 0o644); err != nil {
-		return err
-	}
-	return os.WriteFile(out, r.markdown(filepath.Base(image)), 0o644)
-}
-
-// run measures everything.
-func (b *bench) run(ctx context.Context, storages []string, vault string) (r *report, err error) {
-	err = b.prepare(ctx, vault, "", func(p prepared) error {
-		if r, err = newReport(ctx, b, p.vault); err != nil {
-			return err
-		}
-		for i, storage := range storages {
-			if err := b.runOn(ctx, p, storage, i == len(storages)-1, r); err != nil {
-				return err
-			}
-		}
-		r.profiled, err = b.profileAgain(ctx, p)
-		return err
-	})
-	return r, err
-}
-
-// profileAgain profiles plugins that are built for it, on a server of their own.
-func (b *bench) profileAgain(ctx context.Context, p prepared) ([]profileResult, error) {
-	dir := filepath.Join(p.dir, profileTag)
-	again := prepared{vault: p.vault, dir: dir, plugins: filepath.Join(dir, "plugins")}
-	if err := buildPlugins(ctx, again.plugins, profileTag); err != nil {
-		return nil, err
-	}
-	return b.profile(ctx, again, dir, time.Duration(b.rounds)*b.duration)
-}
-
-// prepared is what servers are started with.
-type prepared struct {
-	vault   string // the program
-	dir     string // for what the servers write
-	plugins string // Vault's plugin directory
-}
-
-// prepare starts the simulated service and builds the plugins, with a build tag if there is one.
-// What it starts and writes is gone when it returns.
-func (b *bench) prepare(ctx context.Context, vault, tag string, do func(prepared) error) error {
-	vault, err := findVault(ctx, vault)
-	if err != nil {
-		return err
-	}
-	if b.sim, err = apicsim.New(apicsim.Options{Keys: []string{b.key}}); err != nil {
-		return err
-	}
-	if b.service, err = apicsim.Start(b.sim); err != nil {
-		return err
-	}
+	b.key = rand.Text()
+	b.sim = must(apicsim.New(apicsim.Options{Keys: []string{b.key}}))
+	b.service = must(apicsim.Start(b.sim))
 	defer b.service.Close()
-	dir, err := os.MkdirTemp("", "apic-bench")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
+	made := must(os.MkdirTemp("", "apic-bench"))
+	defer os.RemoveAll(made)
 	// Vault compares a plugin's path with its directory's after following links.
-	if dir, err = filepath.EvalSymlinks(dir); err != nil {
-		return err
-	}
-	plugins := filepath.Join(dir, "plugins")
+	b.dir = must(filepath.EvalSymlinks(made))
 	b.say("building the plugins")
-	if err := buildPlugins(ctx, plugins, tag); err != nil {
-		return err
-	}
-	return do(prepared{vault: vault, dir: dir, plugins: plugins})
-}
-
-// runOn measures on a new server. The number of configs is varied on the last one.
-func (b *bench) runOn(ctx context.Context, p prepared, storage string, last bool, r *report) error {
-	s, err := startServer(ctx, p, storage)
-	if err != nil {
-		return err
-	}
-	defer s.stop()
-	compared, err := b.compare(ctx, s, storage)
-	if err != nil {
-		return err
-	}
-	r.compared = append(r.compared, compared)
-	if !last {
-		return nil
-	}
-	r.scaled, err = b.scale(ctx, s, storage)
-	return err
+	buildPlugins(ctx, b.dir)
+	m.run(&b, ctx)
 }
 
 func (b *bench) say(format string, values ...any) {
-	fmt.Fprintf(b.progress, "bench: "+format+"\n", values...)
+	fmt.Fprintf(os.Stderr, "bench: "+format+"\n", values...)
 }
 
-// findVault takes the server that is named, or has one found or built.
-func findVault(ctx context.Context, named string) (string, error) {
-	if named == "" {
-		find := exec.CommandContext(ctx, "scripts/vault.sh")
-		find.Stderr = os.Stderr
-		found, err := find.Output()
-		if err != nil {
-			return "", fmt.Errorf("scripts/vault.sh: %w", err)
-		}
-		named = strings.TrimSpace(string(found))
-	}
-	path, err := exec.LookPath(named)
+// failure ends a run by a panic, as Fatal ends a test: whatever fails leaves nothing to measure.
+// What was started is stopped by deferred calls.
+type failure struct{ error }
+
+func check(err error) {
 	if err != nil {
-		return "", err
+		panic(failure{err})
 	}
-	// It is started in a directory of its own.
-	return filepath.Abs(path)
+}
+
+func must[T any](value T, err error) T {
+	check(err)
+	return value
+}
+
+// attempt returns the failure that ended do, if one has.
+func attempt(do func()) (err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			ended, ok := reason.(failure)
+			if !ok {
+				panic(reason)
+			}
+			err = ended.error
+		}
+	}()
+	do()
+	return nil
 }

@@ -5,252 +5,183 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
-	"sync"
+	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
+
+	vegeta "github.com/tsenart/vegeta/v12/lib"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
-	// settledReads are made before memory is measured for the first time.
-	settledReads = 1_000
-	// manyReads is what memory must not grow over.
-	manyReads = 100_000
-	// idleTime is how long a process is left alone before it is taken for idle. Go's
-	// runtime gives memory back meanwhile.
-	idleTime = 10 * time.Second
-	// memoryInterval is the time between two looks at a busy process's memory.
-	memoryInterval = 50 * time.Millisecond
-
-	reloads = 5
+	writers  = 16
+	restarts = 5
+	// inBackground reads every config once after a restart, so that the schedule of rotations
+	// knows them, and readAll is what it does when late writes of the process before are over.
+	inBackground = "rotations).readInBackground"
+	readAll      = "rotations).readAll"
+	pollInterval = 20 * time.Millisecond
 )
 
-// scaled is a mount with a number of configs, and what was measured of it. Each
-// has a plugin process of its own, so that memory can be told apart.
+// scaled is a mount with a number of configs, and what was measured of it. Each has a plugin
+// process of its own, so that memory can be told apart.
 type scaled struct {
-	configs       int
-	program       string
-	before, after int64 // resident, before and after every config was used
-	rates         []float64
-	p99           []float64
-	firstUsed     time.Duration // until the first token, reloaded with every config in memory
-	first         []float64
+	Configs      int
+	Writing      time.Duration // of all configs
+	Unused, Used state         // before and after every config was read
+	Rates, P99s  []float64
+	First        []float64 // seconds until the first token after a restart
+
+	// Of a restart: until the schedule knew all configs, how long they were read for that, and
+	// what readers of one config got meanwhile and afterwards.
+	Known, Reading    time.Duration
+	Meanwhile, Beyond sample
 }
 
-func (m *scaled) name(i int) string { return fmt.Sprintf("c%05d", i) }
-
-func (m *scaled) randomToken(random *rand.Rand) string {
-	return m.program + "/token/" + m.name(random.IntN(m.configs))
+// state is a plugin's memory, and how long LIST and the metrics take, in seconds.
+type state struct {
+	usage
+	Listing, Scraping []float64
+	ScrapeSize        int
+	Scraped           usage // after the metrics were read
 }
 
-// endurance is a plugin's memory after a thousand reads, the most of it during many
-// more, and when these are over.
-type endurance struct {
-	name              string
-	early, busy, idle int64
+func (m *scaled) mount() string      { return fmt.Sprintf("apic-%d", m.Configs) }
+func (m *scaled) token(i int) string { return fmt.Sprintf("%s/token/c%06d", m.mount(), i) }
+func (m *scaled) anyToken() string   { return m.token(rand.IntN(m.Configs)) }
+func (m *scaled) oneToken() string   { return m.token(m.Configs / 2) }
+
+// ResidentEach and HeapEach are bytes for each config in use, and HeapUnused for each that is not,
+// compared with a mount of one.
+func (m *scaled) ResidentEach() int { return (m.Used.Resident - m.Unused.Resident) / m.Configs }
+func (m *scaled) HeapEach() int     { return (m.Used.LiveHeap - m.Unused.LiveHeap) / m.Configs }
+func (m *scaled) HeapUnused(one *scaled) int {
+	return (m.Unused.LiveHeap - one.Unused.LiveHeap) / m.Configs
 }
 
-type scaleResult struct {
-	storage string
-	mounts  []*scaled
-	endured []endurance
-}
+// RateMeanwhile and P99Meanwhile are to those afterwards.
+func (m *scaled) RateMeanwhile() float64 { return m.Meanwhile.Throughput / m.Beyond.Throughput }
+func (m *scaled) P99Meanwhile() float64  { return m.Meanwhile.P99() / m.Beyond.P99() }
 
-// scale measures what a number of configs changes.
-func (b *bench) scale(ctx context.Context, s *server, storage string) (*scaleResult, error) {
-	result := &scaleResult{storage: storage}
-	for _, configs := range []int{1, 100, b.configs} {
-		m := &scaled{configs: configs, program: fmt.Sprintf("apic-%d", configs)}
-		result.mounts = append(result.mounts, m)
-		b.say("scale: a mount with %d", configs)
-		if err := b.fill(ctx, s, m); err != nil {
-			return nil, fmt.Errorf("%d configs: %w", configs, err)
-		}
+// runScale measures what a number of configs changes.
+func (b *bench) runScale(ctx context.Context) {
+	r := scaleReport{facts: b.facts(ctx)}
+	s := b.startServer(ctx, "raft")
+	defer s.stop()
+	for _, configs := range slices.Compact([]int{1, min(1_000, b.configs), b.configs}) {
+		m := &scaled{Configs: configs}
+		r.Mounts = append(r.Mounts, m)
+		b.fill(ctx, s, m)
 	}
 	for round := range b.rounds {
 		b.say("scale: round %d of %d", round+1, b.rounds)
-		for _, m := range result.mounts {
-			if _, err := s.load(ctx, maxConcurrency, bound{duration: warmUp}, m.randomToken); err != nil {
-				return nil, err
-			}
-			taken, err := s.load(ctx, maxConcurrency, bound{duration: b.duration}, m.randomToken)
-			if err != nil {
-				return nil, err
-			}
-			m.rates = append(m.rates, taken.rate())
-			m.p99 = append(m.p99, taken.quantile(0.99).Seconds())
+		for _, m := range r.Mounts {
+			s.read(ctx, load{workers: maxConcurrency, duration: warmUp}, m.anyToken)
+			taken := s.read(ctx, load{workers: maxConcurrency, duration: b.duration}, m.anyToken)
+			m.Rates, m.P99s = append(m.Rates, taken.Throughput), append(m.P99s, taken.P99())
 		}
 	}
-	if err := b.reloads(ctx, s, result.mounts); err != nil {
-		return nil, err
+	for range restarts {
+		for _, m := range r.Mounts {
+			m.First = append(m.First, s.restart(ctx, m).Seconds())
+		}
 	}
-	return result, b.endure(ctx, s, result)
+	b.writeDocument("scale", r)
 }
 
-// fill mounts a plugin, writes its configs and uses each once.
-func (b *bench) fill(ctx context.Context, s *server, m *scaled) error {
-	if err := copyProgram(filepath.Join(s.plugins, enginePlugin), filepath.Join(s.plugins, m.program)); err != nil {
-		return err
-	}
-	if err := s.mountPlugin(ctx, m.program, m.program); err != nil {
-		return err
-	}
-	err := eachOf(ctx, m.configs, func(ctx context.Context, i int) error {
-		return b.writeConfig(ctx, s, m.program, m.name(i), nil)
-	})
-	if err != nil {
-		return err
-	}
+// fill mounts a plugin, writes its configs, and measures it before and after each is in use.
+func (b *bench) fill(ctx context.Context, s *server, m *scaled) {
+	s.mount(ctx, profiledProgram, m.mount())
+	b.say("scale: writing %d configs", m.Configs)
+	begin := time.Now()
+	b.writeConfigs(ctx, s, m.Configs, m.mount(), nil)
+	m.Writing = time.Since(begin)
+	b.say("scale: %d were written in %s; restarting", m.Configs, m.Writing.Round(time.Second))
 	// A fresh process, whose memory does not hold what writing left behind.
-	if err := s.reload(ctx, m.program); err != nil {
-		return err
+	b.watchRestart(ctx, s, m)
+	m.Unused = b.look(ctx, s, m)
+	b.say("scale: using %d configs", m.Configs)
+	s.read(ctx, load{workers: maxConcurrency, requests: m.Configs}, eachOf(m.token))
+	m.Used = b.look(ctx, s, m)
+}
+
+// writeConfigs writes so many configs, with settings of each if there are any.
+func (b *bench) writeConfigs(ctx context.Context, s *server, n int, mount string, of func(i int) map[string]any) {
+	more := func(int) map[string]any { return nil }
+	if of != nil {
+		more = of
 	}
-	one := onePath(m.program + "/token/" + m.name(0))
-	if _, err := s.load(ctx, maxConcurrency, bound{reads: settledReads}, one); err != nil {
-		return err
-	}
-	if m.before, err = s.residentBytes(m.program); err != nil {
-		return err
-	}
+	next := eachOf(func(i int) vegeta.Target {
+		return s.target(http.MethodPut, fmt.Sprintf("%s/config/c%06d", mount, i), b.settings(more(i)))
+	})
+	load{workers: writers, requests: n, next: next}.run(ctx, s.http)
+}
+
+// eachOf counts for those who may ask at the same time.
+func eachOf[T any](of func(i int) T) func() T {
 	var next atomic.Int64
-	everyOne := func(*rand.Rand) string { return m.program + "/token/" + m.name(int(next.Add(1)-1)) }
-	if _, err := s.load(ctx, maxConcurrency, bound{reads: int64(m.configs)}, everyOne); err != nil {
-		return err
+	return func() T { return of(int(next.Add(1) - 1)) }
+}
+
+// restart takes until the first token.
+func (s *server) restart(ctx context.Context, m *scaled) time.Duration {
+	begin := time.Now()
+	s.reload(ctx, m.mount())
+	s.read(ctx, load{workers: 1, requests: 1}, m.oneToken)
+	return time.Since(begin)
+}
+
+// watchRestart measures what readers get after a restart while the plugin reads its configs.
+func (b *bench) watchRestart(ctx context.Context, s *server, m *scaled) {
+	begin := time.Now()
+	s.restart(ctx, m)
+	plugin := s.plugin(m.mount())
+	for !plugin.hasRoutine(ctx, readAll) && plugin.hasRoutine(ctx, inBackground) {
+		check(pause(ctx, pollInterval))
 	}
-	m.after, err = s.residentBytes(m.program)
-	return err
-}
-
-// reloads measures how long a token cannot be had when a plugin is reloaded.
-func (b *bench) reloads(ctx context.Context, s *server, mounts []*scaled) error {
-	for round := range 1 + reloads {
-		b.say("scale: reload %d of %d", round+1, 1+reloads)
-		for _, m := range mounts {
-			begin := time.Now()
-			if err := s.reload(ctx, m.program); err != nil {
-				return err
-			}
-			one := onePath(m.program + "/token/" + m.name(m.configs/2))
-			if _, err := s.load(ctx, 1, bound{reads: 1}, one); err != nil {
-				return err
-			}
-			if took := time.Since(begin); round == 0 {
-				m.firstUsed = took
-			} else {
-				m.first = append(m.first, took.Seconds())
-			}
-		}
-	}
-	return nil
-}
-
-// endure measures whether reads alone make a plugin grow, on fresh processes.
-func (b *bench) endure(ctx context.Context, s *server, result *scaleResult) error {
-	one := result.mounts[0]
-	for _, e := range []struct{ name, program, path string }{
-		{wayShared, one.program, one.program + "/token/" + one.name(0)},
-		{wayFloor, floorPlugin, "floor/token/shared"},
-	} {
-		b.say("scale: %d reads of one %s", manyReads, e.name)
-		if err := b.restart(ctx, s, e.program); err != nil {
-			return err
-		}
-		measured := endurance{name: e.name}
-		if _, err := s.load(ctx, maxConcurrency, bound{reads: settledReads}, onePath(e.path)); err != nil {
-			return err
-		}
-		var err error
-		if measured.early, err = s.residentBytes(e.program); err != nil {
-			return err
-		}
-		if measured.busy, err = s.busyBytes(ctx, e.program, e.path); err != nil {
-			return err
-		}
-		select {
-		case <-time.After(idleTime):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if measured.idle, err = s.residentBytes(e.program); err != nil {
-			return err
-		}
-		result.endured = append(result.endured, measured)
-	}
-	return nil
-}
-
-// busyBytes is the most that a plugin's process is seen to hold during many reads.
-func (s *server) busyBytes(ctx context.Context, program, path string) (most int64, err error) {
-	loading, end := context.WithCancel(ctx)
-	defer end()
-	var (
-		group  sync.WaitGroup
-		loaded error
-	)
-	group.Go(func() {
-		defer end()
-		_, loaded = s.load(loading, maxConcurrency, bound{reads: manyReads - settledReads}, onePath(path))
-	})
-	every(loading, memoryInterval, func() {
-		var now int64
-		if now, err = s.residentBytes(program); err != nil {
-			end()
-		}
-		most = max(most, now)
-	})
-	group.Wait()
-	return most, errors.Join(err, loaded)
-}
-
-// restart reloads a plugin; the floor must be told its answer again.
-func (b *bench) restart(ctx context.Context, s *server, program string) error {
-	if err := s.reload(ctx, program); err != nil || program != floorPlugin {
-		return err
-	}
-	return s.teachFloor(ctx)
-}
-
-func (s *server) residentBytes(program string) (int64, error) {
-	pid, err := s.plugin(program)
-	if err != nil {
-		return 0, err
-	}
-	return residentBytes(pid)
-}
-
-func copyProgram(from, to string) error {
-	content, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(to, content, 0o755)
-}
-
-// eachOf calls do for 0 to n-1, some at a time, and returns the first error.
-func eachOf(ctx context.Context, n int, do func(context.Context, int) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var (
-		group sync.WaitGroup
-		next  atomic.Int64
-	)
-	for range 16 {
-		group.Go(func() {
-			for ctx.Err() == nil {
-				i := int(next.Add(1) - 1)
-				if i >= n {
-					return
-				}
-				if err := do(ctx, i); err != nil {
-					cancel(err)
-				}
+	waited := time.Since(begin)
+	var over atomic.Bool
+	group, during := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer over.Store(true)
+		return attempt(func() {
+			for plugin.hasRoutine(during, inBackground) {
+				check(pause(during, 5*pollInterval))
 			}
 		})
+	})
+	group.Go(func() error {
+		return attempt(func() { m.Meanwhile = s.read(during, load{workers: maxConcurrency, until: over.Load}, m.oneToken) })
+	})
+	check(group.Wait())
+	m.Known = time.Since(begin)
+	m.Reading = m.Known - waited
+	m.Beyond = s.read(ctx, load{workers: maxConcurrency, duration: time.Duration(b.rounds) * b.duration}, m.oneToken)
+}
+
+// look measures a mount as it is.
+func (b *bench) look(ctx context.Context, s *server, m *scaled) (now state) {
+	plugin := s.plugin(m.mount())
+	now.usage = plugin.usage(ctx, true)
+	for range b.rounds {
+		begin := time.Now()
+		listed := must(s.Logical().ListWithContext(ctx, m.mount()+"/config"))
+		now.Listing = append(now.Listing, time.Since(begin).Seconds())
+		if names, _ := listed.Data["keys"].([]any); len(names) != m.Configs {
+			check(fmt.Errorf("%d of %d configs are listed", len(names), m.Configs))
+		}
 	}
-	group.Wait()
-	return context.Cause(ctx)
+	for range b.rounds {
+		begin := time.Now()
+		response := must(s.Logical().ReadRawWithContext(ctx, m.mount()+"/metrics"))
+		now.ScrapeSize = len(must(io.ReadAll(response.Body)))
+		check(response.Body.Close())
+		now.Scraping = append(now.Scraping, time.Since(begin).Seconds())
+	}
+	now.Scraped = plugin.usage(ctx, false)
+	return now
 }

@@ -5,22 +5,24 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"sync"
-	"sync/atomic"
+	"slices"
 	"time"
+
+	vegeta "github.com/tsenart/vegeta/v12/lib"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
 const (
 	soakReaders  = 16
+	soakRate     = 400 // reads a second
 	soakTokenTTL = 30 * time.Second
 	// soakGrace has replaced keys deleted while the soak goes on.
 	soakGrace = "10s"
@@ -33,165 +35,110 @@ const (
 	leastInterval = time.Second
 )
 
-// soak is readers and writers on one mount, and what they met with.
+// soak is what readers and writers on one mount met with.
 type soak struct {
-	*bench
-	server   *server
-	duration time.Duration
-	rate     int // reads a second, of all readers
-
-	reads, rotations, patches atomic.Int64
-	failed                    failures
-	samples                   []usage
+	reads, rotations, patches sample
+	usages                    []usage
 }
 
-// runSoak soaks for a time. Its error says that something grew or failed.
-func runSoak(ctx context.Context, args []string, out, progress io.Writer) error {
-	k := &soak{bench: &bench{key: apicsim.NewKeyValue(), progress: progress}}
-	var vault string
-	flags := flag.NewFlagSet("bench soak", flag.ContinueOnError)
-	flags.DurationVar(&k.duration, "duration", 30*time.Minute, "how long to read")
-	flags.IntVar(&k.configs, "configs", 300, "how many configs are read")
-	flags.IntVar(&k.rate, "rate", 400, "reads a second")
-	flags.StringVar(&vault, "vault", os.Getenv("VAULT_SERVER"), "Vault server `binary`; by default what VAULT_SERVER names or scripts/vault.sh finds")
-	if err := flags.Parse(args); err != nil {
-		return err
+// runSoak soaks for a time. Its failure says that something grew or failed.
+func (b *bench) runSoak(ctx context.Context) {
+	if b.configs < 2 || b.duration < leastSamples*leastInterval {
+		check(fmt.Errorf("-configs must be 2 or more, -duration %s or more", leastSamples*leastInterval))
 	}
-	if k.configs < 2 || k.rate < 1 || k.duration < leastSamples*leastInterval {
-		return fmt.Errorf("-configs takes 2 or more, -rate 1 or more, -duration %s or more", leastSamples*leastInterval)
-	}
-	ctx, cancel := context.WithTimeout(ctx, k.duration+limit)
-	defer cancel()
-	return k.prepare(ctx, vault, profileTag, func(p prepared) error {
-		var err error
-		if k.server, err = startServer(ctx, p, "raft"); err != nil {
-			return err
-		}
-		defer k.server.stop()
-		if err := k.run(ctx); err != nil {
-			return err
-		}
-		return k.judge(out)
-	})
+	s := b.startServer(ctx, "raft")
+	defer s.stop()
+	s.mount(ctx, profiledProgram, "apic")
+	b.sim.SetTokenTTL(soakTokenTTL)
+	b.say("soak: writing %d configs", b.configs)
+	b.writeConfigs(ctx, s, b.configs, "apic", b.ownKey)
+	b.say("soak: reading for %s", b.duration)
+	k := b.soak(ctx, s)
+	counts := b.sim.Counts()
+	fmt.Printf("%s, %d configs, tokens of %s: %d reads, %d exchanges, %d rotations, %d patches, %d keys made and %d deleted\n\n",
+		b.duration, b.configs, soakTokenTTL, k.reads.Requests, counts.Exchanges, k.rotations.Requests, k.patches.Requests, counts.KeysCreated, counts.KeysDeleted)
+	check(k.judge(os.Stdout))
 }
 
-func (k *soak) config(i int64) string { return fmt.Sprintf("soak-%04d", i%int64(k.configs)) }
-
-// run makes the configs and has everything happen to them for the duration.
-func (k *soak) run(ctx context.Context) error {
-	if err := k.server.mountPlugin(ctx, enginePlugin, "apic"); err != nil {
-		return err
-	}
-	k.sim.SetTokenTTL(soakTokenTTL)
-	k.say("soak: writing %d configs", k.configs)
-	if err := eachOf(ctx, k.configs, k.setUp); err != nil {
-		return err
-	}
-	process, err := k.server.profiled(enginePlugin)
-	if err != nil {
-		return err
-	}
-	defer process.close()
-	k.say("soak: reading for %s", k.duration)
-	// What began before the end may come to its own.
-	during, cancel := context.WithTimeout(ctx, k.duration)
-	defer cancel()
-	var group sync.WaitGroup
-	for range soakReaders {
-		group.Go(func() {
-			every(during, soakReaders*time.Second/time.Duration(k.rate), func() { k.read(ctx) })
-		})
-	}
-	group.Go(func() { every(during, rotateEvery, func() { k.rotate(ctx) }) })
-	group.Go(func() { every(during, patchEvery, func() { k.patch(ctx) }) })
-	every(during, max(k.duration/soakSamples, leastInterval), func() {
-		var taken usage
-		if taken, err = process.usage(ctx); err != nil {
-			cancel()
-			return
-		}
-		k.samples = append(k.samples, taken)
-	})
-	group.Wait()
-	if err != nil {
-		return fmt.Errorf("the plugin's process: %w", err)
-	}
-	return ctx.Err()
-}
-
-// setUp writes a config with a key of its own, so that its rotation deletes that, and of an
+// ownKey gives a config a key of its own, so that its rotation deletes that, and one of an
 // identity of its own, since IAM lets one have 20.
-func (k *soak) setUp(ctx context.Context, i int) error {
+func (b *bench) ownKey(i int) map[string]any {
 	key := apicsim.NewKeyValue()
-	k.sim.AddLimitedKey(key, apicsim.KeyOptions{IAMID: fmt.Sprintf("iam-ServiceId-%d", i)})
-	return k.writeConfig(ctx, k.server, "apic", k.config(int64(i)), map[string]any{
-		"api_key": key, "iam_url": k.service.URL(), "rotation_grace_period": soakGrace,
+	b.sim.AddLimitedKey(key, apicsim.KeyOptions{IAMID: fmt.Sprintf("iam-ServiceId-%d", i)})
+	return map[string]any{"api_key": key, "iam_url": b.service.URL(), "rotation_grace_period": soakGrace}
+}
+
+// soak has everything happen to the configs for the duration.
+func (b *bench) soak(ctx context.Context, s *server) *soak {
+	k := &soak{}
+	path := func(kind string, i int) string { return fmt.Sprintf("apic/%s/c%06d", kind, i%b.configs) }
+	group, during := errgroup.WithContext(ctx)
+	start := func(into *sample, l load, every time.Duration, requests int) {
+		l.rate, l.duration, l.mayFail = vegeta.Rate{Freq: requests, Per: every}, b.duration, true
+		group.Go(func() error { return attempt(func() { *into = l.run(during, s.http) }) })
+	}
+	start(&k.reads, load{workers: soakReaders, judge: requireLiving, next: func() vegeta.Target {
+		return s.target(http.MethodGet, path("token", rand.IntN(b.configs)), nil)
+	}}, time.Second, soakRate)
+	start(&k.rotations, load{workers: 1, next: eachOf(func(n int) vegeta.Target {
+		return s.target(http.MethodPut, path("config", n)+"/rotate", nil)
+	})}, rotateEvery, 1)
+	// A patch changes what makes the engine build a config's entry anew.
+	start(&k.patches, load{workers: 1, next: eachOf(func(n int) vegeta.Target {
+		t := s.target(http.MethodPatch, path("config", n/int(rotateEvery/patchEvery)+b.configs/2), map[string]any{"request_timeout": fmt.Sprintf("%ds", 10+n%5)})
+		t.Header.Set("Content-Type", "application/merge-patch+json")
+		return t
+	})}, patchEvery, 1)
+	plugin := s.plugin("apic")
+	group.Go(func() error {
+		return attempt(func() {
+			interval := max(b.duration/soakSamples, leastInterval)
+			for end := time.Now().Add(b.duration); time.Now().Before(end); check(pause(during, interval)) {
+				k.usages = append(k.usages, plugin.usage(during, false))
+			}
+		})
 	})
+	check(group.Wait())
+	return k
 }
 
-// read reads any token, which must live.
-func (k *soak) read(ctx context.Context) {
-	path := "apic/token/" + k.config(rand.Int64N(int64(k.configs)))
-	data, err := k.server.readData(ctx, path)
-	if err == nil {
-		err = requireLiving(data)
+// requireLiving makes a token that has ended a failure.
+func requireLiving(r *vegeta.Result) {
+	if r.Error != "" {
+		return
 	}
-	k.count(&k.reads, "read of "+path, err)
-}
-
-func requireLiving(data map[string]any) error {
-	text, _ := data["expires_at"].(string)
-	expires, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return errors.New("the token has no expires_at")
+	var told struct {
+		Data struct {
+			ExpiresAt time.Time `json:"expires_at"`
+		} `json:"data"`
 	}
-	if over := time.Since(expires); over > 0 {
-		return fmt.Errorf("the token ended %s ago", over)
-	}
-	return nil
-}
-
-func (k *soak) rotate(ctx context.Context) {
-	path := "apic/config/" + k.config(k.rotations.Load()) + "/rotate"
-	k.count(&k.rotations, "rotation", k.server.call(ctx, http.MethodPut, path, nil, nil))
-}
-
-// patch changes what makes the engine build a config's entry anew.
-func (k *soak) patch(ctx context.Context) {
-	n := k.patches.Load()
-	path := "apic/config/" + k.config(n/int64(rotateEvery/patchEvery)+int64(k.configs)/2)
-	settings := map[string]any{"request_timeout": fmt.Sprintf("%ds", 10+n%5)}
-	k.count(&k.patches, "patch", k.server.call(ctx, http.MethodPatch, path, settings, nil))
-}
-
-func (k *soak) count(done *atomic.Int64, what string, err error) {
-	done.Add(1)
-	if err != nil {
-		k.failed.add(what, err)
+	if err := json.Unmarshal(r.Body, &told); err != nil || !r.End().Before(told.Data.ExpiresAt) {
+		r.Error, r.Code, r.Body = "the token is not said to live", 0, nil
 	}
 }
 
-// judge prints what was measured and met with.
+// judge prints how the measures went, and fails if one grows or a request failed.
 func (k *soak) judge(out io.Writer) error {
-	if len(k.samples) < leastSamples {
-		return fmt.Errorf("%d samples of the plugin's process are too few to judge by", len(k.samples))
+	if len(k.usages) < leastSamples {
+		return fmt.Errorf("%d samples of the plugin's process are too few to judge by", len(k.usages))
 	}
-	counts := k.sim.Counts()
-	fmt.Fprintf(out, "%s, %d configs, tokens of %s: %d reads, %d exchanges, %d rotations, %d patches, %d keys made and %d deleted\n\n",
-		k.duration, k.configs, soakTokenTTL, k.reads.Load(), counts.Exchanges, k.rotations.Load(), k.patches.Load(), counts.KeysCreated, counts.KeysDeleted)
-	all := trends(k.samples)
+	all := trends(k.usages)
 	writeTrends(out, all)
-	fmt.Fprintln(out)
-	k.failed.write(out)
-	growing := 0
-	for _, t := range all {
-		if t.grows() {
-			growing++
+	failed := 0
+	for _, s := range []sample{k.reads, k.rotations, k.patches} {
+		for _, text := range s.Errors {
+			fmt.Fprintln(out, "FAILED:", text)
+		}
+		for code, count := range s.StatusCodes {
+			if !slices.Contains([]string{"200", "204"}, code) {
+				failed += count
+			}
 		}
 	}
-	if growing > 0 || k.failed.total > 0 {
-		return fmt.Errorf("soak: %d of %d measures grow, %d requests failed", growing, len(all), k.failed.total)
+	growing := len(slices.DeleteFunc(slices.Clone(all), func(t trend) bool { return !t.grows() }))
+	if growing > 0 || failed > 0 {
+		return fmt.Errorf("soak: %d of %d measures grow, %d requests failed", growing, len(all), failed)
 	}
-	fmt.Fprintln(out, "soak: flat, and no request failed")
+	fmt.Fprintln(out, "\nsoak: flat, and no request failed")
 	return nil
 }

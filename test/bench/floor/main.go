@@ -24,74 +24,47 @@ import (
 var version = "v0.0.0-dev"
 
 func main() {
-	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: os.Stderr, JSONFormat: true})
-	if err := serve(logger, os.Args[1:]); err != nil {
-		logger.Error("plugin shutting down", "error", err)
+	meta := &api.PluginAPIClientMeta{}
+	err := meta.FlagSet().Parse(os.Args[1:])
+	if err == nil {
+		err = plugin.ServeMultiplex(&plugin.ServeOpts{BackendFactoryFunc: factory, TLSProviderFunc: api.VaultPluginTLSProvider(meta.GetTLSConfig())})
+	}
+	if err != nil {
+		hclog.New(&hclog.LoggerOptions{Output: os.Stderr, JSONFormat: true}).Error("plugin shutting down", "error", err)
 		os.Exit(1)
 	}
 }
 
-func serve(logger hclog.Logger, args []string) error {
-	meta := &api.PluginAPIClientMeta{}
-	if err := meta.FlagSet().Parse(args); err != nil {
-		return err
-	}
-	return plugin.ServeMultiplex(&plugin.ServeOpts{
-		BackendFactoryFunc: factory,
-		TLSProviderFunc:    api.VaultPluginTLSProvider(meta.GetTLSConfig()),
-		Logger:             logger,
-	})
-}
-
-type backend struct {
-	*framework.Backend
-	// answer is never changed once it is stored.
-	answer atomic.Pointer[map[string]any]
-}
-
 func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-	b := &backend{}
-	b.Backend = &framework.Backend{
-		BackendType:    logical.TypeLogical,
-		RunningVersion: version,
-		Paths:          []*framework.Path{b.pathToken()},
+	// What it points to is never changed once it is stored.
+	var answer atomic.Pointer[map[string]any]
+	read := func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+		if data := answer.Load(); data != nil {
+			return &logical.Response{Data: *data}, nil
+		}
+		return nil, nil
 	}
-	setup := *conf
-	if conf.System != nil {
-		setup.System = &systemView{SystemView: conf.System}
+	set := func(_ context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+		data := d.Get("answer").(map[string]any)
+		answer.Store(&data)
+		return nil, nil
 	}
-	if err := b.Setup(ctx, &setup); err != nil {
-		return nil, err
-	}
-	return b, nil
-}
-
-func (b *backend) pathToken() *framework.Path {
-	return &framework.Path{
+	b := &framework.Backend{BackendType: logical.TypeLogical, RunningVersion: version, Paths: []*framework.Path{{
 		Pattern: "token/" + framework.GenericNameRegex("name"),
 		Fields: map[string]*framework.FieldSchema{
 			"name":   {Type: framework.TypeString, Description: "Any name; all have the same answer."},
 			"answer": {Type: framework.TypeMap, Description: "What reads are answered with."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation:   &framework.PathOperation{Callback: b.read},
-			logical.UpdateOperation: &framework.PathOperation{Callback: b.set},
+			logical.ReadOperation:   &framework.PathOperation{Callback: read},
+			logical.UpdateOperation: &framework.PathOperation{Callback: set},
 		},
+	}}}
+	setup := *conf
+	if conf.System != nil {
+		setup.System = &systemView{SystemView: conf.System}
 	}
-}
-
-func (b *backend) read(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
-	answer := b.answer.Load()
-	if answer == nil {
-		return nil, nil
-	}
-	return &logical.Response{Data: *answer}, nil
-}
-
-func (b *backend) set(_ context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	answer := d.Get("answer").(map[string]any)
-	b.answer.Store(&answer)
-	return nil, nil
+	return b, b.Setup(ctx, &setup)
 }
 
 // systemView answers ReplicationState from memory, as the engine does: without

@@ -1,0 +1,47 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	vegeta "github.com/tsenart/vegeta/v12/lib"
+)
+
+// TestLoad_run has the fifth request fail.
+func TestLoad_run(t *testing.T) {
+	for name, c := range map[string]struct {
+		load     load
+		requests int
+		failed   bool
+	}{
+		"bounded before it":   {load{requests: 4}, 4, false},
+		"ended by it":         {load{requests: 20}, 0, true},
+		"going on after it":   {load{requests: 20, mayFail: true}, 20, true},
+		"until a condition":   {load{until: func() bool { return true }}, 0, false},
+		"judged to have none": {load{requests: 20, judge: func(r *vegeta.Result) { r.Error = "" }}, 20, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status := eachOf(func(i int) int { return map[bool]int{false: 200, true: 503}[i == 4] })
+			service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(status())
+				_, _ = w.Write([]byte("a reason"))
+			}))
+			defer service.Close()
+			c.load.workers, c.load.next = 2, func() vegeta.Target { return vegeta.Target{Method: http.MethodGet, URL: service.URL} }
+			var taken sample
+			err := attempt(func() { taken = c.load.run(t.Context(), service.Client()) })
+			told := strings.Join(taken.Errors, "")
+			if err != nil {
+				told += err.Error()
+			}
+			if strings.Contains(told, "503 Service Unavailable a reason") != c.failed || int(taken.Requests) != c.requests {
+				t.Errorf("%d requests, and failures %q", taken.Requests, told)
+			}
+		})
+	}
+}

@@ -19,8 +19,12 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// Sizes in points.
-const chartWidth, panelHeight = 720, 190
+const (
+	chartWidth, panelHeight = 720, 190 // in points
+
+	// gap keeps names from what they name, where their font is wider than the one that they are laid out for.
+	gap = "    "
+)
 
 // chartQuantiles are the points of a latency curve.
 func chartQuantiles() []float64 { return []float64{0.5, 0.75, 0.9, 0.95, 0.99, 0.999} }
@@ -84,8 +88,10 @@ func (c *comparison) rateBars(readers int) *plot.Plot {
 		labels.TextStyle[i].Font, labels.TextStyle[i].YAlign = p.X.Tick.Label.Font, draw.YCenter
 	}
 	p.Add(bars, line, labels)
+	for i := range names {
+		names[i] += gap
+	}
 	p.NominalY(names...)
-	p.Y.Tick.Length = 8 // It is not drawn, and keeps the names from the bars.
 	p.X.Min, p.X.Max = 0, 1.35*slices.Max(rates) // There is room for the labels.
 	return p
 }
@@ -109,7 +115,7 @@ func (c *comparison) latencyCurves(readers int) *plot.Plot {
 		check(err)
 		line.Color, points.Color, points.Shape = plotutil.Color(i), plotutil.Color(i), plotutil.Shape(i)
 		p.Add(line, points)
-		p.Legend.Add(way, line, points)
+		p.Legend.Add(way+gap, line, points)
 	}
 	p.Add(plotter.NewGrid())
 	p.NominalX(names...)

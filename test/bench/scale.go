@@ -98,7 +98,7 @@ func (b *bench) fill(ctx context.Context, s *server, m *scaled) {
 	s.mount(ctx, profiledProgram, m.mount())
 	b.say("scale: writing %d configs", m.Configs)
 	begin := time.Now()
-	b.writeConfigs(ctx, s, m.Configs, m.mount(), nil)
+	b.writeConfigs(ctx, s, m.Configs, m.mount(), func(int) map[string]any { return nil })
 	m.Writing = time.Since(begin)
 	b.say("scale: %d were written in %s; restarting", m.Configs, m.Writing.Round(time.Second))
 	// A fresh process, whose memory does not hold what writing left behind.
@@ -109,14 +109,10 @@ func (b *bench) fill(ctx context.Context, s *server, m *scaled) {
 	m.Used = b.look(ctx, s, m)
 }
 
-// writeConfigs writes so many configs, with settings of each if there are any.
+// writeConfigs writes so many configs, each with settings of its own.
 func (b *bench) writeConfigs(ctx context.Context, s *server, n int, mount string, of func(i int) map[string]any) {
-	more := func(int) map[string]any { return nil }
-	if of != nil {
-		more = of
-	}
 	next := eachOf(func(i int) vegeta.Target {
-		return s.target(http.MethodPut, fmt.Sprintf("%s/config/c%06d", mount, i), b.settings(more(i)))
+		return s.target(http.MethodPut, fmt.Sprintf("%s/config/c%06d", mount, i), b.settings(of(i)))
 	})
 	load{workers: writers, requests: n, next: next}.run(ctx, s.http)
 }

@@ -110,7 +110,7 @@ func (s *server) stop() {
 
 func (s *server) initialize(ctx context.Context, address string) {
 	settings := api.DefaultConfig()
-	settings.Address, settings.MaxRetries = address, 0
+	settings.Address, settings.MaxRetries, settings.Timeout = address, 0, s.http.Timeout
 	s.Client = must(api.NewClient(settings))
 	s.await(ctx, func() bool { _, err := s.Sys().InitStatusWithContext(ctx); return err == nil })
 	made := must(s.Sys().InitWithContext(ctx, &api.InitRequest{SecretShares: 1, SecretThreshold: 1}))
@@ -124,16 +124,14 @@ func (s *server) initialize(ctx context.Context, address string) {
 
 // await polls a condition for half a minute, or until the server is gone.
 func (s *server) await(ctx context.Context, holds func() bool) {
-	deadline := time.After(30 * time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
 	for !holds() {
+		check(pause(ctx, 20*time.Millisecond))
 		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			check(ctx.Err())
 		case <-s.ended:
 			check(errors.New("it ended by itself"))
-		case <-deadline:
-			check(errors.New("it does not become active"))
+		default:
 		}
 	}
 }

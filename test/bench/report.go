@@ -104,7 +104,7 @@ var templates string
 func render(name string, data any) string {
 	var out strings.Builder
 	parsed := must(template.New("").Funcs(template.FuncMap{
-		"ms": millis, "us": micros, "mib": mebibytes, "readers": ofReaders, "median": median, "ratios": ratios, "parts": parts,
+		"ms": millis, "us": micros, "mib": mebibytes, "readers": ofReaders, "median": median, "ratios": ratios, "interval": interval, "parts": parts,
 		"seconds": func(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) },
 		"kib":     kibibytes,
 	}).Parse(templates))

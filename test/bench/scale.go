@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -136,6 +137,9 @@ func (b *bench) watchRestart(ctx context.Context, s *server, m *scaled) {
 	begin := time.Now()
 	s.restart(ctx, m)
 	plugin := s.plugin(m.mount())
+	if !plugin.hasRoutine(ctx, inBackground) {
+		check(errors.New("the plugin has no goroutine in " + inBackground + ", which it has for half a minute after a restart"))
+	}
 	for !plugin.hasRoutine(ctx, readAll) && plugin.hasRoutine(ctx, inBackground) {
 		check(pause(ctx, pollInterval))
 	}

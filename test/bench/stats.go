@@ -30,37 +30,26 @@ func ratios(values, to []float64) []float64 {
 	return divided
 }
 
-// target is a figure that was aimed at: the median of its rounds, or of the one there is.
-type target struct {
-	What    string
-	Rounds  []float64
-	atLeast bool
-	limit   float64
-	unit    string
-}
-
-// Aim, Measured, Interval and Verdict are the columns of its row.
-func (t target) Aim() string {
-	if t.atLeast {
-		return fmt.Sprintf("≥ %.4g%s", t.limit, t.unit)
-	}
-	return fmt.Sprintf("≤ %.4g%s", t.limit, t.unit)
-}
-
-func (t target) Measured() string { return fmt.Sprintf("%.3g%s", median(t.Rounds), t.unit) }
-
-// Interval is the median's, if the rounds suffice for one.
-func (t target) Interval() string {
-	s := summarize(t.Rounds)
-	if math.IsInf(s.Lo, 0) || math.IsInf(s.Hi, 0) || len(t.Rounds) == 1 {
+// interval is the median's, if there are rounds enough for one.
+func interval(rounds []float64) string {
+	s := summarize(rounds)
+	if math.IsInf(s.Lo, 0) || math.IsInf(s.Hi, 0) || len(rounds) == 1 {
 		return "–"
 	}
 	return fmt.Sprintf("%.2f to %.2f", s.Lo, s.Hi)
 }
 
-func (t target) Verdict() string {
-	if measured := median(t.Rounds); measured == t.limit || (measured > t.limit) == t.atLeast {
-		return "met"
-	}
-	return "**missed**"
+// target is a figure that was aimed at: the median of its rounds, or of the one there is.
+type target struct {
+	What    string
+	Rounds  []float64
+	AtLeast bool
+	Limit   float64
+	Unit    string
+}
+
+// Met says whether the limit is kept.
+func (t target) Met() bool {
+	measured := median(t.Rounds)
+	return measured == t.Limit || (measured > t.Limit) == t.AtLeast
 }

@@ -54,7 +54,8 @@ func (p process) resident() int { return must(p.Stat()).ResidentMemory() }
 
 // get reads one of the resources that cmd/vault-plugin-secrets-apic/profile.go has.
 func (p process) get(ctx context.Context, resource string) []byte {
-	response := must(p.http.Do(must(http.NewRequestWithContext(ctx, http.MethodGet, "http://plugin/"+resource, nil))))
+	response, err := p.http.Do(must(http.NewRequestWithContext(ctx, http.MethodGet, "http://plugin/"+resource, nil)))
+	check(err)
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		check(fmt.Errorf("the plugin's %s: %s", resource, response.Status))

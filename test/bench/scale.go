@@ -16,6 +16,8 @@ import (
 
 	vegeta "github.com/tsenart/vegeta/v12/lib"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
 const (
@@ -99,7 +101,7 @@ func (b *bench) fill(ctx context.Context, s *server, m *scaled) {
 	s.mount(ctx, profiledProgram, m.mount())
 	b.say("scale: writing %d configs", m.Configs)
 	begin := time.Now()
-	b.writeConfigs(ctx, s, m.Configs, m.mount(), func(int) map[string]any { return nil })
+	b.writeConfigs(ctx, s, m.Configs, m.mount(), b.keyOfItsOwn)
 	m.Writing = time.Since(begin)
 	b.say("scale: %d were written in %s; restarting", m.Configs, m.Writing.Round(time.Second))
 	// A fresh process, whose memory does not hold what writing left behind.
@@ -108,6 +110,13 @@ func (b *bench) fill(ctx context.Context, s *server, m *scaled) {
 	b.say("scale: using %d configs", m.Configs)
 	s.read(ctx, load{workers: maxConcurrency, requests: m.Configs}, eachOf(m.token))
 	m.Used = b.look(ctx, s, m)
+}
+
+// keyOfItsOwn is what each config has in practice.
+func (b *bench) keyOfItsOwn(int) map[string]any {
+	key := apicsim.NewKeyValue()
+	b.sim.AddKey(key)
+	return map[string]any{"api_key": key}
 }
 
 // writeConfigs writes so many configs, each with settings of its own.

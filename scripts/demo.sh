@@ -3,34 +3,15 @@
 # SPDX-License-Identifier: MPL-2.0
 #
 # Shows the whole of it, with the commands a user would type: an API key for each token service goes into Vault, tokens
-# come out, and the key does not. It needs Go and git, nothing of IBM's and no Vault, and leaves nothing behind. It
-# succeeds only if every step did what it says.
+# come out, and the key does not. It needs Go, git and curl, nothing of IBM's and no Vault, and leaves nothing behind.
+# It succeeds only if every step did what it says.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 . "$root/scripts/lib/common.sh"
 . "$root/scripts/lib/stack.sh"
 
-# curl, for a machine that has none: as much of `curl -fsS [-H header] [-X PUT -d body] http://host:port/path` as is
-# needed here.
-if ! command -v curl >/dev/null; then
-  curl() {
-    local header='' method=GET body='' status line
-    [[ $2 != -H ]] || header=$3
-    [[ $2 != -X ]] || { method=$3 body=$5 && header="Content-Length: ${#body}"; }
-    [[ ${*: -1} =~ ^http://([^/:]+):([0-9]+)(/.*)$ ]] || return 3
-    exec 3<>"/dev/tcp/${BASH_REMATCH[1]}/${BASH_REMATCH[2]}" || return 7
-    printf '%s\r\n' "$method ${BASH_REMATCH[3]} HTTP/1.0" "Host: ${BASH_REMATCH[1]}" ${header:+"$header"} '' >&3
-    printf '%s' "$body" >&3
-    read -r _ status _ <&3
-    while IFS= read -r line <&3 && [[ $line != $'\r' ]]; do :; done
-    if [[ $status != 2* ]]; then
-      printf 'curl: (22) The requested URL returned error: %s\n' "$status" >&2
-      return 22
-    fi
-    cat <&3
-  }
-fi
+command -v curl >/dev/null || die 'no curl here, which the demo calls the simulation with; install curl (Debian: curl)'
 
 # The single quotes are the point: what is shown is what is run, and the shell fills in the variables as it would for
 # the reader.

@@ -32,7 +32,7 @@ EOF
   try 'vault audit enable file file_path="$PWD/audit.log"'
   stack_mount
 
-  step 'Nobody gets the key back, with whatever policy, nor the client secret: a read answers the rest.'
+  step 'No policy lets anyone read the key or the client secret back. A read returns the other settings.'
   try 'vault read apic/config/us-south'
   [[ $answer == *"$SIM/apikey"* ]] || die 'FAILED: the config does not say where its key goes'
   try 'vault read apic/config/saas'
@@ -41,28 +41,28 @@ EOF
   step 'An application reads a token. All readers share it, and it is replaced ahead of its expiry. (This one is simulated.)'
   try 'vault read apic/token/us-south'
 
-  step 'API Connect takes the token, and those of the other two services.'
+  step 'API Connect accepts the token, and those of the other two services.'
   try 'curl -fsS -H "Authorization: Bearer $(vault read -field=token apic/token/us-south)" "$SIM/v1/me"'
   try 'curl -fsS -H "Authorization: Bearer $(vault read -field=token apic/token/reserved)" "$SIM/v1/me"'
   try 'curl -fsS -H "Authorization: Bearer $(vault read -field=token apic/token/saas)" "$SIM/api/me"'
 
-  step 'Without one it refuses.'
+  step 'It refuses a request without a token.'
   try_refused 401 'curl -fsS "$SIM/v1/me"'
 
-  step 'Vault replaces the key itself: nobody else has ever seen the new one. The downloaded one lives on for five minutes.'
+  step 'Vault replaces the key itself, and nobody else sees the new one. The downloaded key stays valid for five minutes.'
   try 'vault write -f apic/config/us-south/rotate'
   try 'vault read apic/status/us-south'
   [[ $answer == *retired_api_keys* ]] || die 'FAILED: the status does not tell until when the replaced key lives'
   try 'curl -fsS "$SIM/_sim/counts"'
   [[ $answer == *'"keys_created":2,"keys_deleted":0'* ]] || die 'FAILED: not one key was created, beside that of saas'
 
-  step 'A key that has leaked must not live on. (In the first half minute after its start, the engine deletes nothing.)'
+  step 'A leaked key must be deleted at once. (In the first half minute after its start, the engine deletes nothing.)'
   try 'vault write apic/config/us-south/rotate grace_period=0s'
   try_until '"keys_created":3,"keys_deleted":1' 'curl -fsS "$SIM/_sim/counts"'
   try 'curl -fsS -H "Authorization: Bearer $(vault read -field=token apic/token/us-south)" "$SIM/v1/me"'
 
-  step 'A key of the platform lives five minutes and works once. Vault makes the next one itself, and so on: 21 tokens of
-eight hours are a week. Here they live four seconds, so that a minute will do.'
+  step 'A key of the platform lives five minutes and works once. Vault makes each next one itself: 21 tokens of eight hours
+last a week. Here a token lives four seconds, so that you see as many in a minute.'
   try 'curl -fsS -X PUT -d "{\"ttl\":\"4s\"}" "$SIM/_sim/token_ttl"'
   try 'vault write -f apic/config/saas/rotate'
   try_until '"keys_created":2[5-9]' 'curl -fsS "$SIM/_sim/counts"'
@@ -70,10 +70,10 @@ eight hours are a week. Here they live four seconds, so that a minute will do.'
   try 'vault read apic/status/saas'
   [[ $answer == *can_be_away_until* ]] || die 'FAILED: the status does not tell how long Vault could be away'
 
-  step 'The key that it began with is long dead.'
+  step 'The key that it started with no longer works.'
   try_refused 'refused the API key' 'vault write apic/config/again api_key=@saas.json credentials=@credentials.json token_url="$SIM/api/token"'
 
-  step 'The key and the client secret are in none of it: how many lines of the audit log and of the server log hold one?'
+  step 'No log has a key or the client secret in it. How many lines of the audit log and of the server log have one?'
   # From a file, because the arguments of a command can be seen by every process of the machine.
   (umask 077 && printf '%s\n' "${SECRETS[@]}" >secrets)
   try 'grep -c -F -f secrets audit.log vault.log || test $? = 1'

@@ -8,7 +8,7 @@ SHELL := /usr/bin/env bash
 # The race detector needs cgo, and Go turns cgo off by itself where there is no C compiler.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race,$(warning no C compiler: testing without the race detector))
 
-.PHONY: help build test test-unit test-acceptance test-examples test-kubernetes sim fuzz bench bench-scale soak profile lint fmt demo dev vault release release-verify test-install image image-push test-image test-release-verify vulncheck clean
+.PHONY: help build test test-unit test-acceptance test-examples test-kubernetes sim fuzz bench bench-scale soak profile lint fmt demo demo-recording dev vault release release-verify test-install image image-push test-image test-release-verify vulncheck clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -74,6 +74,9 @@ profile: ## Profile the plugin and Vault while tokens are read, and tell where t
 
 demo: ## Show it all on a Vault server and a simulated API Connect, then stop them
 	@scripts/demo.sh
+
+demo-recording: ## Run the demo and make docs/demo.svg from its output
+	@scripts/record-demo.sh
 
 dev: ## The same, and stay up until Ctrl-C
 	@scripts/dev.sh

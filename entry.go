@@ -83,7 +83,7 @@ func (e *entry) tokenInHand() rotation.Token {
 	}
 	return rotation.Token{
 		Value: lease.Value, Type: lease.Type, ID: lease.ID, At: e.config.issuer(),
-		IssuedAt: lease.BoughtAt, DueAt: lease.DueAt, ExpiresAt: lease.ExpiresAt,
+		IssuedAt: lease.IssuedAt, DueAt: lease.DueAt, ExpiresAt: lease.ExpiresAt,
 	}
 }
 

@@ -65,7 +65,7 @@ func (e *entry) tokens() tokensInMemory {
 	told.byEntity = true
 	var newest *tokensource.Lease
 	told.entities, newest = e.entities.Tokens()
-	if told.newest == nil || newest != nil && newest.BoughtAt.After(told.newest.BoughtAt) {
+	if told.newest == nil || newest != nil && newest.IssuedAt.After(told.newest.IssuedAt) {
 		told.newest = newest
 	}
 	return told

@@ -157,7 +157,7 @@ func (b *backend) countRead(op logical.Operation, c *config, a tokensource.Answe
 	case op == logical.ReadOperation && c.Cache != cacheOff:
 		b.metrics.Read(metrics.ReadShared)
 	default:
-		b.metrics.Read(metrics.ReadBought)
+		b.metrics.Read(metrics.ReadDedicated)
 	}
 }
 

@@ -65,7 +65,7 @@ func TestReadsAreCountedByWhatTheyWereAnsweredWith(t *testing.T) {
 	m.readToken("eu-gb")
 	m.failure(logical.ReadOperation, "token/nowhere", nil)
 	m.failure(logical.ReadOperation, "token/us-south", map[string]any{"min_ttl": "10000h"})
-	for outcome, want := range map[string]float64{"shared": 3, "bought": 2, "stale": 0, "error": 2} {
+	for outcome, want := range map[string]float64{"shared": 3, "dedicated": 2, "stale": 0, "error": 2} {
 		m.requireSample(fmt.Sprintf("vault_apic_reads_total{outcome=%q}", outcome), want)
 	}
 }

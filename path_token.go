@@ -160,7 +160,7 @@ func (b *backend) tokenResponse(name string, c *config, a tokensource.Answer) *l
 		"expires_at":          a.ExpiresAt.Format(time.RFC3339),
 		"ttl":                 a.TTL(now),
 		"rotation_period":     a.RotationPeriod(),
-		"last_vault_rotation": a.BoughtAt.UTC().Format(time.RFC3339),
+		"last_vault_rotation": a.IssuedAt.UTC().Format(time.RFC3339),
 		"region":              c.Region,
 		"api_url":             c.apiURL(),
 	}

@@ -45,28 +45,28 @@ func TestTheCommandServesTheSecretsThatItMadeAndEndsWhenTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if status := buy(t, base, key); status != http.StatusOK {
-		t.Errorf("the key bought status %d", status)
+	if status := exchange(t, base, key); status != http.StatusOK {
+		t.Errorf("the key's exchange has status %d", status)
 	}
 	secondKey, err := readOrMakeKey(secondKeyPath)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if status := buy(t, base, secondKey); status != http.StatusOK || secondKey == key {
-		t.Errorf("the second key bought status %d", status)
+	if status := exchange(t, base, secondKey); status != http.StatusOK || secondKey == key {
+		t.Errorf("the second key's exchange has status %d", status)
 	}
-	if status := buy(t, base, "another"); status != http.StatusUnauthorized {
-		t.Errorf("another key bought status %d", status)
+	if status := exchange(t, base, "another"); status != http.StatusUnauthorized {
+		t.Errorf("another key's exchange has status %d", status)
 	}
 	made, err := readOrMakeCredentials(credentialsPath)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if status := buyAtPlatform(t, base, key, made); status != http.StatusOK {
-		t.Errorf("the key and the client credentials bought status %d", status)
+	if status := exchangeAtPlatform(t, base, key, made); status != http.StatusOK {
+		t.Errorf("the key and the client credentials got status %d", status)
 	}
-	if status := buyAtPlatform(t, base, key, credentialsFile{}); status != http.StatusUnauthorized {
-		t.Errorf("the key without client credentials bought status %d", status)
+	if status := exchangeAtPlatform(t, base, key, credentialsFile{}); status != http.StatusUnauthorized {
+		t.Errorf("the key without client credentials got status %d", status)
 	}
 	singleUse := requireSingleUse(t, base, singleUsePath, made)
 	requireCounts(t, base, 7)
@@ -97,7 +97,7 @@ func requireSingleUse(t *testing.T, base, path string, client credentialsFile) s
 		t.Fatal(err)
 	}
 	for _, want := range []int{http.StatusOK, http.StatusUnauthorized} {
-		if status := buyAtPlatform(t, base, key, client); status != want {
+		if status := exchangeAtPlatform(t, base, key, client); status != want {
 			t.Errorf("the exchange of the key that works once has status %d", status)
 		}
 	}
@@ -113,7 +113,7 @@ func readURL(t *testing.T, path string) string {
 	return strings.TrimSpace(string(content))
 }
 
-func buy(t *testing.T, base, key string) int {
+func exchange(t *testing.T, base, key string) int {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/apikey?apikey="+url.QueryEscape(key), nil)
 	if err != nil {
@@ -122,7 +122,7 @@ func buy(t *testing.T, base, key string) int {
 	return send(t, req, "application/x-www-form-urlencoded")
 }
 
-func buyAtPlatform(t *testing.T, base, key string, client credentialsFile) int {
+func exchangeAtPlatform(t *testing.T, base, key string, client credentialsFile) int {
 	t.Helper()
 	body, err := json.Marshal(map[string]string{
 		"grant_type": "api_key", "api_key": key,

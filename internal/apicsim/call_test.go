@@ -26,10 +26,10 @@ func newLoggedSim(t *testing.T) (*Sim, *bytes.Buffer) {
 
 func TestACallIsOneLineWithPathStatusAndTokenID(t *testing.T) {
 	s, log := newLoggedSim(t)
-	token := boughtToken(t, s)
+	token := issuedToken(t, s)
 	askMe(s, "Bearer "+token)
 	s.Inject(Fault{Kind: KindStatus, Status: 500, Times: 1})
-	buy(s, nil)
+	exchange(s, nil)
 	id := s.Issued()[0].ID
 	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
 	wants := []string{
@@ -52,15 +52,15 @@ func TestACallIsOneLineWithPathStatusAndTokenID(t *testing.T) {
 
 func TestTheLogNeverHoldsAKey(t *testing.T) {
 	s, log := newLoggedSim(t)
-	buy(s, func(r *http.Request) { r.URL.Path = "/apikey/" + testKey })
+	exchange(s, func(r *http.Request) { r.URL.Path = "/apikey/" + testKey })
 	s.Inject(Fault{Kind: KindJTIEcho})
-	token := boughtToken(t, s)
+	token := issuedToken(t, s)
 	askMe(s, "Bearer "+token)
 	s.RevokeKey(testKey)
 	askMe(s, "Bearer "+token)
 	for _, kind := range []FaultKind{KindStatus, KindRedirect, KindNotJSON, KindNoJWT, KindNotJWT} {
 		s.Inject(Fault{Kind: kind})
-		buy(s, nil)
+		exchange(s, nil)
 	}
 	if log.Len() == 0 || strings.Contains(log.String(), testKey) {
 		t.Fatalf("the log is %q", log)

@@ -23,11 +23,11 @@ func TestAnotherProcessSteersTheFaults(t *testing.T) {
 	if got := send(http.MethodPut, "/fault", `{"kind":"status","status":503}`).Code; got != http.StatusNoContent {
 		t.Fatalf("status is %d", got)
 	}
-	if got := buy(s, nil).Code; got != 503 {
+	if got := exchange(s, nil).Code; got != 503 {
 		t.Fatalf("status is %d", got)
 	}
 	send(http.MethodDelete, "/fault", "")
-	if got := buy(s, nil).Code; got != 200 {
+	if got := exchange(s, nil).Code; got != 200 {
 		t.Fatalf("status is %d", got)
 	}
 	if got := send(http.MethodPut, "/fault", `no`).Code; got != http.StatusBadRequest {
@@ -58,7 +58,7 @@ func TestAnotherProcessSteersTheKeyAPI(t *testing.T) {
 		t.Fatalf("status is %d", got)
 	}
 	value, _ := decodeBody(t, callKeys(s, bearer, http.MethodPost, "/v1/apikeys", newKeyBody))["apikey"].(string)
-	if got := buyOf(s, "iam", value, nil).Code; got != http.StatusBadRequest {
+	if got := exchangeAt(s, "iam", value, nil).Code; got != http.StatusBadRequest {
 		t.Errorf("the new key's status is %d", got)
 	}
 	listed := control(s, http.MethodGet, "/keys", "").Body.String()
@@ -86,7 +86,7 @@ func TestControl_tokenTTL(t *testing.T) {
 	if got := control(s, http.MethodPut, "/token_ttl", `{"ttl":"2m"}`).Code; got != http.StatusNoContent {
 		t.Fatalf("status is %d", got)
 	}
-	buyOf(s, "platform", testKey, nil)
+	exchangeAt(s, "platform", testKey, nil)
 	if issued := s.Issued()[0]; issued.ExpiresAt.Sub(issued.IssuedAt) > 2*time.Minute {
 		t.Errorf("the token lives from %s to %s", issued.IssuedAt, issued.ExpiresAt)
 	}
@@ -139,7 +139,7 @@ func TestAFaultThatMakesNoSenseIsRefused(t *testing.T) {
 			t.Errorf("%s: status is %d", name, w.Code)
 		}
 	}
-	if got := buy(s, nil).Code; got != http.StatusOK {
+	if got := exchange(s, nil).Code; got != http.StatusOK {
 		t.Errorf("after all that, an exchange has status %d", got)
 	}
 }

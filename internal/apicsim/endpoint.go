@@ -28,7 +28,7 @@ type refusal struct {
 }
 
 // serve answers an endpoint's requests: it counts them, lets the fault in force
-// act, and sells tokens.
+// act, and issues tokens.
 func (s *Sim) serve(e endpoint) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s.count(func(c *Counts) {
@@ -43,7 +43,7 @@ func (s *Sim) serve(e endpoint) http.HandlerFunc {
 			return
 		}
 		key, refused := e.read(r)
-		rightly := func(w http.ResponseWriter) { s.sell(e, key, refused, w, r) }
+		rightly := func(w http.ResponseWriter) { s.exchange(e, key, refused, w, r) }
 		if f := s.nextFault(e.name); f != nil {
 			s.act(f, e, key, rightly, w, r)
 			return
@@ -52,7 +52,7 @@ func (s *Sim) serve(e endpoint) http.HandlerFunc {
 	}
 }
 
-func (s *Sim) sell(e endpoint, key string, refused *refusal, w http.ResponseWriter, r *http.Request) {
+func (s *Sim) exchange(e endpoint, key string, refused *refusal, w http.ResponseWriter, r *http.Request) {
 	if refused != nil {
 		answer(w, refused.status, refused.body)
 		return

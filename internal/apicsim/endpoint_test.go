@@ -28,8 +28,8 @@ func newTokenSim(t *testing.T) *Sim {
 	return s
 }
 
-// buyOf asks a token service, by its name, for a token without a network in between.
-func buyOf(s *Sim, service, key string, change func(*http.Request)) *httptest.ResponseRecorder {
+// exchangeAt asks a token service, by its name, for a token without a network in between.
+func exchangeAt(s *Sim, service, key string, change func(*http.Request)) *httptest.ResponseRecorder {
 	var r *http.Request
 	switch service {
 	case "iam":
@@ -67,7 +67,7 @@ func decodeBody(t *testing.T, w *httptest.ResponseRecorder) map[string]any {
 func TestEachServiceSellsATokenThatTheManagerTakes(t *testing.T) {
 	s := newTokenSim(t)
 	for service, field := range map[string]string{"login": "jwt", "iam": "access_token", "platform": "access_token"} {
-		w := buyOf(s, service, testKey, nil)
+		w := exchangeAt(s, service, testKey, nil)
 		token, _ := decodeBody(t, w)[field].(string)
 		if w.Code != http.StatusOK || askMe(s, "Bearer "+token) != http.StatusOK {
 			t.Errorf("%s: status %d", service, w.Code)
@@ -83,7 +83,7 @@ func TestOnlyTheOAuthServicesTellATokensLife(t *testing.T) {
 	for service, want := range map[string]struct{ expiresIn, expiration bool }{
 		"login": {}, "iam": {true, true}, "platform": {true, false},
 	} {
-		body := decodeBody(t, buyOf(s, service, testKey, nil))
+		body := decodeBody(t, exchangeAt(s, service, testKey, nil))
 		if (body["expires_in"] == 60.0) != want.expiresIn || (body["token_type"] == "Bearer") != want.expiresIn {
 			t.Errorf("%s: expires_in is %v, token_type %v", service, body["expires_in"], body["token_type"])
 		}
@@ -96,7 +96,7 @@ func TestOnlyTheOAuthServicesTellATokensLife(t *testing.T) {
 func TestTheServicesSignWithTheirOwnAlgorithms(t *testing.T) {
 	s := newTokenSim(t)
 	for service, want := range map[string][2]string{"login": {"jwt", "eyJhbGciOiJFUzM4NCIs"}, "iam": {"access_token", "eyJhbGciOiJSUzI1NiIs"}} {
-		token, _ := decodeBody(t, buyOf(s, service, testKey, nil))[want[0]].(string)
+		token, _ := decodeBody(t, exchangeAt(s, service, testKey, nil))[want[0]].(string)
 		if !strings.HasPrefix(token, want[1]) {
 			t.Errorf("%s: the token's header is another", service)
 		}
@@ -106,7 +106,7 @@ func TestTheServicesSignWithTheirOwnAlgorithms(t *testing.T) {
 func TestAnythingButAPostIsRefusedAndCounted(t *testing.T) {
 	s := newTokenSim(t)
 	for _, service := range []string{"login", "iam", "platform"} {
-		if got := buyOf(s, service, testKey, func(r *http.Request) { r.Method = http.MethodGet }).Code; got != http.StatusMethodNotAllowed {
+		if got := exchangeAt(s, service, testKey, func(r *http.Request) { r.Method = http.MethodGet }).Code; got != http.StatusMethodNotAllowed {
 			t.Errorf("%s: status is %d", service, got)
 		}
 	}
@@ -117,8 +117,8 @@ func TestAnythingButAPostIsRefusedAndCounted(t *testing.T) {
 
 func TestAKeyThatIsRefusedIsCountedAndARequestThatIsNotIsNot(t *testing.T) {
 	s := newTokenSim(t)
-	buyOf(s, "iam", "another-key", nil)
-	buyOf(s, "iam", testKey, func(r *http.Request) { r.Header.Del("Accept") })
+	exchangeAt(s, "iam", "another-key", nil)
+	exchangeAt(s, "iam", testKey, func(r *http.Request) { r.Header.Del("Accept") })
 	if got := s.Counts(); got.Refused != 1 || got.Exchanges != 2 {
 		t.Fatalf("counts are %+v", got)
 	}
@@ -131,7 +131,7 @@ func TestAFaultCanBeOneServicesAlone(t *testing.T) {
 		service string
 		status  int
 	}{{"login", 200}, {"iam", 500}, {"iam", 200}, {"platform", 200}} {
-		if got := buyOf(s, step.service, testKey, nil).Code; got != step.status {
+		if got := exchangeAt(s, step.service, testKey, nil).Code; got != step.status {
 			t.Errorf("%s: status is %d, want %d", step.service, got, step.status)
 		}
 	}

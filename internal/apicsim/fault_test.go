@@ -24,7 +24,7 @@ func TestAFaultHitsAsManyExchangesAsItSays(t *testing.T) {
 	s.Inject(Fault{Kind: KindStatus, Status: 503, Times: 2})
 	var statuses []int
 	for range 3 {
-		statuses = append(statuses, buy(s, nil).Code)
+		statuses = append(statuses, exchange(s, nil).Code)
 	}
 	if statuses[0] != 503 || statuses[1] != 503 || statuses[2] != 200 {
 		t.Fatalf("statuses are %v", statuses)
@@ -35,7 +35,7 @@ func TestAnErrorBodyEchoesTheKey(t *testing.T) {
 	s := newSim(t)
 	for _, kind := range []FaultKind{KindStatus, KindNotJSON, KindNoJWT, KindJWTNotString, KindGzipBroken} {
 		s.Inject(Fault{Kind: kind, Status: 500})
-		if !strings.Contains(buy(s, nil).Body.String(), testKey) {
+		if !strings.Contains(exchange(s, nil).Body.String(), testKey) {
 			t.Errorf("%s does not echo the key", kind)
 		}
 	}
@@ -49,13 +49,13 @@ func TestLatencyAndHangsEndWithTheClientOrTheFault(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
 			started := time.Now()
-			buy(s, func(r *http.Request) { *r = *r.WithContext(ctx) })
+			exchange(s, func(r *http.Request) { *r = *r.WithContext(ctx) })
 			if took := time.Since(started); took != 5*time.Second {
 				t.Errorf("with a client that gives up it took %s", took)
 			}
 			time.AfterFunc(7*time.Second, s.ClearFault)
 			started = time.Now()
-			buy(s, nil)
+			exchange(s, nil)
 			if took := time.Since(started); took > 8*time.Second {
 				t.Errorf("after the fault was cleared it took %s", took)
 			}
@@ -67,7 +67,7 @@ func TestABodyOfOnesOwnReplacesTheSpoiltOne(t *testing.T) {
 	s := newSim(t)
 	for _, kind := range []FaultKind{KindStatus, KindGzipBroken, KindNotJSON, KindNoJWT, KindErrorBody, KindJWTNotString, KindNotJWT, KindInvalidUTF8} {
 		s.Inject(Fault{Kind: kind, Body: "my own"})
-		if got := buy(s, nil).Body.String(); got != "my own" {
+		if got := exchange(s, nil).Body.String(); got != "my own" {
 			t.Errorf("%s answers %q", kind, got)
 		}
 	}
@@ -76,7 +76,7 @@ func TestABodyOfOnesOwnReplacesTheSpoiltOne(t *testing.T) {
 func TestAStatusIs503UnlessItIsNamed(t *testing.T) {
 	s := newSim(t)
 	s.Inject(Fault{Kind: KindStatus, RetryAfter: "7"})
-	w := buy(s, nil)
+	w := exchange(s, nil)
 	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "7" || !json.Valid(w.Body.Bytes()) {
 		t.Fatalf("answered %d %v", w.Code, w.Header())
 	}
@@ -85,7 +85,7 @@ func TestAStatusIs503UnlessItIsNamed(t *testing.T) {
 func TestAFaultThatDoesNotExistShows(t *testing.T) {
 	s := newSim(t)
 	s.Inject(Fault{Kind: "stattus"})
-	if got := buy(s, nil).Code; got != http.StatusInternalServerError {
+	if got := exchange(s, nil).Code; got != http.StatusInternalServerError {
 		t.Fatalf("status is %d", got)
 	}
 }
@@ -96,7 +96,7 @@ func TestAHangThatIsClearedEndsInARightAnswer(t *testing.T) {
 			s := newSim(t)
 			s.Inject(f)
 			time.AfterFunc(time.Minute, s.ClearFault)
-			boughtToken(t, s)
+			issuedToken(t, s)
 		})
 	}
 }
@@ -115,7 +115,7 @@ func TestSignedFaultsAreWrongInTheWayTheySay(t *testing.T) {
 	} {
 		s := newSim(t)
 		s.Inject(Fault{Kind: kind})
-		if !wrong(claimsOf(t, boughtToken(t, s))) {
+		if !wrong(claimsOf(t, issuedToken(t, s))) {
 			t.Errorf("%s is not wrong", kind)
 		}
 		if counts := s.Counts(); counts.Issued != 0 || counts.Exchanges != 1 {
@@ -191,7 +191,7 @@ func TestARedirectCarriesTheKey(t *testing.T) {
 	s := newSim(t)
 	for to, want := range map[string]string{"": "/elsewhere?apikey=", "https://elsewhere.example/x": "https://elsewhere.example/x?apikey="} {
 		s.Inject(Fault{Kind: KindRedirect, RedirectTo: to})
-		w := buy(s, nil)
+		w := exchange(s, nil)
 		if got := w.Header().Get("Location"); w.Code != http.StatusTemporaryRedirect || got != want+testKey {
 			t.Errorf("answered %d to %s", w.Code, got)
 		}
@@ -201,7 +201,7 @@ func TestARedirectCarriesTheKey(t *testing.T) {
 func TestACompressedAnswerIsRight(t *testing.T) {
 	s := newSim(t)
 	s.Inject(Fault{Kind: KindGzip})
-	w := buy(s, nil)
+	w := exchange(s, nil)
 	unzipped, err := gzip.NewReader(w.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -241,5 +241,5 @@ func TestAnEndlessBodyEndsWithItsClientEvenWithoutANetwork(t *testing.T) {
 	s.Inject(Fault{Kind: KindEndlessBody})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	buy(s, func(r *http.Request) { *r = *r.WithContext(ctx) })
+	exchange(s, func(r *http.Request) { *r = *r.WithContext(ctx) })
 }

@@ -27,7 +27,7 @@ func TestIAMInsistsOnItsProtocol(t *testing.T) {
 		"a key in the URL": {400, func(r *http.Request) { r.URL.RawQuery = "apikey=" + testKey }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := buyOf(s, "iam", testKey, c.change).Code; got != c.status {
+			if got := exchangeAt(s, "iam", testKey, c.change).Code; got != c.status {
 				t.Fatalf("status is %d, want %d", got, c.status)
 			}
 		})
@@ -36,7 +36,7 @@ func TestIAMInsistsOnItsProtocol(t *testing.T) {
 
 func TestIAM_namesARequestThatLacksSomething(t *testing.T) {
 	for _, form := range []string{"grant_type=urn:ibm:params:oauth:grant-type:apikey", "apikey=x", ""} {
-		w := buyOf(newTokenSim(t), "iam", testKey, func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader(form)) })
+		w := exchangeAt(newTokenSim(t), "iam", testKey, func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader(form)) })
 		if w.Code != http.StatusBadRequest || decodeBody(t, w)["errorCode"] != "BXNIM0109E" {
 			t.Errorf("%q: answered %d", form, w.Code)
 		}
@@ -50,7 +50,7 @@ func TestIAMNamesItsRefusalsByCodeAndRequest(t *testing.T) {
 	} {
 		s := newTokenSim(t)
 		prepare(s)
-		w := buyOf(s, "iam", testKey, nil)
+		w := exchangeAt(s, "iam", testKey, nil)
 		body := decodeBody(t, w)
 		details, _ := body["context"].(map[string]any)
 		if w.Code != http.StatusBadRequest || body["errorCode"] != code || details["requestId"] == "" {
@@ -63,8 +63,8 @@ func TestIAM_namesEveryAnswer(t *testing.T) {
 	s := newTokenSim(t)
 	seen := map[string]bool{}
 	for _, answer := range []http.Header{
-		buyOf(s, "iam", testKey, nil).Header(),
-		buyOf(s, "iam", "unknown", nil).Header(),
+		exchangeAt(s, "iam", testKey, nil).Header(),
+		exchangeAt(s, "iam", "unknown", nil).Header(),
 		callKeys(s, "", http.MethodGet, "/v1/apikeys", "").Header(),
 		callKeys(s, bearerOf(t, s, testKey), http.MethodGet, "/v1/apikeys/details", "").Header(),
 	} {
@@ -74,7 +74,7 @@ func TestIAM_namesEveryAnswer(t *testing.T) {
 		t.Errorf("the answers are named %v", seen)
 	}
 	for _, service := range []string{"login", "platform"} {
-		if id := buyOf(s, service, testKey, nil).Header().Get(transactionID); id != "" {
+		if id := exchangeAt(s, service, testKey, nil).Header().Get(transactionID); id != "" {
 			t.Errorf("the %s service names an answer", service)
 		}
 	}
@@ -83,14 +83,14 @@ func TestIAM_namesEveryAnswer(t *testing.T) {
 func TestIAMsTokensSayWhoseTheyAreAndNoOthersDo(t *testing.T) {
 	s := newTokenSim(t)
 	s.AddLimitedKey("other-key", KeyOptions{IAMID: "iam-ServiceId-1", AccountID: "account-1"})
-	token, _ := decodeBody(t, buyOf(s, "iam", "other-key", nil))["access_token"].(string)
+	token, _ := decodeBody(t, exchangeAt(s, "iam", "other-key", nil))["access_token"].(string)
 	claims := claimsOf(t, token)
 	account, _ := claims["account"].(map[string]any)
 	if claims["iam_id"] != "iam-ServiceId-1" || account["bss"] != "account-1" {
 		t.Errorf("claims are %v", claims)
 	}
 	for service, field := range map[string]string{"login": "jwt", "platform": "access_token"} {
-		token, _ := decodeBody(t, buyOf(s, service, "other-key", nil))[field].(string)
+		token, _ := decodeBody(t, exchangeAt(s, service, "other-key", nil))[field].(string)
 		if claims := claimsOf(t, token); claims["iam_id"] != nil {
 			t.Errorf("%s: claims are %v", service, claims)
 		}

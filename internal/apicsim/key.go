@@ -123,8 +123,8 @@ func (s *Sim) addKey(key string, limits KeyOptions) *keyState {
 // retag marks a change of a key's details.
 func (k *keyState) retag() { k.entityTag = "1-" + newID() }
 
-// RevokeKey makes a key unknown, as if somebody else had deleted it. Tokens that it
-// bought live on, as IBM's do.
+// RevokeKey makes a key unknown, as if somebody else had deleted it. Tokens that were
+// issued for it live on, as IBM's do.
 func (s *Sim) RevokeKey(key string) {
 	s.changeKey(key, func(k *keyState) { k.delete() })
 }

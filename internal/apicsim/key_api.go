@@ -94,7 +94,7 @@ func (s *Sim) keysOf(c caller, at time.Time) []*keyState {
 }
 
 // keyCaller returns whose token a request carries. Only IAM's tokens say; one that
-// is good lets its identity in even if the key that bought it is gone.
+// is good lets its identity in even if the key that it was issued for is gone.
 func (s *Sim) keyCaller(r *http.Request) (caller, *reply) {
 	claims, err := s.authenticate(r)
 	if err == nil && claims.IAMID != "" {

@@ -19,7 +19,7 @@ const newKeyBody = `{"name":"successor","description":"d","iam_id":"` + defaultI
 
 func bearerOf(t *testing.T, s *Sim, key string) string {
 	t.Helper()
-	token, _ := decodeBody(t, buyOf(s, "iam", key, nil))["access_token"].(string)
+	token, _ := decodeBody(t, exchangeAt(s, "iam", key, nil))["access_token"].(string)
 	return token
 }
 
@@ -43,7 +43,7 @@ func TestAKeyIsCreatedReadUsedAndDeleted(t *testing.T) {
 	if w.Code != http.StatusCreated || created["name"] != "successor" || created["description"] != "d" || created["locked"] != false {
 		t.Fatalf("status %d", w.Code)
 	}
-	if got := buyOf(s, "login", value, nil).Code; got != http.StatusOK {
+	if got := exchangeAt(s, "login", value, nil).Code; got != http.StatusOK {
 		t.Errorf("the new key's status is %d", got)
 	}
 	details := decodeBody(t, callKeys(s, bearer, http.MethodGet, "/v1/apikeys/details", ""))
@@ -56,7 +56,7 @@ func TestAKeyIsCreatedReadUsedAndDeleted(t *testing.T) {
 	if got := callKeys(s, bearer, http.MethodDelete, "/v1/apikeys/"+created["id"].(string), "").Code; got != http.StatusNoContent {
 		t.Fatalf("deletion: status is %d", got)
 	}
-	if got := buyOf(s, "login", value, nil).Code; got != http.StatusUnauthorized {
+	if got := exchangeAt(s, "login", value, nil).Code; got != http.StatusUnauthorized {
 		t.Errorf("after its deletion the key's status is %d", got)
 	}
 	if got := callKeys(s, bearer, http.MethodDelete, "/v1/apikeys/"+created["id"].(string), "").Code; got != http.StatusNotFound {
@@ -111,7 +111,7 @@ func TestOnlyIAMsTokensLetInAndOnlyToTheirIdentitysKeys(t *testing.T) {
 				bearer string
 				status int
 			}{
-				"the login service's": {boughtToken(t, s), 401}, "another identity's": {other, 403}, "another account's": {elsewhere, 403}, "none": {"", 401},
+				"the login service's": {issuedToken(t, s), 401}, "another identity's": {other, 403}, "another account's": {elsewhere, 403}, "none": {"", 401},
 			} {
 				if got := call(want.bearer); got != want.status {
 					t.Errorf("%s with %s token: status is %d", name, whose, got)
@@ -286,11 +286,11 @@ func TestKeyAPI_aDisabledKeyBuysNoTokenUntilEnabled(t *testing.T) {
 			t.Fatalf("status is %d", got)
 		}
 	}
-	if w := buyOf(s, "iam", testKey, nil); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "BXNIM0462E") {
+	if w := exchangeAt(s, "iam", testKey, nil); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "BXNIM0462E") {
 		t.Errorf("IAM answers %d", w.Code)
 	}
 	for _, service := range []string{"login", "platform"} {
-		if got := buyOf(s, service, testKey, nil).Code; got != http.StatusUnauthorized {
+		if got := exchangeAt(s, service, testKey, nil).Code; got != http.StatusUnauthorized {
 			t.Errorf("%s: status is %d", service, got)
 		}
 	}
@@ -300,7 +300,7 @@ func TestKeyAPI_aDisabledKeyBuysNoTokenUntilEnabled(t *testing.T) {
 	if got := callKeys(s, bearer, http.MethodDelete, path+"/disable", "").Code; got != http.StatusNoContent {
 		t.Fatalf("status is %d", got)
 	}
-	if got := buyOf(s, "iam", testKey, nil).Code; got != http.StatusOK {
+	if got := exchangeAt(s, "iam", testKey, nil).Code; got != http.StatusOK {
 		t.Errorf("once it is enabled, status is %d", got)
 	}
 	s.LockKey(testKey)

@@ -106,7 +106,7 @@ func TestAFaultHitsItsCallAloneAndItsOwnBeforeThatOfAll(t *testing.T) {
 	if got := callKeys(s, bearer, http.MethodGet, "/v1/apikeys/details", "").Code; got != 200 {
 		t.Errorf("after all were cleared: status is %d", got)
 	}
-	if got := buyOf(s, "iam", testKey, nil).Code; got != http.StatusOK {
+	if got := exchangeAt(s, "iam", testKey, nil).Code; got != http.StatusOK {
 		t.Errorf("a token's status is %d", got)
 	}
 }

@@ -50,16 +50,16 @@ func TestACreatedKeyIsRefusedEverywhereUntilItHasArrived(t *testing.T) {
 		value, _ := decodeBody(t, callKeys(s, bearerOf(t, s, testKey), http.MethodPost, "/v1/apikeys", newKeyBody))["apikey"].(string)
 		time.Sleep(5*time.Second - time.Nanosecond)
 		for service, want := range map[string]int{"login": 401, "iam": 400, "platform": 401} {
-			if got := buyOf(s, service, value, nil).Code; got != want {
+			if got := exchangeAt(s, service, value, nil).Code; got != want {
 				t.Errorf("%s: a moment before, status is %d", service, got)
 			}
-			if got := buyOf(s, service, testKey, nil).Code; got != http.StatusOK {
+			if got := exchangeAt(s, service, testKey, nil).Code; got != http.StatusOK {
 				t.Errorf("%s: the old key's status is %d", service, got)
 			}
 		}
 		time.Sleep(time.Nanosecond)
 		for _, service := range []string{"login", "iam", "platform"} {
-			if got := buyOf(s, service, value, nil).Code; got != http.StatusOK {
+			if got := exchangeAt(s, service, value, nil).Code; got != http.StatusOK {
 				t.Errorf("%s: then status is %d", service, got)
 			}
 		}

@@ -15,7 +15,7 @@ import (
 // view knows the key and, where it can tell, takes it for enabled.
 func views(t *testing.T, s *Sim, bearer string) map[view]func(value, id string) bool {
 	return map[view]func(value, id string) bool{
-		viewTokens: func(value, _ string) bool { return buyOf(s, "iam", value, nil).Code == http.StatusOK },
+		viewTokens: func(value, _ string) bool { return exchangeAt(s, "iam", value, nil).Code == http.StatusOK },
 		viewList: func(_, id string) bool {
 			keys, _ := decodeBody(t, callKeys(s, bearer, http.MethodGet, "/v1/apikeys?pagesize=100", ""))["apikeys"].([]any)
 			return slices.ContainsFunc(keys, func(k any) bool { return k.(map[string]any)["id"] == id && k.(map[string]any)["disabled"] == false })
@@ -90,7 +90,7 @@ func TestLag_aDisabledKeyStaysEnabledForATime(t *testing.T) {
 			status   int
 		}{{0, false, 200}, {3 * time.Second, true, 200}, {2 * time.Second, true, 400}} {
 			time.Sleep(c.after)
-			if got := buyOf(s, "iam", testKey, nil).Code; got != c.status || disabled() != c.disabled {
+			if got := exchangeAt(s, "iam", testKey, nil).Code; got != c.status || disabled() != c.disabled {
 				t.Errorf("%s later, a token's status is %d and the key is disabled is %v", c.after, got, disabled())
 			}
 		}
@@ -103,7 +103,7 @@ func TestLag_onlyEverySecondCallMeetsAPartThatLags(t *testing.T) {
 	s.SetLag(Lag{Tokens: time.Hour, Every: 2})
 	value, _ := decodeBody(t, callKeys(s, bearer, http.MethodPost, "/v1/apikeys", newKeyBody))["apikey"].(string)
 	for n, want := range []int{200, 400, 200, 400} {
-		if got := buyOf(s, "iam", value, nil).Code; got != want {
+		if got := exchangeAt(s, "iam", value, nil).Code; got != want {
 			t.Errorf("exchange %d: status is %d", n, got)
 		}
 	}

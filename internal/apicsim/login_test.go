@@ -23,7 +23,7 @@ func TestTheLoginServiceInsistsOnItsProtocol(t *testing.T) {
 		"a key that is not known": {401, func(r *http.Request) { r.URL.RawQuery = "apikey=x" }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := buy(newSim(t), c.change).Code; got != c.status {
+			if got := exchange(newSim(t), c.change).Code; got != c.status {
 				t.Fatalf("status is %d, want %d", got, c.status)
 			}
 		})

@@ -15,9 +15,9 @@ import (
 
 func TestAForgedTokenIsRefused(t *testing.T) {
 	s := newSim(t)
-	foreign := boughtToken(t, newSim(t))
+	foreign := issuedToken(t, newSim(t))
 	for name, authorization := range map[string]string{
-		"nothing": "", "another scheme": "Basic " + boughtToken(t, s), "another signer's token": "Bearer " + foreign, "a word": "Bearer word",
+		"nothing": "", "another scheme": "Basic " + issuedToken(t, s), "another signer's token": "Bearer " + foreign, "a word": "Bearer word",
 	} {
 		if status := askMe(s, authorization); status != http.StatusUnauthorized {
 			t.Errorf("%s: status is %d", name, status)
@@ -28,9 +28,9 @@ func TestAForgedTokenIsRefused(t *testing.T) {
 func TestAnExpiredTokenIsToldFromAForgedOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t)
-		token := boughtToken(t, s)
+		token := issuedToken(t, s)
 		time.Sleep(2 * time.Minute)
-		for bearer, says := range map[string]string{token: "expired", boughtToken(t, newSim(t)): "signature", "word": "no JWT"} {
+		for bearer, says := range map[string]string{token: "expired", issuedToken(t, newSim(t)): "signature", "word": "no JWT"} {
 			r := httptest.NewRequest(http.MethodGet, "/v1/me", nil)
 			r.Header.Set("Authorization", "Bearer "+bearer)
 			w := httptest.NewRecorder()
@@ -46,7 +46,7 @@ func TestAnExpiredTokenIsToldFromAForgedOne(t *testing.T) {
 func TestATokenWithoutAnExpiryIsRefused(t *testing.T) {
 	s := newSim(t)
 	s.Inject(Fault{Kind: KindNoExp, Times: 1})
-	if status := askMe(s, "Bearer "+boughtToken(t, s)); status != http.StatusUnauthorized {
+	if status := askMe(s, "Bearer "+issuedToken(t, s)); status != http.StatusUnauthorized {
 		t.Fatalf("status is %d", status)
 	}
 }

@@ -17,7 +17,7 @@ const platformKeysPath = "/api/cloud/api-keys"
 
 func platformBearerOf(t *testing.T, s *Sim, key string) string {
 	t.Helper()
-	token, _ := decodeBody(t, buyOf(s, "platform", key, nil))["access_token"].(string)
+	token, _ := decodeBody(t, exchangeAt(s, "platform", key, nil))["access_token"].(string)
 	return token
 }
 
@@ -50,7 +50,7 @@ func TestPlatformKeyAPI_aKeysWholeLife(t *testing.T) {
 	if url, _ := created["url"].(string); !strings.HasSuffix(url, platformKeysPath+"/"+id) {
 		t.Errorf("the url is %s", url)
 	}
-	if got := buyOf(s, "platform", value, nil).Code; got != http.StatusOK {
+	if got := exchangeAt(s, "platform", value, nil).Code; got != http.StatusOK {
 		t.Errorf("the new key's status is %d", got)
 	}
 	for _, called := range []string{id, "successor"} {
@@ -62,7 +62,7 @@ func TestPlatformKeyAPI_aKeysWholeLife(t *testing.T) {
 	if got := callKeys(s, bearer, http.MethodDelete, platformKeysPath+"/successor", "").Code; got != http.StatusNoContent {
 		t.Errorf("deletion: status is %d", got)
 	}
-	requirePlatformError(t, buyOf(s, "platform", value, nil), http.StatusUnauthorized)
+	requirePlatformError(t, exchangeAt(s, "platform", value, nil), http.StatusUnauthorized)
 	for _, method := range []string{http.MethodGet, http.MethodDelete} {
 		requirePlatformError(t, callKeys(s, bearer, method, platformKeysPath+"/"+id, ""), http.StatusNotFound)
 	}
@@ -79,7 +79,7 @@ func TestPlatformKeyAPI_onlyThePlatformsTokensLetIn(t *testing.T) {
 		s := newTokenSim(t)
 		expired := platformBearerOf(t, s, testKey)
 		time.Sleep(time.Minute)
-		for whose, bearer := range map[string]string{"none": "", "the login service's": boughtToken(t, s), "IAM's": bearerOf(t, s, testKey), "an expired one": expired} {
+		for whose, bearer := range map[string]string{"none": "", "the login service's": issuedToken(t, s), "IAM's": bearerOf(t, s, testKey), "an expired one": expired} {
 			t.Log(whose)
 			requirePlatformError(t, createAtPlatform(s, bearer, "n"), http.StatusUnauthorized)
 			requirePlatformError(t, callKeys(s, bearer, http.MethodGet, platformKeysPath, ""), http.StatusUnauthorized)
@@ -118,7 +118,7 @@ func TestPlatformKeyAPI_aUserSeesItsOwnKeysAlone(t *testing.T) {
 func TestPlatformKeyAPI_itsKeysAreNoneOfIAMs(t *testing.T) {
 	s := newTokenSim(t)
 	value, _ := decodeBody(t, createAtPlatform(s, platformBearerOf(t, s, testKey), "of-the-platform"))["api_key"].(string)
-	if buyOf(s, "iam", value, nil).Code != http.StatusBadRequest || buyOf(s, "login", value, nil).Code != http.StatusUnauthorized {
+	if exchangeAt(s, "iam", value, nil).Code != http.StatusBadRequest || exchangeAt(s, "login", value, nil).Code != http.StatusUnauthorized {
 		t.Error("another service takes the platform's key")
 	}
 	callKeys(s, bearerOf(t, s, testKey), http.MethodPost, "/v1/apikeys", newKeyBody)
@@ -189,7 +189,7 @@ func TestPlatformKeyAPI_lagsInEachView(t *testing.T) {
 		value, id := created["api_key"].(string), created["id"].(string)
 		seen := func() string {
 			return fmt.Sprint(callKeys(s, bearer, http.MethodGet, platformKeysPath+"/"+id, "").Code, " ",
-				decodeBody(t, callKeys(s, bearer, http.MethodGet, platformKeysPath, ""))["total_results"], " ", buyOf(s, "platform", value, nil).Code)
+				decodeBody(t, callKeys(s, bearer, http.MethodGet, platformKeysPath, ""))["total_results"], " ", exchangeAt(s, "platform", value, nil).Code)
 		}
 		for _, want := range []string{"404 1 401", "404 1 401", "200 1 401", "200 2 401", "200 2 200"} {
 			if got := seen(); got != want {

@@ -42,10 +42,10 @@ func TestPlatformKeys_createdKeysHaveTheirLimits(t *testing.T) {
 			many, once int
 		}{{5*time.Minute - time.Nanosecond, 200, 200}, {0, 200, 401}, {time.Nanosecond, 401, 401}} {
 			time.Sleep(c.after)
-			if got := buyOf(s, "platform", many["api_key"].(string), nil).Code; got != c.many {
+			if got := exchangeAt(s, "platform", many["api_key"].(string), nil).Code; got != c.many {
 				t.Errorf("%s later, the key for many uses: status is %d", c.after, got)
 			}
-			if got := buyOf(s, "platform", once["api_key"].(string), nil).Code; got != c.once {
+			if got := exchangeAt(s, "platform", once["api_key"].(string), nil).Code; got != c.once {
 				t.Errorf("%s later, the key for one: status is %d", c.after, got)
 			}
 		}
@@ -73,7 +73,7 @@ func TestPlatformKeys_timesOfTheTokenInPlaceOfTheKeys(t *testing.T) {
 			t.Errorf("the key is described with %v, %v and %v", created["token_iat"], created["token_exp"], created["token_jti"])
 		}
 		time.Sleep(5 * time.Minute)
-		if got := buyOf(s, "platform", created["api_key"].(string), nil).Code; got != http.StatusUnauthorized {
+		if got := exchangeAt(s, "platform", created["api_key"].(string), nil).Code; got != http.StatusUnauthorized {
 			t.Errorf("after the key's own end, status is %d", got)
 		}
 	})
@@ -91,11 +91,11 @@ func TestAKeysLifeIsByTheServicesClock(t *testing.T) {
 	// The clock jumps beyond both ends.
 	s.SetClockAhead(-time.Hour + 6*time.Minute)
 	for _, key := range []string{"brief", created["api_key"].(string)} {
-		if got := buyOf(s, "platform", key, nil).Code; got != http.StatusUnauthorized {
+		if got := exchangeAt(s, "platform", key, nil).Code; got != http.StatusUnauthorized {
 			t.Errorf("status is %d", got)
 		}
 	}
-	if got := buyOf(s, "platform", testKey, nil).Code; got != http.StatusOK {
+	if got := exchangeAt(s, "platform", testKey, nil).Code; got != http.StatusOK {
 		t.Errorf("a key without an end: status is %d", got)
 	}
 }

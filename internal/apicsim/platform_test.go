@@ -32,7 +32,7 @@ func TestThePlatformInsistsOnItsProtocol(t *testing.T) {
 		"another client secret": {401, body(`{"grant_type":"api_key","api_key":"` + testKey + `","client_id":"` + testClientID + `","client_secret":"x"}`)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := buyOf(s, "platform", testKey, c.change)
+			w := exchangeAt(s, "platform", testKey, c.change)
 			if w.Code != c.status {
 				t.Fatalf("status is %d, want %d", w.Code, c.status)
 			}
@@ -51,9 +51,9 @@ func TestThePlatformInsistsOnItsProtocol(t *testing.T) {
 func TestASingleUseKeyIsUsedUpByTheTokenItBuys(t *testing.T) {
 	s := newTokenSim(t)
 	s.AddLimitedKey("once", KeyOptions{SingleUse: true})
-	buyOf(s, "platform", "once", func(r *http.Request) { r.Header.Del("Accept") })
+	exchangeAt(s, "platform", "once", func(r *http.Request) { r.Header.Del("Accept") })
 	for _, want := range []int{200, 401} {
-		if got := buyOf(s, "platform", "once", nil).Code; got != want {
+		if got := exchangeAt(s, "platform", "once", nil).Code; got != want {
 			t.Fatalf("status is %d, want %d", got, want)
 		}
 	}
@@ -64,11 +64,11 @@ func TestAKeyOfLimitedLifeIsTakenUntilItsEnd(t *testing.T) {
 		s := newTokenSim(t)
 		s.AddLimitedKey("brief", KeyOptions{Life: 5 * time.Minute})
 		time.Sleep(5*time.Minute - time.Nanosecond)
-		if got := buyOf(s, "platform", "brief", nil).Code; got != http.StatusOK {
+		if got := exchangeAt(s, "platform", "brief", nil).Code; got != http.StatusOK {
 			t.Fatalf("just before its end: status is %d", got)
 		}
 		time.Sleep(time.Nanosecond)
-		if got := buyOf(s, "platform", "brief", nil).Code; got != http.StatusUnauthorized {
+		if got := exchangeAt(s, "platform", "brief", nil).Code; got != http.StatusUnauthorized {
 			t.Fatalf("at its end: status is %d", got)
 		}
 	})

@@ -23,7 +23,7 @@ const keptIssues = 10_000
 type Options struct {
 	// Keys are the API keys that are accepted from the start.
 	Keys []string
-	// TokenTTL is the life of the tokens sold, which end on a whole second; 0 is
+	// TokenTTL is the lifetime of the tokens issued, which end on a whole second; 0 is
 	// an hour.
 	TokenTTL time.Duration
 	// ClientID and ClientSecret are what the platform service wants beside the key.
@@ -62,7 +62,7 @@ type Counts struct {
 type IssuedToken struct {
 	// ID is the JWT's jti.
 	ID string
-	// KeyID is Sim.KeyID of the key that bought it.
+	// KeyID is Sim.KeyID of the key that was exchanged for it.
 	KeyID string
 	// IssuedAt and ExpiresAt are the JWT's iat and exp, in whole seconds.
 	IssuedAt, ExpiresAt time.Time
@@ -141,7 +141,7 @@ func New(o Options) (*Sim, error) {
 	return s, nil
 }
 
-// SetTokenTTL changes the life of the tokens sold from now on.
+// SetTokenTTL changes the lifetime of the tokens issued from now on.
 func (s *Sim) SetTokenTTL(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,7 +149,7 @@ func (s *Sim) SetTokenTTL(d time.Duration) {
 }
 
 // SetClockAhead makes the services' clock differ from the host's: the tokens that
-// they sell, and the dates of their answers.
+// they issue, and the dates of their answers.
 func (s *Sim) SetClockAhead(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

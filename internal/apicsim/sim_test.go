@@ -23,8 +23,8 @@ func newSim(t *testing.T) *Sim {
 	return s
 }
 
-// buy asks for a token without a network in between.
-func buy(s *Sim, change func(*http.Request)) *httptest.ResponseRecorder {
+// exchange asks for a token without a network in between.
+func exchange(s *Sim, change func(*http.Request)) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodPost, "/apikey?apikey="+testKey, nil)
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
@@ -36,9 +36,9 @@ func buy(s *Sim, change func(*http.Request)) *httptest.ResponseRecorder {
 	return w
 }
 
-func boughtToken(t *testing.T, s *Sim) string {
+func issuedToken(t *testing.T, s *Sim) string {
 	t.Helper()
-	w := buy(s, nil)
+	w := exchange(s, nil)
 	var body struct{ JWT string }
 	if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || w.Code != http.StatusOK {
 		t.Fatalf("status %d, error %v", w.Code, err)
@@ -57,7 +57,7 @@ func askMe(s *Sim, authorization string) int {
 func TestATokenIsTakenUntilItExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t)
-		token := boughtToken(t, s)
+		token := issuedToken(t, s)
 		if status := askMe(s, "Bearer "+token); status != http.StatusOK {
 			t.Fatalf("status is %d", status)
 		}
@@ -76,7 +76,7 @@ func TestCounts_TellTheExchangesInFlightAndTheMostThatWere(t *testing.T) {
 		s := newSim(t)
 		s.Inject(Fault{Latency: time.Second})
 		for range 3 {
-			go buy(s, nil)
+			go exchange(s, nil)
 			time.Sleep(600 * time.Millisecond) // Two overlap at a time.
 		}
 		if got := s.Counts(); got.InFlight != 1 || got.MostInFlight != 2 {
@@ -92,7 +92,7 @@ func TestCounts_TellTheExchangesInFlightAndTheMostThatWere(t *testing.T) {
 func TestARevokedKeyBuysNothing(t *testing.T) {
 	s := newSim(t)
 	s.RevokeKey(testKey)
-	if got := buy(s, nil).Code; got != http.StatusUnauthorized {
+	if got := exchange(s, nil).Code; got != http.StatusUnauthorized {
 		t.Fatalf("status is %d", got)
 	}
 }
@@ -100,7 +100,7 @@ func TestARevokedKeyBuysNothing(t *testing.T) {
 func TestOnlySoManyIssuesAreRemembered(t *testing.T) {
 	s := newSim(t)
 	s.issued = make([]IssuedToken, 2*keptIssues)
-	boughtToken(t, s)
+	issuedToken(t, s)
 	if got := len(s.Issued()); got != keptIssues {
 		t.Fatalf("%d are remembered", got)
 	}

@@ -32,7 +32,7 @@ type Config struct {
 	// ClockAhead is how far the host's clock is ahead of the token service's, negative
 	// if it is behind; 0 while they agree.
 	ClockAhead time.Duration
-	// LastSuccess is when an exchange last bought a token.
+	// LastSuccess is when an exchange last succeeded.
 	LastSuccess time.Time
 	// ExchangeFailures and RotationFailures count those since the last success.
 	ExchangeFailures, RotationFailures int
@@ -94,7 +94,7 @@ func newStateDescs() stateDescs {
 		unreadable:       ofMount("configs_unreadable", "Configs that are stored and could not be loaded for this exposition; the per-config metrics lack them."),
 		tokenExpiry:      ofConfig("token_expiry_timestamp_seconds", "End of the shared token, in Unix seconds; with cache=entity, of the one that was issued last. Absent while there is none that lives."),
 		entityTokens:     ofConfig("entity_tokens", "Vault entities that have a token of their own in memory, at most 1,000. Only for configs with cache=entity."),
-		lastSuccess:      ofConfig("exchange_last_success_timestamp_seconds", "When an exchange last bought a token, in Unix seconds. Absent until one did."),
+		lastSuccess:      ofConfig("exchange_last_success_timestamp_seconds", "When an exchange last succeeded, in Unix seconds. Absent until one did."),
 		clockAhead:       ofConfig("clock_ahead_seconds", "How far the node's clock is ahead of the token service's, negative if it is behind; 0 while they agree."),
 		exchangeFailures: ofConfig("exchange_consecutive_failures", "Failed exchanges of the config's key since its last success."),
 		keySet:           ofConfig("api_key_set_timestamp_seconds", "When the present API key came, by a write or a rotation, in Unix seconds."),

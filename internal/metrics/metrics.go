@@ -18,11 +18,11 @@ import (
 
 const namespace = "vault_apic"
 
-// ExchangeOutcome is how an attempt to buy a token ended, its retries included.
+// ExchangeOutcome is how an exchange ended, its retries included.
 type ExchangeOutcome string
 
 const (
-	// ExchangeSuccess bought a token.
+	// ExchangeSuccess issued a token.
 	ExchangeSuccess ExchangeOutcome = "success"
 	// ExchangeRefused is a service's no: it will stay one until somebody acts.
 	ExchangeRefused ExchangeOutcome = "refused"
@@ -47,8 +47,8 @@ type ReadOutcome string
 const (
 	// ReadShared is the token that all readers of a config share, or those of one entity.
 	ReadShared ReadOutcome = "shared"
-	// ReadBought is a token that nobody else gets.
-	ReadBought ReadOutcome = "bought"
+	// ReadDedicated is a dedicated token: no other caller gets it.
+	ReadDedicated ReadOutcome = "dedicated"
 	// ReadStale is a shared token past its time, because no newer one was to be had.
 	ReadStale ReadOutcome = "stale"
 	// ReadError is no token but an error.
@@ -57,7 +57,7 @@ const (
 
 // ReadOutcomes returns every outcome there is.
 func ReadOutcomes() []ReadOutcome {
-	return []ReadOutcome{ReadShared, ReadBought, ReadStale, ReadError}
+	return []ReadOutcome{ReadShared, ReadDedicated, ReadStale, ReadError}
 }
 
 // RotationOutcome is how the replacement of an API key ended.

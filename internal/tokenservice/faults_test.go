@@ -25,7 +25,7 @@ type upstreamFault struct {
 	// arrange, if set, takes the place of the fault. The exchange is its own.
 	arrange func(*testing.T, *exchange)
 	outcome upstream.Outcome
-	// reason is in the error, and empty where a right token is sold all the same.
+	// reason is in the error, and empty where a right token is issued all the same.
 	reason string
 	// only names the services that it is for, if not all.
 	only []tokenservice.Kind
@@ -45,9 +45,9 @@ func answering(body string) apicsim.Fault {
 	return apicsim.Fault{Kind: apicsim.KindNoJWT, Body: body}
 }
 
-// selling is a 200 with a token of these claims, as JSON. Nobody signed it, which
+// issuing is a 200 with a token of these claims, as JSON. Nobody signed it, which
 // the engine does not check.
-func selling(claims string) apicsim.Fault {
+func issuing(claims string) apicsim.Fault {
 	part := base64.RawURLEncoding.EncodeToString
 	return answering(fmt.Sprintf(`{"FIELD":"%s.%s.%s"}`, part([]byte(`{"alg":"RS256"}`)), part([]byte(claims)), part([]byte("signature"))))
 }
@@ -160,22 +160,22 @@ func brokenTokens() []upstreamFault {
 		{what: "returns the key as the token", fault: kind(apicsim.KindNotJWT), reason: "not a JWT"},
 		{what: "issues a token with line ends in it", fault: answering(`{"FIELD":"TOKEN\r\nX-Header: AAAA"}`), reason: "not a JWT"},
 		{what: "issues a token with a line end behind", fault: answering(`{"FIELD":"TOKEN\n"}`), reason: "not a JWT"},
-		{what: "issues a token whose claims are no object", fault: selling(`[]`), reason: "not a JWT"},
+		{what: "issues a token whose claims are no object", fault: issuing(`[]`), reason: "not a JWT"},
 		{what: "issues a token without exp", fault: kind(apicsim.KindNoExp), reason: endless},
-		{what: "issues a token whose exp is null", fault: selling(`{"exp":null}`), reason: endless},
+		{what: "issues a token whose exp is null", fault: issuing(`{"exp":null}`), reason: endless},
 		{what: "issues a token whose exp is in the past", fault: kind(apicsim.KindExpired), reason: "compare this host's clock"},
-		{what: "issues a token whose exp is negative", fault: selling(`{"exp":-1}`), reason: "compare this host's clock"},
+		{what: "issues a token whose exp is negative", fault: issuing(`{"exp":-1}`), reason: "compare this host's clock"},
 		{what: "issues a token whose exp is a text", fault: kind(apicsim.KindExpString), reason: "not a JWT"},
 		{what: "issues a token whose exp has a fraction", fault: kind(apicsim.KindExpFloat)},
 		{what: "issues a token whose exp is in the year 9999", fault: kind(apicsim.KindExpFar), reason: "more than a year"},
-		{what: "issues a token whose exp is 1e300", fault: selling(`{"exp":1e300}`), reason: "answered a token"},
+		{what: "issues a token whose exp is 1e300", fault: issuing(`{"exp":1e300}`), reason: "answered a token"},
 		{what: "issues a token of 60 KiB", fault: kind(apicsim.KindLargeToken)},
 		{what: "issues a token of 200 KiB", fault: kind(apicsim.KindHugeToken), reason: "more than 64 KiB"},
 		{what: "issues a token without jti", fault: kind(apicsim.KindNoJTI)},
 		{what: "issues a token with the key for its jti", fault: kind(apicsim.KindJTIEcho), reason: "holds the API key or the client secret"},
-		{what: "issues a token with the key within a claim", fault: selling(fmt.Sprintf(`{"sub":"apikey:%s","exp":%d}`, testKey, time.Now().Add(time.Hour).Unix())), reason: "holds the API key or the client secret"},
-		{what: "issues a token with part of the key in its jti", fault: selling(fmt.Sprintf(`{"jti":%q,"exp":%d}`, testKey[3:12], time.Now().Add(time.Hour).Unix()))},
-		{what: "issues a token whose jti is not printable", fault: selling(fmt.Sprintf(`{"jti":"line\nfeed","exp":%d}`, time.Now().Add(time.Hour).Unix()))},
+		{what: "issues a token with the key within a claim", fault: issuing(fmt.Sprintf(`{"sub":"apikey:%s","exp":%d}`, testKey, time.Now().Add(time.Hour).Unix())), reason: "holds the API key or the client secret"},
+		{what: "issues a token with part of the key in its jti", fault: issuing(fmt.Sprintf(`{"jti":%q,"exp":%d}`, testKey[3:12], time.Now().Add(time.Hour).Unix()))},
+		{what: "issues a token whose jti is not printable", fault: issuing(fmt.Sprintf(`{"jti":"line\nfeed","exp":%d}`, time.Now().Add(time.Hour).Unix()))},
 	}
 }
 
@@ -227,11 +227,11 @@ func TestEveryFaultEndsInARightTokenOrAClearError(t *testing.T) {
 				}
 				x.sim.Inject(h.injected(service, token))
 				before := x.sim.Counts().Exchanges
-				bought, err := x.service.Exchange(context.Background())
+				issued, err := x.service.Exchange(context.Background())
 				if got := x.sim.Counts().Exchanges - before; got > 1 || h.arrange == nil && got != 1 {
 					t.Errorf("%d requests were sent", got)
 				}
-				seen.note(h.what, service, requireOutcome(t, x, h, bought, err))
+				seen.note(h.what, service, requireOutcome(t, x, h, issued, err))
 			})
 		}
 	}
@@ -303,9 +303,9 @@ func TestOfTwoTokensInOneAnswerTheLastIsJudgedAndSold(t *testing.T) {
 			check(t, err)
 			both := answering(fmt.Sprintf(`{"FIELD":%q,"FIELD":"TOKEN"}`, string(first.Value)))
 			x.sim.Inject(upstreamFault{fault: both}.injected(service, last))
-			sold, err := x.service.Exchange(context.Background())
+			got, err := x.service.Exchange(context.Background())
 			check(t, err)
-			if first.ID == last.ID || sold.ID != last.ID || sold.Value != last.Value {
+			if first.ID == last.ID || got.ID != last.ID || got.Value != last.Value {
 				t.Fatal("the token is not the last one")
 			}
 		})

@@ -34,7 +34,7 @@ func newIAM(o Options) (*iam, error) {
 	return &iam{caller: c, url: o.TokenURL, key: o.APIKey, form: []byte(form.Encode())}, nil
 }
 
-// Exchange buys one token.
+// Exchange exchanges the key for one token.
 func (i *iam) Exchange(ctx context.Context) (*Token, error) {
 	a, err := i.caller.Send(ctx, post(i.url, formContentType, i.form, i.key), i.refusal)
 	if err != nil {

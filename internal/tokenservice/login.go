@@ -35,7 +35,7 @@ func newLogin(o Options) (*login, error) {
 	return &login{caller: c, url: u.String(), key: o.APIKey}, nil
 }
 
-// Exchange buys one token.
+// Exchange exchanges the key for one token.
 func (l *login) Exchange(ctx context.Context) (*Token, error) {
 	a, err := l.caller.Send(ctx, post(l.url, formContentType, nil, l.key), l.refusal)
 	if err != nil {

@@ -22,7 +22,7 @@ type platform struct {
 	url     string
 	secrets []upstream.Secret
 	body    []byte
-	// worked says that the key has bought a token before.
+	// worked says that an exchange of the key has succeeded before.
 	worked *atomic.Bool
 }
 
@@ -46,7 +46,7 @@ func newPlatform(o Options) (*platform, error) {
 	}, nil
 }
 
-// Exchange buys one token.
+// Exchange exchanges the key for one token.
 func (p *platform) Exchange(ctx context.Context) (*Token, error) {
 	request := post(p.url, "application/json", p.body, p.secrets...)
 	request.Once = true

@@ -33,7 +33,7 @@ const (
 // Kinds returns every kind there is, in the order the documentation lists them.
 func Kinds() []Kind { return []Kind{Login, IAM, Platform} }
 
-// Service buys tokens with the one API key it was made for. Exchange makes at
+// Service exchanges the one API key that it was made for. Exchange makes at
 // least one call out; its errors are a *upstream.Error, or the context's.
 type Service interface {
 	Exchange(ctx context.Context) (*Token, error)
@@ -114,7 +114,7 @@ func DefaultAPIURL(kind Kind, region, tokenURL string) string {
 	return "https://apimanager." + region + ".apiconnect.cloud.ibm.com"
 }
 
-// Token is what an exchange bought.
+// Token is what an exchange returned.
 type Token struct {
 	// Value is the JWT.
 	Value upstream.Secret

@@ -39,7 +39,7 @@ const (
 )
 
 // newToken reads a JWT's claims. The signature is not checked: what vouches for
-// the token is the TLS connection to the service it was bought from. A token that
+// the token is the TLS connection to the service that issued it. A token that
 // does not say itself when it expires does so at stated, unless that is zero.
 // clockAhead is how far this host's clock seems to be ahead of the service's. Where
 // the token is of no use, reason completes the sentence "the service ...".

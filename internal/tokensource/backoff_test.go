@@ -75,9 +75,9 @@ func requireRemembered(t *testing.T, s *Source, last error, retryAt time.Time) {
 
 func TestASuccessClearsTheMemoryOfFailures(t *testing.T) {
 	for name, call := range map[string]func(*testing.T, *Source) error{
-		"a read":        func(t *testing.T, s *Source) error { _, err := s.Read(t.Context(), 0); return err },
-		"a purchase":    func(t *testing.T, s *Source) error { _, err := s.Dedicated(t.Context(), 0); return err },
-		"a replacement": func(t *testing.T, s *Source) error { return s.Replace(t.Context()) },
+		"a read":            func(t *testing.T, s *Source) error { _, err := s.Read(t.Context(), 0); return err },
+		"a dedicated token": func(t *testing.T, s *Source) error { _, err := s.Dedicated(t.Context(), 0); return err },
+		"a replacement":     func(t *testing.T, s *Source) error { return s.Replace(t.Context()) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Source, svc *service) {
@@ -395,7 +395,7 @@ func TestTheBackgroundKeepsToTheBackOffOfAFailedPurchase(t *testing.T) {
 		time.Sleep(time.Until(first.refreshAt) - time.Second)
 		svc.set(func(svc *service) { svc.err = &upstream.Error{RetryAfter: 10 * time.Second} })
 		if _, err := s.Dedicated(t.Context(), 0); err == nil {
-			t.Fatal("the purchase succeeded")
+			t.Fatal("the exchange succeeded")
 		}
 		svc.set(func(svc *service) { svc.err = nil })
 		time.Sleep(10*time.Second - 1)

@@ -115,7 +115,7 @@ func (e *Entities) Tokens() (count int, newest *Lease) {
 			continue
 		}
 		count++
-		if newest == nil || lease.BoughtAt.After(newest.BoughtAt) {
+		if newest == nil || lease.IssuedAt.After(newest.IssuedAt) {
 			newest = lease
 		}
 	}

@@ -13,14 +13,14 @@ import (
 // maxLead is the longest that a background replacement runs ahead of DueAt.
 const maxLead = time.Minute
 
-// NewLease dates a token that was bought just now. refreshBefore is as in Options.
+// NewLease dates a token that was issued just now. refreshBefore is as in Options.
 func NewLease(token *tokenservice.Token, refreshBefore time.Duration) *Lease {
 	return NewLeaseSince(time.Now(), token, refreshBefore)
 }
 
 // NewLeaseSince is NewLease for a token that was got at that time.
-func NewLeaseSince(boughtAt time.Time, token *tokenservice.Token, refreshBefore time.Duration) *Lease {
-	return (&Lease{Token: token, BoughtAt: boughtAt, tokenLife: token.ExpiresAt.Sub(boughtAt)}).shared(refreshBefore)
+func NewLeaseSince(issuedAt time.Time, token *tokenservice.Token, refreshBefore time.Duration) *Lease {
+	return (&Lease{Token: token, IssuedAt: issuedAt, tokenLife: token.ExpiresAt.Sub(issuedAt)}).shared(refreshBefore)
 }
 
 // shared returns a copy that nobody has read yet, due as refreshBefore demands.
@@ -33,12 +33,12 @@ func (l *Lease) shared(refreshBefore time.Duration) *Lease {
 	}
 	refreshBefore = max(refreshBefore, time.Second) // A ttl is rounded up to the next one.
 	due := l.ExpiresAt.Add(-min(refreshBefore, life/2))
-	lead := min(due.Sub(l.BoughtAt)/10, maxLead)
+	lead := min(due.Sub(l.IssuedAt)/10, maxLead)
 	lead -= rand.N(lead/2 + 1)
-	return &Lease{Token: l.Token, BoughtAt: l.BoughtAt, DueAt: due, refreshAt: due.Add(-lead), tokenLife: l.tokenLife}
+	return &Lease{Token: l.Token, IssuedAt: l.IssuedAt, DueAt: due, refreshAt: due.Add(-lead), tokenLife: l.tokenLife}
 }
 
-func (l *Lease) life() time.Duration { return l.ExpiresAt.Sub(l.BoughtAt) }
+func (l *Lease) life() time.Duration { return l.ExpiresAt.Sub(l.IssuedAt) }
 
 // follow takes note of the token that was shared before. A service may hand out the
 // same one again, or one that ends no later: that has lived for longer than this
@@ -61,7 +61,7 @@ func (l *Lease) promise(now time.Time, minTTL time.Duration) error {
 	if longest := l.longestMinTTL(); minTTL > longest {
 		return tooShort(minTTL, longest, "nine tenths of the life of the service's tokens")
 	}
-	if left := l.ExpiresAt.Sub(now); left < minTTL && now.Sub(l.BoughtAt) < l.tokenLife/10 {
+	if left := l.ExpiresAt.Sub(now); left < minTTL && now.Sub(l.IssuedAt) < l.tokenLife/10 {
 		return tooShort(minTTL, left, "what is left of the token that the service hands out at present")
 	}
 	return nil
@@ -98,4 +98,4 @@ func (l *Lease) TTL(now time.Time) int64 { return max(seconds(l.DueAt.Sub(now)),
 // RotationPeriod is the whole seconds, rounded up, between this token's exchange and its
 // replacement, at least 1. The TTL is never above it, as consumers of rotated
 // credentials expect.
-func (l *Lease) RotationPeriod() int64 { return max(seconds(l.DueAt.Sub(l.BoughtAt)), 1) }
+func (l *Lease) RotationPeriod() int64 { return max(seconds(l.DueAt.Sub(l.IssuedAt)), 1) }

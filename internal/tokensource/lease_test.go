@@ -60,7 +60,7 @@ func TestAReadAtItsTTLGetsANewerTokenWhileTheOldOneStillLives(t *testing.T) {
 		life := 2*time.Second + upTo([]time.Duration{3 * time.Second, time.Minute, 24*time.Hour - 2*time.Second}[random.IntN(3)])
 		before := []time.Duration{0, upTo(2 * time.Second), upTo(life)}[random.IntN(3)]
 		synctest.Test(t, func(t *testing.T) {
-			time.Sleep(upTo(time.Second)) // Purchases fall on any part of a second.
+			time.Sleep(upTo(time.Second)) // Exchanges fall on any part of a second.
 			svc := &service{life: life, latency: upTo(50 * time.Millisecond), wholeSeconds: life >= 3*time.Second && random.IntN(2) == 0}
 			s := New(Options{Exchange: svc.exchange, RefreshBefore: before})
 			defer s.Close()
@@ -96,7 +96,7 @@ func TestAReplacementLeadsByATwentiethToATenthOfTheTimeUntilItIsDue(t *testing.T
 		for range 1000 {
 			life := time.Duration(random.Int64N(int64(2 * time.Hour)))
 			lease := leaseOf(life, time.Duration(random.Int64N(int64(2*time.Hour))))
-			longest := min(lease.DueAt.Sub(lease.BoughtAt)/10, maxLead)
+			longest := min(lease.DueAt.Sub(lease.IssuedAt)/10, maxLead)
 			if lead := lease.DueAt.Sub(lease.refreshAt); lead < longest/2 || lead > longest {
 				t.Fatalf("life %s: the replacement leads by %s, want %s to %s", life, lead, longest/2, longest)
 			}
@@ -159,8 +159,8 @@ func TestATokenThatWasBoughtBeforeIsSharedAndDueAsTheNewSettingsSay(t *testing.T
 		if got := a.ExpiresAt.Sub(a.DueAt); got != 5*time.Minute {
 			t.Fatalf("it is due %s before its end", got)
 		}
-		if a.RotationPeriod() != 3300 || !a.BoughtAt.Equal(lease.BoughtAt) {
-			t.Fatalf("it counts as bought at %s", a.BoughtAt)
+		if a.RotationPeriod() != 3300 || !a.IssuedAt.Equal(lease.IssuedAt) {
+			t.Fatalf("it counts as issued at %s", a.IssuedAt)
 		}
 		time.Sleep(time.Until(a.DueAt))
 		started := time.Now()
@@ -392,7 +392,7 @@ func TestAnswer_staleTTL(t *testing.T) {
 		"a token that ends sooner":        {time.Second, time.Hour, 2500 * time.Millisecond, 2},
 		"a token that ends now":           {0, time.Hour, time.Millisecond, 1},
 	} {
-		a := Answer{Lease: &Lease{Token: &tokenservice.Token{ExpiresAt: now.Add(c.left)}, BoughtAt: now.Add(-c.period), DueAt: now}, Stale: true, RetryAt: now.Add(c.retryIn)}
+		a := Answer{Lease: &Lease{Token: &tokenservice.Token{ExpiresAt: now.Add(c.left)}, IssuedAt: now.Add(-c.period), DueAt: now}, Stale: true, RetryAt: now.Add(c.retryIn)}
 		if got := a.TTL(now); got != c.want {
 			t.Errorf("%s: ttl is %d, not %d", name, got, c.want)
 		}

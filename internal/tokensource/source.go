@@ -54,7 +54,7 @@ type Options struct {
 	// quarter of the token's life. Less than a second counts as a second, more
 	// than half of the token's life as half.
 	RefreshBefore time.Duration
-	// Current is a token that was already bought and is to be shared; it may be nil.
+	// Current is a token that was issued before and is to be shared; it may be nil.
 	Current *Lease
 	// Backoff remembers the failures of the key that Exchange sends, and Slots bound
 	// the exchanges of the config. Without them the source has some of its own.
@@ -94,8 +94,8 @@ func (o Options) shared() Options {
 // Lease is a token together with the times that govern its sharing.
 type Lease struct {
 	*tokenservice.Token
-	// BoughtAt is when the exchange that bought the token ended.
-	BoughtAt time.Time
+	// IssuedAt is when the exchange that issued the token ended.
+	IssuedAt time.Time
 	// DueAt is when readers are to get a newer one.
 	DueAt time.Time
 
@@ -111,7 +111,7 @@ type Lease struct {
 // Answer is what a reader gets.
 type Answer struct {
 	*Lease
-	// Stale says that the token is past due because no newer one could be bought.
+	// Stale says that the token is past due because no newer one could be issued.
 	// Why is then the last failure, or nil while an exchange is still under way.
 	Stale bool
 	Why   error
@@ -175,7 +175,7 @@ func New(o Options) *Source {
 	if o.Current != nil && !o.Current.dropped.Load() {
 		lease := o.Current.shared(o.RefreshBefore)
 		s.current.Store(lease)
-		s.outcomes.succeededAt(lease.BoughtAt)
+		s.outcomes.succeededAt(lease.IssuedAt)
 		if o.Current.wanted.Load() {
 			s.want(lease)
 		}

@@ -19,7 +19,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// service is a token service in the bubble: it sells tokens of a certain life,
+// service is a token service in the bubble: it issues tokens of a certain lifetime,
 // takes its time, and fails when told.
 type service struct {
 	// watch is called at the start of each exchange.
@@ -37,7 +37,7 @@ type service struct {
 	latency   time.Duration
 	err       error
 	exchanges int
-	sold      int
+	issued    int
 	last      *tokenservice.Token
 }
 
@@ -71,7 +71,7 @@ func (s *service) exchange(ctx context.Context) (*tokenservice.Token, error) {
 func (s *service) issue(token *tokenservice.Token) *tokenservice.Token {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sold++
+	s.issued++
 	switch alive := s.last != nil && time.Now().Before(s.last.ExpiresAt); {
 	case alive && s.repeats:
 		return s.last
@@ -190,7 +190,7 @@ func TestAReaderDoesNotWaitForTheReplacementThatIsUnderWay(t *testing.T) {
 func TestATokenThatNobodyReadsIsLeftToLapse(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		mustRead(t, s)
-		time.Sleep(48 * time.Hour) // The second token was bought ahead, and never read.
+		time.Sleep(48 * time.Hour) // The second token was issued ahead, and never read.
 		if got := svc.count(); got != 2 {
 			t.Fatalf("%d exchanges", got)
 		}
@@ -259,8 +259,8 @@ func TestAColdReaderAndAPurchaseDoNotShareAnExchange(t *testing.T) {
 			shared <- a
 		}()
 		synctest.Wait()
-		if bought := mustGetDedicated(t, s); bought.ID == (<-shared).ID {
-			t.Fatalf("%s was handed out twice", bought.ID)
+		if dedicated := mustGetDedicated(t, s); dedicated.ID == (<-shared).ID {
+			t.Fatalf("%s was handed out twice", dedicated.ID)
 		}
 	})
 }
@@ -436,17 +436,17 @@ type history struct {
 
 	// least is what the read under way asks for.
 	least atomic.Int64
-	// asked counts the exchanges that callers asked for by purchases, drops and
+	// asked counts the exchanges that callers asked for by dedicated tokens, drops and
 	// reads with a least.
 	asked int
-	// gone are tokens that were dropped or bought by one caller: no reader gets them.
+	// gone are tokens that were dropped or dedicated to one caller: no reader gets them.
 	gone map[string]bool
 	// until is when each token's readers were told to come back for another.
 	until map[string]time.Time
 }
 
-// purchase marks the context of a Buy.
-type purchase struct{}
+// dedicatedExchange marks the context of a call of Dedicated.
+type dedicatedExchange struct{}
 
 func TestRandomHistoriesKeepEveryPromise(t *testing.T) {
 	for seed := range uint64(300) {
@@ -484,7 +484,7 @@ func (h *history) play() {
 		case 3:
 			time.Sleep(h.upTo(10 * time.Second))
 		case 4:
-			h.buy()
+			h.getDedicated()
 		case 5:
 			if current := h.source.Current(); current != nil && h.random.IntN(2) == 0 {
 				h.asked++
@@ -502,8 +502,8 @@ func (h *history) play() {
 	// A token is replaced at nine twentieths of its life at the earliest.
 	replacements := int(time.Since(started)/(h.svc.life*9/20)) + 1
 	h.svc.set(func(svc *service) {
-		if svc.sold > h.asked+replacements {
-			h.Errorf("%d tokens were bought, at most %d make sense", svc.sold, h.asked+replacements)
+		if svc.issued > h.asked+replacements {
+			h.Errorf("%d tokens were issued, at most %d make sense", svc.issued, h.asked+replacements)
 		}
 	})
 }
@@ -517,7 +517,7 @@ func (h *history) judgeExchange(ctx context.Context) {
 	if err != nil {
 		h.Errorf("an exchange while a failure is remembered: %v", err)
 	}
-	if ctx.Value(purchase{}) != nil {
+	if ctx.Value(dedicatedExchange{}) != nil {
 		return
 	}
 	current, least := s.Current(), time.Duration(h.least.Load())
@@ -526,21 +526,21 @@ func (h *history) judgeExchange(ctx context.Context) {
 	}
 }
 
-func (h *history) buy() {
+func (h *history) getDedicated() {
 	h.asked++
 	ctx, cancel := h.patience()
 	defer cancel()
-	lease, err := h.source.Dedicated(context.WithValue(ctx, purchase{}, true), 0)
+	lease, err := h.source.Dedicated(context.WithValue(ctx, dedicatedExchange{}, true), 0)
 	if err != nil {
 		h.judgeError(ctx, err)
 		return
 	}
 	if h.gone[lease.ID] || !h.until[lease.ID].IsZero() {
-		h.Fatalf("%s was bought twice", lease.ID)
+		h.Fatalf("%s was issued twice", lease.ID)
 	}
 	h.gone[lease.ID] = true
 	if !time.Now().Before(lease.ExpiresAt) {
-		h.Fatal("a dead token was bought")
+		h.Fatal("an expired token was issued")
 	}
 }
 
@@ -646,7 +646,7 @@ func TestACrowdIsServedOneExchangeAtATime(t *testing.T) {
 		svc.life = time.Minute
 		svc.latency = 100 * time.Millisecond
 		s.exchange = func(ctx context.Context) (*tokenservice.Token, error) {
-			if ctx.Value(purchase{}) == nil {
+			if ctx.Value(dedicatedExchange{}) == nil {
 				if underWay.Add(1) != 1 {
 					t.Error("two shared exchanges are under way")
 				}
@@ -667,7 +667,7 @@ func actAtRandom(t *testing.T, s *Source, svc *service, random *rand.Rand) {
 		time.Sleep(time.Duration(random.Int64N(int64(2 * time.Second))))
 		switch random.IntN(12) {
 		case 0:
-			_, _ = s.Dedicated(context.WithValue(t.Context(), purchase{}, true), 0)
+			_, _ = s.Dedicated(context.WithValue(t.Context(), dedicatedExchange{}, true), 0)
 		case 1:
 			if current := s.Current(); current != nil {
 				s.Drop(current.ID)

@@ -14,7 +14,7 @@ import (
 type Status struct {
 	// Lease is the shared token, or nil if there is none that still lives.
 	Lease *Lease
-	// LastSuccess is when an exchange last bought a token; zero if none did.
+	// LastSuccess is when an exchange last succeeded; zero if none did.
 	LastSuccess time.Time
 	// LastError is the last exchange's failure. A later success leaves it in place.
 	// LastErrorAt is its time; zero if there was none.

@@ -16,17 +16,17 @@ func TestASourceThatDidNothingHasNothingToTell(t *testing.T) {
 			t.Fatalf("status is %+v", got)
 		}
 		if svc.count() != 0 {
-			t.Fatal("telling the status bought a token")
+			t.Fatal("telling the status made an exchange")
 		}
 	})
 }
 
 func TestTheStatusTellsTheTokenUntilItsEnd(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, _ *service) {
-		bought := mustUnread(t, s)
+		unread := mustUnread(t, s)
 		at := time.Now()
 		time.Sleep(time.Hour - 1)
-		if got := s.Status(); got.Lease != bought || !got.LastSuccess.Equal(at) || got.LastError != nil || got.Failures != 0 {
+		if got := s.Status(); got.Lease != unread || !got.LastSuccess.Equal(at) || got.LastError != nil || got.Failures != 0 {
 			t.Fatalf("status is %+v", got)
 		}
 		time.Sleep(time.Nanosecond)
@@ -69,9 +69,9 @@ func TestAFailureInTheBackgroundAndOneOfABuyerAreToldAlike(t *testing.T) {
 			time.Sleep(time.Until(s.Current().refreshAt))
 			synctest.Wait()
 		},
-		"a purchase": func(t *testing.T, s *Source) {
+		"a dedicated token": func(t *testing.T, s *Source) {
 			if _, err := s.Dedicated(t.Context(), 0); err == nil {
-				t.Fatal("the purchase succeeded")
+				t.Fatal("the exchange succeeded")
 			}
 		},
 	} {
@@ -84,7 +84,7 @@ func TestAFailureInTheBackgroundAndOneOfABuyerAreToldAlike(t *testing.T) {
 				if got.Failures != 1 || got.LastError != errRefused || !got.LastErrorAt.Equal(time.Now()) {
 					t.Errorf("status is %+v", got)
 				}
-				if got.Lease != first.Lease || !got.LastSuccess.Equal(first.BoughtAt) {
+				if got.Lease != first.Lease || !got.LastSuccess.Equal(first.IssuedAt) {
 					t.Errorf("of the token in hand status tells %+v", got)
 				}
 			})
@@ -96,17 +96,17 @@ func TestOfThePastANewSourceKnowsTheTokenItWasGiven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{life: time.Hour}
 		before := New(Options{Exchange: svc.exchange})
-		bought := mustUnread(t, before)
+		unread := mustUnread(t, before)
 		svc.set(func(svc *service) { svc.err = errDown })
 		if _, err := before.Dedicated(t.Context(), 0); err == nil {
-			t.Fatal("the purchase succeeded")
+			t.Fatal("the exchange succeeded")
 		}
 		time.Sleep(time.Minute)
 		after := New(Options{Exchange: svc.exchange, Current: before.Current()})
 		defer after.Close()
 		before.Close()
 		got := after.Status()
-		if got.Lease == nil || got.Lease.ID != bought.ID || !got.LastSuccess.Equal(bought.BoughtAt) {
+		if got.Lease == nil || got.Lease.ID != unread.ID || !got.LastSuccess.Equal(unread.IssuedAt) {
 			t.Errorf("status is %+v", got)
 		}
 		if got.LastError != nil || got.Failures != 0 {

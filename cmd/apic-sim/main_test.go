@@ -18,7 +18,8 @@ import (
 	"testing"
 )
 
-func TestTheCommandServesTheSecretsThatItMadeAndEndsWhenTold(t *testing.T) {
+// TestRun_servesTheSecretsThatItMade also has it end when told, and print no secret.
+func TestRun_servesTheSecretsThatItMade(t *testing.T) {
 	dir := t.TempDir()
 	keyPath, secondKeyPath := filepath.Join(dir, "apikey.json"), filepath.Join(dir, "second.json")
 	singleUsePath := filepath.Join(dir, "saas.json")
@@ -163,7 +164,7 @@ func requireCounts(t *testing.T, base string, exchanges int) {
 	}
 }
 
-func TestTheCommandRefusesWhatItCannotServe(t *testing.T) {
+func TestRun_refusesWhatItCannotServe(t *testing.T) {
 	dir := t.TempDir()
 	empty, key, credentials := filepath.Join(dir, "empty.json"), filepath.Join(dir, "apikey.json"), filepath.Join(dir, "credentials.json")
 	if err := os.WriteFile(empty, []byte("{}"), 0o600); err != nil {

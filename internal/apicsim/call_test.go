@@ -24,7 +24,8 @@ func newLoggedSim(t *testing.T) (*Sim, *bytes.Buffer) {
 	return s, &log
 }
 
-func TestACallIsOneLineWithPathStatusAndTokenID(t *testing.T) {
+// TestLog_oneLineForEachCall: the line has the path, the status and the token's ID.
+func TestLog_oneLineForEachCall(t *testing.T) {
 	s, log := newLoggedSim(t)
 	token := issuedToken(t, s)
 	askMe(s, "Bearer "+token)
@@ -50,7 +51,7 @@ func TestACallIsOneLineWithPathStatusAndTokenID(t *testing.T) {
 	}
 }
 
-func TestTheLogNeverHoldsAKey(t *testing.T) {
+func TestLog_neverHoldsAKey(t *testing.T) {
 	s, log := newLoggedSim(t)
 	exchange(s, func(r *http.Request) { r.URL.Path = "/apikey/" + testKey })
 	s.Inject(Fault{Kind: KindJTIEcho})
@@ -67,7 +68,7 @@ func TestTheLogNeverHoldsAKey(t *testing.T) {
 	}
 }
 
-func TestAnUnknownPathIsLoggedWithoutBeingNamed(t *testing.T) {
+func TestLog_unknownPathIsNotNamed(t *testing.T) {
 	s, log := newLoggedSim(t)
 	s.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/elsewhere", nil))
 	if !strings.Contains(log.String(), "path=(unknown) status=404") {
@@ -75,7 +76,7 @@ func TestAnUnknownPathIsLoggedWithoutBeingNamed(t *testing.T) {
 	}
 }
 
-func TestAKeyInThePathOfTheKeyAPIIsNotLogged(t *testing.T) {
+func TestLog_noKeyFromThePathOfTheKeyAPI(t *testing.T) {
 	s, log := newLoggedSim(t)
 	callKeys(s, bearerOf(t, s, testKey), http.MethodDelete, "/v1/apikeys/"+testKey, "")
 	id := s.Issued()[0].ID

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-func TestAnotherProcessSteersTheFaults(t *testing.T) {
+func TestControl_faults(t *testing.T) {
 	s := newSim(t)
 	control := s.Control()
 	send := func(method, path, body string) *httptest.ResponseRecorder {
@@ -44,7 +44,7 @@ func control(s *Sim, method, path, body string) *httptest.ResponseRecorder {
 	return w
 }
 
-func TestAnotherProcessSteersTheKeyAPI(t *testing.T) {
+func TestControl_keyAPI(t *testing.T) {
 	s := newTokenSim(t)
 	bearer := bearerOf(t, s, testKey)
 	if got := control(s, http.MethodPut, "/key_fault", `{"call":"create","after":true,"kind":"status","status":500}`).Code; got != http.StatusNoContent {
@@ -102,7 +102,7 @@ func TestControl_aLagCountsForEachView(t *testing.T) {
 	}
 }
 
-func TestAKeyFaultOrDelayThatMakesNoSenseIsRefused(t *testing.T) {
+func TestControl_refusesInvalidKeyFaultsAndDelays(t *testing.T) {
 	s := newTokenSim(t)
 	for path, bodies := range map[string][]string{
 		"/key_fault":  {`{"call":"make"}`, `{"kind":"no_exp"}`, `{"kind":"stattus"}`, `{"status":200}`, `{"latency":"5"}`, `{"latency":"-5s"}`, `{"after":1}`, `{"before":true}`, `{"service":"iam"}`, `no`},
@@ -120,7 +120,7 @@ func TestAKeyFaultOrDelayThatMakesNoSenseIsRefused(t *testing.T) {
 	}
 }
 
-func TestAFaultThatMakesNoSenseIsRefused(t *testing.T) {
+func TestControl_refusesInvalidFaults(t *testing.T) {
 	s := newSim(t)
 	for name, body := range map[string]string{
 		"an unknown kind":         `{"kind":"stattus"}`,
@@ -144,7 +144,7 @@ func TestAFaultThatMakesNoSenseIsRefused(t *testing.T) {
 	}
 }
 
-func TestAFaultSurvivesJSON(t *testing.T) {
+func TestFault_survivesJSON(t *testing.T) {
 	want := Fault{
 		Kind: KindStatus, Times: 2, Status: 429, RetryAfter: "7", Latency: 1500 * time.Millisecond,
 		RedirectTo: "/x", ExpiresIn: "60", Body: "no", Service: "iam",

@@ -64,7 +64,7 @@ func decodeBody(t *testing.T, w *httptest.ResponseRecorder) map[string]any {
 	return body
 }
 
-func TestEachServiceSellsATokenThatTheManagerTakes(t *testing.T) {
+func TestEndpoints_managerAcceptsEachServicesToken(t *testing.T) {
 	s := newTokenSim(t)
 	for service, field := range map[string]string{"login": "jwt", "iam": "access_token", "platform": "access_token"} {
 		w := exchangeAt(s, service, testKey, nil)
@@ -78,7 +78,7 @@ func TestEachServiceSellsATokenThatTheManagerTakes(t *testing.T) {
 	}
 }
 
-func TestOnlyTheOAuthServicesTellATokensLife(t *testing.T) {
+func TestEndpoints_onlyOAuthTellsTheLifetime(t *testing.T) {
 	s := newTokenSim(t)
 	for service, want := range map[string]struct{ expiresIn, expiration bool }{
 		"login": {}, "iam": {true, true}, "platform": {true, false},
@@ -93,7 +93,7 @@ func TestOnlyTheOAuthServicesTellATokensLife(t *testing.T) {
 	}
 }
 
-func TestTheServicesSignWithTheirOwnAlgorithms(t *testing.T) {
+func TestEndpoints_signatureAlgorithms(t *testing.T) {
 	s := newTokenSim(t)
 	for service, want := range map[string][2]string{"login": {"jwt", "eyJhbGciOiJFUzM4NCIs"}, "iam": {"access_token", "eyJhbGciOiJSUzI1NiIs"}} {
 		token, _ := decodeBody(t, exchangeAt(s, service, testKey, nil))[want[0]].(string)
@@ -103,7 +103,7 @@ func TestTheServicesSignWithTheirOwnAlgorithms(t *testing.T) {
 	}
 }
 
-func TestAnythingButAPostIsRefusedAndCounted(t *testing.T) {
+func TestEndpoints_otherMethodsAreRefusedAndCounted(t *testing.T) {
 	s := newTokenSim(t)
 	for _, service := range []string{"login", "iam", "platform"} {
 		if got := exchangeAt(s, service, testKey, func(r *http.Request) { r.Method = http.MethodGet }).Code; got != http.StatusMethodNotAllowed {
@@ -115,7 +115,9 @@ func TestAnythingButAPostIsRefusedAndCounted(t *testing.T) {
 	}
 }
 
-func TestAKeyThatIsRefusedIsCountedAndARequestThatIsNotIsNot(t *testing.T) {
+// TestEndpoints_refusedCountsKeysAlone: a request that is refused before its key is
+// looked at does not count.
+func TestEndpoints_refusedCountsKeysAlone(t *testing.T) {
 	s := newTokenSim(t)
 	exchangeAt(s, "iam", "another-key", nil)
 	exchangeAt(s, "iam", testKey, func(r *http.Request) { r.Header.Del("Accept") })
@@ -124,7 +126,7 @@ func TestAKeyThatIsRefusedIsCountedAndARequestThatIsNotIsNot(t *testing.T) {
 	}
 }
 
-func TestAFaultCanBeOneServicesAlone(t *testing.T) {
+func TestFault_ofOneServiceAlone(t *testing.T) {
 	s := newTokenSim(t)
 	s.Inject(Fault{Service: "iam", Kind: KindStatus, Status: 500, Times: 1})
 	for _, step := range []struct {

@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-func TestAFaultHitsAsManyExchangesAsItSays(t *testing.T) {
+func TestFault_hitsAsManyExchangesAsItSays(t *testing.T) {
 	s := newSim(t)
 	s.Inject(Fault{Kind: KindStatus, Status: 503, Times: 2})
 	var statuses []int
@@ -31,7 +31,7 @@ func TestAFaultHitsAsManyExchangesAsItSays(t *testing.T) {
 	}
 }
 
-func TestAnErrorBodyEchoesTheKey(t *testing.T) {
+func TestFault_errorBodyEchoesTheKey(t *testing.T) {
 	s := newSim(t)
 	for _, kind := range []FaultKind{KindStatus, KindNotJSON, KindNoJWT, KindJWTNotString, KindGzipBroken} {
 		s.Inject(Fault{Kind: kind, Status: 500})
@@ -41,7 +41,9 @@ func TestAnErrorBodyEchoesTheKey(t *testing.T) {
 	}
 }
 
-func TestLatencyAndHangsEndWithTheClientOrTheFault(t *testing.T) {
+// TestFault_delayEndsWithClientOrFault: both latency and a hang end when the client
+// leaves or the fault is cleared.
+func TestFault_delayEndsWithClientOrFault(t *testing.T) {
 	for _, f := range []Fault{{Latency: time.Hour}, {Kind: KindHang}, {Kind: KindTrickle}} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newSim(t)
@@ -63,7 +65,7 @@ func TestLatencyAndHangsEndWithTheClientOrTheFault(t *testing.T) {
 	}
 }
 
-func TestABodyOfOnesOwnReplacesTheSpoiltOne(t *testing.T) {
+func TestFault_givenBodyReplacesTheInvalidOne(t *testing.T) {
 	s := newSim(t)
 	for _, kind := range []FaultKind{KindStatus, KindGzipBroken, KindNotJSON, KindNoJWT, KindErrorBody, KindJWTNotString, KindNotJWT, KindInvalidUTF8} {
 		s.Inject(Fault{Kind: kind, Body: "my own"})
@@ -73,7 +75,7 @@ func TestABodyOfOnesOwnReplacesTheSpoiltOne(t *testing.T) {
 	}
 }
 
-func TestAStatusIs503UnlessItIsNamed(t *testing.T) {
+func TestFault_statusDefaultsTo503(t *testing.T) {
 	s := newSim(t)
 	s.Inject(Fault{Kind: KindStatus, RetryAfter: "7"})
 	w := exchange(s, nil)
@@ -82,7 +84,7 @@ func TestAStatusIs503UnlessItIsNamed(t *testing.T) {
 	}
 }
 
-func TestAFaultThatDoesNotExistShows(t *testing.T) {
+func TestFault_unknownKindIsA500(t *testing.T) {
 	s := newSim(t)
 	s.Inject(Fault{Kind: "stattus"})
 	if got := exchange(s, nil).Code; got != http.StatusInternalServerError {
@@ -90,7 +92,7 @@ func TestAFaultThatDoesNotExistShows(t *testing.T) {
 	}
 }
 
-func TestAHangThatIsClearedEndsInARightAnswer(t *testing.T) {
+func TestFault_clearedHangEndsInAToken(t *testing.T) {
 	for _, f := range []Fault{{Kind: KindHang}, {Kind: KindStatus, Latency: time.Hour}} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newSim(t)
@@ -101,7 +103,7 @@ func TestAHangThatIsClearedEndsInARightAnswer(t *testing.T) {
 	}
 }
 
-func TestSignedFaultsAreWrongInTheWayTheySay(t *testing.T) {
+func TestFault_signedTokensAreWrongAsNamed(t *testing.T) {
 	for kind, wrong := range map[FaultKind]func(map[string]any) bool{
 		KindNoExp:      func(c map[string]any) bool { return c["exp"] == nil },
 		KindExpired:    func(c map[string]any) bool { return c["exp"].(float64) < float64(time.Now().Unix()) },
@@ -163,7 +165,7 @@ func serveFault(t *testing.T, start func(*Sim) (*Server, error), f Fault) (*Serv
 	}
 }
 
-func TestAResetIsSeenAsOneWithAndWithoutTLS(t *testing.T) {
+func TestFault_resetWithAndWithoutTLS(t *testing.T) {
 	for name, start := range map[string]func(*Sim) (*Server, error){"http": Start, "https": StartTLS} {
 		t.Run(name, func(t *testing.T) {
 			_, exchange := serveFault(t, start, Fault{Kind: KindReset})
@@ -187,7 +189,7 @@ func TestAResetIsSeenAsOneWithAndWithoutTLS(t *testing.T) {
 	}
 }
 
-func TestARedirectCarriesTheKey(t *testing.T) {
+func TestFault_redirectCarriesTheKey(t *testing.T) {
 	s := newSim(t)
 	for to, want := range map[string]string{"": "/elsewhere?apikey=", "https://elsewhere.example/x": "https://elsewhere.example/x?apikey="} {
 		s.Inject(Fault{Kind: KindRedirect, RedirectTo: to})
@@ -198,7 +200,7 @@ func TestARedirectCarriesTheKey(t *testing.T) {
 	}
 }
 
-func TestACompressedAnswerIsRight(t *testing.T) {
+func TestFault_compressedResponseIsValid(t *testing.T) {
 	s := newSim(t)
 	s.Inject(Fault{Kind: KindGzip})
 	w := exchange(s, nil)
@@ -212,7 +214,8 @@ func TestACompressedAnswerIsRight(t *testing.T) {
 	}
 }
 
-func TestNoFaultLeavesAGoroutineOnceTheClientIsGone(t *testing.T) {
+// TestFault_leavesNoGoroutineBehind: each fault ends once its client is gone.
+func TestFault_leavesNoGoroutineBehind(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for _, kind := range kinds() {
 		server, exchange := serveFault(t, Start, Fault{Kind: kind, ExpiresIn: "60"})
@@ -236,7 +239,8 @@ func TestNoFaultLeavesAGoroutineOnceTheClientIsGone(t *testing.T) {
 	}
 }
 
-func TestAnEndlessBodyEndsWithItsClientEvenWithoutANetwork(t *testing.T) {
+// TestFault_endlessBodyEndsWithItsClient has no network in between.
+func TestFault_endlessBodyEndsWithItsClient(t *testing.T) {
 	s := newSim(t)
 	s.Inject(Fault{Kind: KindEndlessBody})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-func TestIAMInsistsOnItsProtocol(t *testing.T) {
+func TestIAM_insistsOnItsProtocol(t *testing.T) {
 	s := newTokenSim(t)
 	for name, c := range map[string]struct {
 		status int
@@ -43,7 +43,7 @@ func TestIAM_namesARequestThatLacksSomething(t *testing.T) {
 	}
 }
 
-func TestIAMNamesItsRefusalsByCodeAndRequest(t *testing.T) {
+func TestIAM_refusalsHaveCodeAndRequest(t *testing.T) {
 	for code, prepare := range map[string]func(*Sim){
 		"BXNIM0415E": func(s *Sim) { s.RevokeKey(testKey) },
 		"BXNIM0462E": func(s *Sim) { s.DisableKey(testKey) },
@@ -59,7 +59,7 @@ func TestIAMNamesItsRefusalsByCodeAndRequest(t *testing.T) {
 	}
 }
 
-func TestIAM_namesEveryAnswer(t *testing.T) {
+func TestIAM_namesEveryResponse(t *testing.T) {
 	s := newTokenSim(t)
 	seen := map[string]bool{}
 	for _, answer := range []http.Header{
@@ -80,7 +80,7 @@ func TestIAM_namesEveryAnswer(t *testing.T) {
 	}
 }
 
-func TestIAMsTokensSayWhoseTheyAreAndNoOthersDo(t *testing.T) {
+func TestIAM_onlyItsTokensNameTheIdentity(t *testing.T) {
 	s := newTokenSim(t)
 	s.AddLimitedKey("other-key", KeyOptions{IAMID: "iam-ServiceId-1", AccountID: "account-1"})
 	token, _ := decodeBody(t, exchangeAt(s, "iam", "other-key", nil))["access_token"].(string)

@@ -34,7 +34,7 @@ func callKeys(s *Sim, bearer, method, path, body string) *httptest.ResponseRecor
 	return w
 }
 
-func TestAKeyIsCreatedReadUsedAndDeleted(t *testing.T) {
+func TestKeyAPI_createReadUseDelete(t *testing.T) {
 	s := newTokenSim(t)
 	bearer := bearerOf(t, s, testKey)
 	w := callKeys(s, bearer, http.MethodPost, "/v1/apikeys", newKeyBody)
@@ -70,7 +70,7 @@ func TestAKeyIsCreatedReadUsedAndDeleted(t *testing.T) {
 	}
 }
 
-func TestATokenOutlivesTheKeyThatBoughtIt(t *testing.T) {
+func TestKeyAPI_tokenOutlivesItsKey(t *testing.T) {
 	s := newTokenSim(t)
 	bearer := bearerOf(t, s, testKey)
 	if got := callKeys(s, bearer, http.MethodDelete, "/v1/apikeys/"+s.Keys()[0].ID, "").Code; got != http.StatusNoContent {
@@ -84,7 +84,9 @@ func TestATokenOutlivesTheKeyThatBoughtIt(t *testing.T) {
 	}
 }
 
-func TestOnlyIAMsTokensLetInAndOnlyToTheirIdentitysKeys(t *testing.T) {
+// TestKeyAPI_acceptsOnlyIAMTokensOfTheIdentity: only IAM's tokens are accepted, and only
+// for the keys of their identity.
+func TestKeyAPI_acceptsOnlyIAMTokensOfTheIdentity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTokenSim(t)
 		s.AddLimitedKey("other-key", KeyOptions{IAMID: "IBMid-2"})
@@ -130,7 +132,7 @@ func TestOnlyIAMsTokensLetInAndOnlyToTheirIdentitysKeys(t *testing.T) {
 	})
 }
 
-func TestAnIdentityHasTwentyKeysAtMost(t *testing.T) {
+func TestKeyAPI_twentyKeysPerIdentity(t *testing.T) {
 	s := newTokenSim(t)
 	s.AddLimitedKey("other-key", KeyOptions{IAMID: "IBMid-2"})
 	bearer := bearerOf(t, s, testKey)
@@ -151,7 +153,7 @@ func TestAnIdentityHasTwentyKeysAtMost(t *testing.T) {
 	}
 }
 
-func TestALockedKeyIsNotDeletedUntilItIsUnlocked(t *testing.T) {
+func TestKeyAPI_lockedKeyIsNotDeleted(t *testing.T) {
 	s := newTokenSim(t)
 	bearer := bearerOf(t, s, testKey)
 	s.LockKey(testKey)
@@ -170,7 +172,7 @@ func TestALockedKeyIsNotDeletedUntilItIsUnlocked(t *testing.T) {
 	}
 }
 
-func TestARequestForAKeyThatMakesNoSenseIsRefused(t *testing.T) {
+func TestKeyAPI_invalidRequests(t *testing.T) {
 	s := newTokenSim(t)
 	bearer := bearerOf(t, s, testKey)
 	for name, body := range map[string]string{
@@ -218,7 +220,9 @@ func listAll(t *testing.T, s *Sim, bearer string, size int) (names []string, pag
 	return names, pages
 }
 
-func TestAListHasEveryKeyOfTheIdentityOnceOnPagesOfAnySize(t *testing.T) {
+// TestKeyAPI_listHasEveryKeyOnce: each key of the identity is listed once, on pages of
+// any size.
+func TestKeyAPI_listHasEveryKeyOnce(t *testing.T) {
 	s := newTokenSim(t)
 	s.AddLimitedKey("other-key", KeyOptions{Name: "other's", IAMID: "IBMid-2"})
 	for _, name := range []string{"b", "c", "d", "gone"} {
@@ -234,7 +238,8 @@ func TestAListHasEveryKeyOfTheIdentityOnceOnPagesOfAnySize(t *testing.T) {
 	}
 }
 
-func TestACreatedKeyIsListedLateButCanBeDeletedByItsID(t *testing.T) {
+// TestKeyAPI_createdKeyIsListedLate holds that it can be deleted by its ID before that.
+func TestKeyAPI_createdKeyIsListedLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTokenSim(t)
 		s.SetLag(Lag{List: 5 * time.Second})
@@ -275,7 +280,7 @@ func TestKeyAPI_aKeyIsReadByItsID(t *testing.T) {
 	}
 }
 
-func TestKeyAPI_aDisabledKeyBuysNoTokenUntilEnabled(t *testing.T) {
+func TestKeyAPI_disabledKeyGetsNoTokenUntilEnabled(t *testing.T) {
 	s := newTokenSim(t)
 	bearer := bearerOf(t, s, testKey)
 	path := "/v1/apikeys/" + s.Keys()[0].ID

@@ -23,7 +23,7 @@ func tryKeys(s *Sim, bearer, method, path, body string) (w *httptest.ResponseRec
 	return callKeys(s, bearer, method, path, body)
 }
 
-func TestAFaultComesBeforeOrAfterTheEffectOfACreation(t *testing.T) {
+func TestKeyFault_beforeOrAfterACreation(t *testing.T) {
 	for _, kind := range []FaultKind{KindStatus, KindReset, KindNotJSON, KindEmptyBody, KindErrorBody, KindRedirect} {
 		for _, after := range []bool{false, true} {
 			s := newTokenSim(t)
@@ -47,7 +47,7 @@ func TestAFaultComesBeforeOrAfterTheEffectOfACreation(t *testing.T) {
 	}
 }
 
-func TestAFaultComesBeforeOrAfterTheEffectOfADeletion(t *testing.T) {
+func TestKeyFault_beforeOrAfterADeletion(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		s := newTokenSim(t)
 		bearer := bearerOf(t, s, testKey)
@@ -88,7 +88,7 @@ func TestKeyFault_hitsEachCallThatChangesOrReadsAKey(t *testing.T) {
 	}
 }
 
-func TestAFaultHitsItsCallAloneAndItsOwnBeforeThatOfAll(t *testing.T) {
+func TestKeyFault_ofOneCallBeforeThatOfAll(t *testing.T) {
 	s := newTokenSim(t)
 	bearer := bearerOf(t, s, testKey)
 	s.InjectKeyFault(KeyFault{Call: CallList, Kind: KindStatus, Status: 500, Times: 1})
@@ -111,7 +111,7 @@ func TestAFaultHitsItsCallAloneAndItsOwnBeforeThatOfAll(t *testing.T) {
 	}
 }
 
-func TestAHangInTheKeyAPIEndsWithTheClientOrTheFault(t *testing.T) {
+func TestKeyFault_hangEndsWithClientOrFault(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newTokenSim(t)
@@ -135,7 +135,8 @@ func TestAHangInTheKeyAPIEndsWithTheClientOrTheFault(t *testing.T) {
 	}
 }
 
-func TestAClientThatIsGoneIsNoticedThoughItSentABody(t *testing.T) {
+// TestKeyFault_noticesAClientThatLeft has the client send a body first.
+func TestKeyFault_noticesAClientThatLeft(t *testing.T) {
 	s := newTokenSim(t)
 	s.InjectKeyFault(KeyFault{Kind: KindHang})
 	ended := make(chan struct{})
@@ -160,7 +161,7 @@ func TestAClientThatIsGoneIsNoticedThoughItSentABody(t *testing.T) {
 	<-ended
 }
 
-func TestAnErrorOfTheKeyAPIEchoesWhatWasSent(t *testing.T) {
+func TestKeyFault_errorEchoesTheRequest(t *testing.T) {
 	s := newTokenSim(t)
 	bearer := bearerOf(t, s, testKey)
 	for _, kind := range []FaultKind{KindStatus, KindNotJSON, KindNoJWT, KindJWTNotString, KindNotJWT, KindErrorBody, KindGzipBroken} {
@@ -175,7 +176,7 @@ func TestAnErrorOfTheKeyAPIEchoesWhatWasSent(t *testing.T) {
 	}
 }
 
-func TestAFaultThatNeedsATokenIsNoneOfTheKeyAPIs(t *testing.T) {
+func TestKeyFault_noneThatNeedsAToken(t *testing.T) {
 	s := newTokenSim(t)
 	for _, kind := range []FaultKind{KindNoExp, KindHugeToken, KindTokenType, "stattus"} {
 		s.InjectKeyFault(KeyFault{Kind: kind})
@@ -185,7 +186,7 @@ func TestAFaultThatNeedsATokenIsNoneOfTheKeyAPIs(t *testing.T) {
 	}
 }
 
-func TestAKeyFaultSurvivesJSON(t *testing.T) {
+func TestKeyFault_survivesJSON(t *testing.T) {
 	want := KeyFault{
 		Call: CallDelete, After: true, Kind: KindStatus, Times: 2, Status: 429, RetryAfter: "7",
 		Latency: 1500 * time.Millisecond, RedirectTo: "/x", Body: "no",

@@ -12,7 +12,9 @@ import (
 	"time"
 )
 
-func TestAnAddedKeyBelongsToTheOneIdentityUnlessItSaysAnother(t *testing.T) {
+// TestAddKey_defaultIdentity: a key that is added belongs to the one identity unless it
+// says another.
+func TestAddKey_defaultIdentity(t *testing.T) {
 	s := newTokenSim(t)
 	s.AddKey("second")
 	s.AddLimitedKey("third", KeyOptions{Name: "n", IAMID: "i", AccountID: "a", Locked: true})
@@ -32,7 +34,7 @@ func TestAnAddedKeyBelongsToTheOneIdentityUnlessItSaysAnother(t *testing.T) {
 	}
 }
 
-func TestARevokedKeyIsKnownToHaveBeenThere(t *testing.T) {
+func TestRevokeKey_remembersTheKey(t *testing.T) {
 	s := newTokenSim(t)
 	s.RevokeKey(testKey)
 	gone := s.Keys()[0]
@@ -43,7 +45,7 @@ func TestARevokedKeyIsKnownToHaveBeenThere(t *testing.T) {
 	}
 }
 
-func TestACreatedKeyIsRefusedEverywhereUntilItHasArrived(t *testing.T) {
+func TestKeys_createdKeyIsRefusedUntilItArrives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTokenSim(t)
 		s.SetLag(Lag{Tokens: 5 * time.Second})
@@ -66,7 +68,7 @@ func TestACreatedKeyIsRefusedEverywhereUntilItHasArrived(t *testing.T) {
 	})
 }
 
-func TestAKeyMadeForATestLooksLikeIBMs(t *testing.T) {
+func TestNewKey_looksLikeIBMs(t *testing.T) {
 	first, second := NewKeyValue(), NewKeyValue()
 	if first == second || len(first) != 44 || strings.Trim(first, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
 		t.Fatalf("keys have %d bytes", len(first))

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-func TestTheLoginServiceInsistsOnItsProtocol(t *testing.T) {
+func TestLogin_insistsOnItsProtocol(t *testing.T) {
 	for name, c := range map[string]struct {
 		status int
 		change func(*http.Request)

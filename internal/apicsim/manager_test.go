@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-func TestAForgedTokenIsRefused(t *testing.T) {
+func TestManager_refusesAForgedToken(t *testing.T) {
 	s := newSim(t)
 	foreign := issuedToken(t, newSim(t))
 	for name, authorization := range map[string]string{
@@ -25,7 +25,7 @@ func TestAForgedTokenIsRefused(t *testing.T) {
 	}
 }
 
-func TestAnExpiredTokenIsToldFromAForgedOne(t *testing.T) {
+func TestManager_tellsExpiredFromForged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t)
 		token := issuedToken(t, s)
@@ -43,7 +43,7 @@ func TestAnExpiredTokenIsToldFromAForgedOne(t *testing.T) {
 	})
 }
 
-func TestATokenWithoutAnExpiryIsRefused(t *testing.T) {
+func TestManager_refusesATokenWithoutExpiry(t *testing.T) {
 	s := newSim(t)
 	s.Inject(Fault{Kind: KindNoExp, Times: 1})
 	if status := askMe(s, "Bearer "+issuedToken(t, s)); status != http.StatusUnauthorized {

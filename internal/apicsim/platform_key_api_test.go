@@ -37,7 +37,7 @@ func requirePlatformError(t *testing.T, w *httptest.ResponseRecorder, status int
 	}
 }
 
-func TestPlatformKeyAPI_aKeysWholeLife(t *testing.T) {
+func TestPlatformKeyAPI_createReadUseDelete(t *testing.T) {
 	s := newTokenSim(t)
 	bearer := platformBearerOf(t, s, testKey)
 	w := createAtPlatform(s, bearer, "successor")
@@ -74,7 +74,7 @@ func TestPlatformKeyAPI_aKeysWholeLife(t *testing.T) {
 	}
 }
 
-func TestPlatformKeyAPI_onlyThePlatformsTokensLetIn(t *testing.T) {
+func TestPlatformKeyAPI_acceptsOnlyThePlatformsTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTokenSim(t)
 		expired := platformBearerOf(t, s, testKey)
@@ -130,7 +130,7 @@ func TestPlatformKeyAPI_itsKeysAreNoneOfIAMs(t *testing.T) {
 	}
 }
 
-func TestPlatformKeyAPI_requestsThatMakeNoSense(t *testing.T) {
+func TestPlatformKeyAPI_invalidRequests(t *testing.T) {
 	s := newTokenSim(t)
 	bearer := platformBearerOf(t, s, testKey)
 	for name, body := range map[string]string{

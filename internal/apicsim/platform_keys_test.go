@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestPlatformKeys_theLifeThatIsGranted(t *testing.T) {
+func TestPlatformKeys_grantedLifetime(t *testing.T) {
 	const week = 7 * 24 * time.Hour
 	for name, c := range map[string]struct {
 		keys      PlatformKeys
@@ -79,7 +79,7 @@ func TestPlatformKeys_timesOfTheTokenInPlaceOfTheKeys(t *testing.T) {
 	})
 }
 
-func TestAKeysLifeIsByTheServicesClock(t *testing.T) {
+func TestPlatformKeys_lifetimeByTheServicesClock(t *testing.T) {
 	s := newTokenSim(t)
 	s.SetClockAhead(-time.Hour)
 	s.AddLimitedKey("brief", KeyOptions{Life: 5 * time.Minute})

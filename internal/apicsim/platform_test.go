@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-func TestThePlatformInsistsOnItsProtocol(t *testing.T) {
+func TestPlatform_insistsOnItsProtocol(t *testing.T) {
 	s := newTokenSim(t)
 	body := func(text string) func(*http.Request) {
 		return func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader(text)) }
@@ -48,7 +48,9 @@ func TestThePlatformInsistsOnItsProtocol(t *testing.T) {
 	}
 }
 
-func TestASingleUseKeyIsUsedUpByTheTokenItBuys(t *testing.T) {
+// TestPlatform_singleUseKeyIsUsedUp: an exchange that is refused for another reason
+// leaves the key in place.
+func TestPlatform_singleUseKeyIsUsedUp(t *testing.T) {
 	s := newTokenSim(t)
 	s.AddLimitedKey("once", KeyOptions{SingleUse: true})
 	exchangeAt(s, "platform", "once", func(r *http.Request) { r.Header.Del("Accept") })
@@ -59,7 +61,7 @@ func TestASingleUseKeyIsUsedUpByTheTokenItBuys(t *testing.T) {
 	}
 }
 
-func TestAKeyOfLimitedLifeIsTakenUntilItsEnd(t *testing.T) {
+func TestPlatform_expiringKeyIsAcceptedUntilItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTokenSim(t)
 		s.AddLimitedKey("brief", KeyOptions{Life: 5 * time.Minute})

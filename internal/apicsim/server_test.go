@@ -12,7 +12,8 @@ import (
 	"testing"
 )
 
-func TestAServerRefusesConnectionsAndComesBackOnItsPort(t *testing.T) {
+// TestServer_comesBackOnItsPort after a time in which it refuses connections.
+func TestServer_comesBackOnItsPort(t *testing.T) {
 	server, err := Start(newSim(t))
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +54,7 @@ func trusting(t *testing.T, server *Server) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-func TestATLSServerIsTrustedByWhoTrustsItsAuthorityAlone(t *testing.T) {
+func TestServer_tlsNeedsItsAuthority(t *testing.T) {
 	first, err := StartTLS(newSim(t))
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +76,7 @@ func TestATLSServerIsTrustedByWhoTrustsItsAuthorityAlone(t *testing.T) {
 	}
 }
 
-func TestAServerOnAPortThatIsTakenDoesNotStart(t *testing.T) {
+func TestServer_portInUse(t *testing.T) {
 	first, err := Start(newSim(t))
 	if err != nil {
 		t.Fatal(err)

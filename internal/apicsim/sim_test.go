@@ -54,7 +54,7 @@ func askMe(s *Sim, authorization string) int {
 	return w.Code
 }
 
-func TestATokenIsTakenUntilItExpires(t *testing.T) {
+func TestManager_acceptsATokenUntilItExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t)
 		token := issuedToken(t, s)
@@ -71,7 +71,7 @@ func TestATokenIsTakenUntilItExpires(t *testing.T) {
 	})
 }
 
-func TestCounts_TellTheExchangesInFlightAndTheMostThatWere(t *testing.T) {
+func TestCounts_inFlightAndMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t)
 		s.Inject(Fault{Latency: time.Second})
@@ -89,7 +89,7 @@ func TestCounts_TellTheExchangesInFlightAndTheMostThatWere(t *testing.T) {
 	})
 }
 
-func TestARevokedKeyBuysNothing(t *testing.T) {
+func TestRevokeKey_noTokenAfterwards(t *testing.T) {
 	s := newSim(t)
 	s.RevokeKey(testKey)
 	if got := exchange(s, nil).Code; got != http.StatusUnauthorized {
@@ -97,7 +97,7 @@ func TestARevokedKeyBuysNothing(t *testing.T) {
 	}
 }
 
-func TestOnlySoManyIssuesAreRemembered(t *testing.T) {
+func TestIssued_isBounded(t *testing.T) {
 	s := newSim(t)
 	s.issued = make([]IssuedToken, 2*keptIssues)
 	issuedToken(t, s)

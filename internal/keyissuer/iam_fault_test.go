@@ -60,15 +60,17 @@ func faultCases() []faultCase {
 	}...)
 }
 
-func TestEveryFaultOfEveryCallEndsInAClearError(t *testing.T) {
+func TestIAMSession_everyFaultOfEveryCall(t *testing.T) {
 	runFaults(t, onGround, allCalls, faultCases())
 }
 
-func TestOnlyACreationIsNotRepeatedIfItsOutcomeIsUnknown(t *testing.T) {
+// TestIAMSession_onlyACreationIsSentOnce: any other call is repeated if its outcome is
+// unknown.
+func TestIAMSession_onlyACreationIsSentOnce(t *testing.T) {
 	requireOnceAlone(t, onGround, allCalls)
 }
 
-func TestACreationThatNeverReachedIAMIsKnownToHaveHadNoEffect(t *testing.T) {
+func TestIAMCreate_notSentHasNoEffect(t *testing.T) {
 	onGround(t, 1, func(t *testing.T, g *ground) {
 		g.line.Sever()
 		// A kept connection that turns out to be dead leaves open what was sent on it.
@@ -80,7 +82,7 @@ func TestACreationThatNeverReachedIAMIsKnownToHaveHadNoEffect(t *testing.T) {
 	})
 }
 
-func TestACreationThatIAMIsTooBusyForIsRepeated(t *testing.T) {
+func TestIAMCreate_repeatedAfterA429(t *testing.T) {
 	onGround(t, 2, func(t *testing.T, g *ground) {
 		g.sim.InjectKeyFault(apicsim.KeyFault{Call: apicsim.CallCreate, Kind: apicsim.KindStatus, Status: 429, RetryAfter: "3", Times: 2})
 		g.create(t, "successor")
@@ -90,7 +92,7 @@ func TestACreationThatIAMIsTooBusyForIsRepeated(t *testing.T) {
 	})
 }
 
-func TestIAMsOwnRefusalsAreTurnedIntoWhatToDo(t *testing.T) {
+func TestIAMSession_refusalsSayWhatToDo(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(*ground)
 		call    apicsim.KeyCall

@@ -33,7 +33,7 @@ var keySeeds = []string{
 	"{\"id\":\"\xff\xfe\",\"iam_id\":\"IBMid-1\",\"account_id\":\"a1\",\"apikey\":\"v\"}",
 }
 
-func TestAKeyIsReadWithAllItsDetails(t *testing.T) {
+func TestParseKey_allItsDetails(t *testing.T) {
 	want := rotation.Details{
 		ID: "ApiKey-1", Name: "n", Description: "d", Identity: "IBMid-1", AccountID: "a1", Locked: true, Disabled: true,
 		CreatedAt: time.Date(2026, 1, 2, 3, 5, 0, 0, time.UTC), ExpiresAt: time.Date(2027, 1, 2, 3, 4, 5, 678e6, time.UTC),
@@ -65,7 +65,7 @@ func TestIAMKey_namesTheSettingsThatAreLost(t *testing.T) {
 	}
 }
 
-func TestAKeyThatCannotBeOneIsNotTaken(t *testing.T) {
+func TestParseNewKey_refusesInvalidKeys(t *testing.T) {
 	for name, c := range map[string]struct{ body, says string }{
 		"an id that is a path":       {`{"id":"../x","iam_id":"i","account_id":"a","apikey":"v"}`, "can't be one"},
 		"an id that is a secret":     {`{"id":"` + knownSecret + `","iam_id":"i","account_id":"a","apikey":"v"}`, "can't be one"},
@@ -97,7 +97,7 @@ func TestAKeyThatCannotBeOneIsNotTaken(t *testing.T) {
 	}
 }
 
-func TestAPageLeadsToTheNextByItsTokenAlone(t *testing.T) {
+func TestParseList_nextPageByItsTokenAlone(t *testing.T) {
 	for name, c := range map[string]struct{ next, token, says string }{
 		"the last page":          {"", "", ""},
 		"a link":                 {"https://iam.cloud.ibm.com/v1/apikeys?account_id=a&pagetoken=p+1", "p 1", ""},
@@ -119,7 +119,7 @@ func TestAPageLeadsToTheNextByItsTokenAlone(t *testing.T) {
 	}
 }
 
-func TestAListThatIsNotOneIsNotTakenForAnEmptyOne(t *testing.T) {
+func TestParseList_invalidListIsNotEmpty(t *testing.T) {
 	for _, body := range []string{`{}`, `null`, `{"apikeys":null}`, `[]`, `{"apikeys":{}}`, `{"apikeys":[{}]}`, `{"errors":[]}`, ``} {
 		if keys, _, reason := parseList([]byte(body), knownSecret); reason == "" || keys != nil {
 			t.Errorf("%q was taken", body)
@@ -130,7 +130,8 @@ func TestAListThatIsNotOneIsNotTakenForAnEmptyOne(t *testing.T) {
 	}
 }
 
-func TestAnErrorsCodeAndTraceAreTakenIfTheyLookLikeThat(t *testing.T) {
+// TestParseError_codeAndTrace: only what looks like a code or a trace is one.
+func TestParseError_codeAndTrace(t *testing.T) {
 	for name, c := range map[string]struct{ body, code, trace string }{
 		"both codes":           {`{"trace":"t-1","errors":[{"code":"not_found","message_code":"BXNIM0102E","message":"m"}]}`, "BXNIM0102E", "t-1"},
 		"a code alone":         {`{"trace":"t-1","status_code":404,"errors":[{"code":"not_found","message":"m"}]}`, "not_found", "t-1"},
@@ -150,7 +151,8 @@ func TestAnErrorsCodeAndTraceAreTakenIfTheyLookLikeThat(t *testing.T) {
 	}
 }
 
-func TestASecretThatLooksLikeACodeIsNoCode(t *testing.T) {
+// TestParseError_secretIsNoCode has secrets that look like a code.
+func TestParseError_secretIsNoCode(t *testing.T) {
 	if code, _ := parseError([]byte(`{"errors":[{"code":"not_found"},{"code":"gone"}]}`), "not_found"); code != "gone" {
 		t.Fatalf("got %q", code)
 	}
@@ -168,7 +170,7 @@ func requireFitToKeep(t *testing.T, key rotation.Details) {
 	}
 }
 
-func FuzzTheKeyAnswerParser(f *testing.F) {
+func FuzzParseKey(f *testing.F) {
 	fuzzKey(f, keySeeds, parseKey, requireFitToKeep)
 }
 
@@ -188,7 +190,7 @@ func fuzzKey(f *testing.F, seeds []string, parse func([]byte, ...rotation.Secret
 	})
 }
 
-func FuzzTheNewKeyAnswerParser(f *testing.F) {
+func FuzzParseNewKey(f *testing.F) {
 	fuzzNewKey(f, keySeeds, parseNewKey, requireFitToKeep)
 }
 
@@ -211,7 +213,7 @@ func fuzzNewKey(f *testing.F, seeds []string, parse func([]byte, ...rotation.Sec
 	})
 }
 
-func FuzzTheKeyListParser(f *testing.F) {
+func FuzzParseList(f *testing.F) {
 	for _, seed := range keySeeds {
 		f.Add([]byte(`{"apikeys":[` + seed + `],"next":"https://iam.cloud.ibm.com/v1/apikeys?pagetoken=p"}`))
 		f.Add([]byte(seed))
@@ -230,7 +232,7 @@ func FuzzTheKeyListParser(f *testing.F) {
 	})
 }
 
-func FuzzTheKeyErrorParser(f *testing.F) {
+func FuzzParseError(f *testing.F) {
 	for _, seed := range []string{
 		"", "{}", "null", "<html>", `{"trace":"t","status_code":"409","errors":[{"code":"conflict","message_code":"BXNIM0151E","message":"m"}]}`,
 		`{"trace":"` + knownSecret + `","errors":[{"code":"` + knownSecret + `"}]}`, `{"errors":{}}`, `{"errors":[null,1]}`, `{"trace":1}`,

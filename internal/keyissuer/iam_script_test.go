@@ -74,7 +74,7 @@ func always(status int, body string) *script {
 
 var keyN = rotation.NewKey{Name: "n", Of: rotation.Binding{Identity: "i", AccountID: "a"}}
 
-func TestRequestsAreMadeToTheLetter(t *testing.T) {
+func TestIAMSession_requestsToTheLetter(t *testing.T) {
 	s := always(http.StatusTeapot, "")
 	s.play(t, func(t *testing.T, session rotation.Session) {
 		_, _ = session.Details(t.Context())
@@ -105,7 +105,9 @@ func keyJSON(name, iamID, accountID, value string) string {
 	return string(body)
 }
 
-func TestIAMCreate_aKeyIsToldWhateverIsWrongWithIt(t *testing.T) {
+// TestIAMCreate_returnsAnInvalidKeyToo: the caller has to know of a key to delete it,
+// even if something is wrong with it.
+func TestIAMCreate_returnsAnInvalidKeyToo(t *testing.T) {
 	for name, c := range map[string]struct {
 		body, value, says string
 	}{
@@ -168,7 +170,7 @@ func TestIAMCreate_newKeyIsNoRequestID(t *testing.T) {
 	})
 }
 
-func TestIAMGet_anotherKeyIsNotTaken(t *testing.T) {
+func TestIAMGet_anotherKeyIsRefused(t *testing.T) {
 	always(http.StatusOK, keyJSON("n", "i", "a", "")).play(t, func(t *testing.T, session rotation.Session) {
 		if _, err := session.Get(t.Context(), "ApiKey-1"); err != nil {
 			t.Fatal(err)
@@ -199,7 +201,7 @@ func TestIAM404_countsInIAMsOwnWordsAlone(t *testing.T) {
 	}
 }
 
-func TestANextPageOnAnotherHostIsAskedForAtThisOne(t *testing.T) {
+func TestIAMFind_nextPageStaysOnThisHost(t *testing.T) {
 	s := &script{answers: func(n int, _ *http.Request) (int, string) {
 		if n == 1 {
 			return http.StatusOK, `{"apikeys":[],"next":"https://elsewhere.example/stolen?pagetoken=p%261&iam_id=j"}`
@@ -246,7 +248,7 @@ func TestIAMFind_slowPagesHaveAnEnd(t *testing.T) {
 	})
 }
 
-func TestAListWithoutEndIsGivenUp(t *testing.T) {
+func TestIAMFind_endlessListIsGivenUp(t *testing.T) {
 	s := &script{answers: func(n int, _ *http.Request) (int, string) {
 		return http.StatusOK, `{"apikeys":[],"next":"?pagetoken=` + strconv.Itoa(n) + `"}`
 	}}
@@ -258,7 +260,8 @@ func TestAListWithoutEndIsGivenUp(t *testing.T) {
 	})
 }
 
-func TestAKeyThatIsNotTheIdentitysIsNotFoundEvenIfItIsListed(t *testing.T) {
+// TestIAMFind_ignoresKeysOfOtherIdentities has IAM list such a key.
+func TestIAMFind_ignoresKeysOfOtherIdentities(t *testing.T) {
 	body := `{"apikeys":[` + keyJSON("n", "j", "a", "") + `,` + keyJSON("n", "i", "b", "") + `]}`
 	always(http.StatusOK, body).play(t, func(t *testing.T, session rotation.Session) {
 		if found, err := session.Find(t.Context(), "n", keyN.Of); err != nil || len(found) != 0 {
@@ -267,7 +270,7 @@ func TestAKeyThatIsNotTheIdentitysIsNotFoundEvenIfItIsListed(t *testing.T) {
 	})
 }
 
-func TestAKeyNamedAfterItsValueIsReadWithoutItsName(t *testing.T) {
+func TestIAMGet_hidesANameThatIsTheValue(t *testing.T) {
 	always(http.StatusOK, keyJSON("my "+testKey, "i", "a", testKey)).play(t, func(t *testing.T, session rotation.Session) {
 		key, err := session.Details(t.Context())
 		if err != nil || key.Name != "" {

@@ -17,7 +17,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-func TestAKeysWholeLife(t *testing.T) {
+func TestIAMSession_createFindAndDelete(t *testing.T) {
 	onGround(t, 0, func(t *testing.T, g *ground) {
 		details, err := g.session.Details(t.Context())
 		if err != nil {
@@ -102,7 +102,7 @@ func TestIAMLogin_aFailureTellsNothingOfTheKey(t *testing.T) {
 	})
 }
 
-func TestALoginThatFailsNamesTheFieldToCheck(t *testing.T) {
+func TestIAMLogin_failureNamesTheFieldToCheck(t *testing.T) {
 	onGround(t, 0, func(t *testing.T, g *ground) {
 		for _, fault := range []apicsim.Fault{{Kind: apicsim.KindRedirect}, {Kind: apicsim.KindStatus, Status: 404}, {Kind: apicsim.KindStatus, Status: 418}} {
 			g.sim.Inject(fault)
@@ -159,7 +159,7 @@ func TestIAMSession_noPrefixIsNotEveryKey(t *testing.T) {
 	})
 }
 
-func TestAKeyWhoseCreationWasAnsweredToNobodyIsFoundByItsName(t *testing.T) {
+func TestIAMSession_lostCreationIsFoundByName(t *testing.T) {
 	onGround(t, 0, func(t *testing.T, g *ground) {
 		g.sim.InjectKeyFault(apicsim.KeyFault{Call: apicsim.CallCreate, After: true, Kind: apicsim.KindReset, Times: 1})
 		_, _, err := g.session.Create(t.Context(), g.newKey("lost"))
@@ -177,7 +177,7 @@ func TestAKeyWhoseCreationWasAnsweredToNobodyIsFoundByItsName(t *testing.T) {
 	})
 }
 
-func TestAllKeysOfThatPrefixAreFoundOnAllPages(t *testing.T) {
+func TestIAMSession_findsAPrefixOnAllPages(t *testing.T) {
 	onGround(t, 0, func(t *testing.T, g *ground) {
 		var want []string
 		for n := range 70 {

@@ -59,7 +59,9 @@ func TestPlatformSession_requestsToTheLetter(t *testing.T) {
 	}
 }
 
-func TestPlatformCreate_aKeyIsToldWhateverIsWrongWithIt(t *testing.T) {
+// TestPlatformCreate_returnsAnInvalidKeyToo: the caller has to know of a key to delete
+// it, even if something is wrong with it.
+func TestPlatformCreate_returnsAnInvalidKeyToo(t *testing.T) {
 	for name, c := range map[string]struct{ body, value, says string }{
 		"the key asked for":         {`{"id":"k1","name":"n","api_key":"v"}`, "v", ""},
 		"no value":                  {`{"id":"k1","name":"n"}`, "", "without the key's value"},

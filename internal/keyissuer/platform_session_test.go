@@ -19,7 +19,7 @@ import (
 // tokenLife is that of the simulation's tokens.
 const tokenLife = time.Hour
 
-func TestPlatformSession_aKeysWholeLife(t *testing.T) {
+func TestPlatformSession_createFindAndDelete(t *testing.T) {
 	onPlatform(t, 0, func(t *testing.T, g *ground) {
 		g.sim.SetPlatformKeys(apicsim.PlatformKeys{SingleUse: true, MaxTTL: 48 * time.Hour})
 		wanted := g.newKey("vault-apic-0123456789abc-TOKEN-eu_West.1")
@@ -71,7 +71,7 @@ func TestPlatformLogin_makesNoCall(t *testing.T) {
 	})
 }
 
-func TestPlatformLogin_takesATokenThatSaysWhoseItIs(t *testing.T) {
+func TestPlatformLogin_acceptsATokenWithItsIdentity(t *testing.T) {
 	issuer := &keyissuer.Platform{Transports: &upstream.Transports{}}
 	at := rotation.Binding{Issuer: "https://127.0.0.1/api"}
 	for token, says := range map[rotation.Secret]string{

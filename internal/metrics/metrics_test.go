@@ -41,7 +41,7 @@ func requireSamples(t *testing.T, got, want map[string]string) {
 	}
 }
 
-func TestEveryCounterIsToldBeforeAnythingHappens(t *testing.T) {
+func TestMetrics_everyCounterStartsAtZero(t *testing.T) {
 	got := told(t, newMetrics(), State{})
 	want := map[string]string{
 		`vault_apic_build_info{commit="abc",go_version="go1",version="v1.2.3"}`: "1",
@@ -63,7 +63,7 @@ func TestEveryCounterIsToldBeforeAnythingHappens(t *testing.T) {
 	requireSamples(t, got, want)
 }
 
-func TestNothingOfTheProcessIsTold(t *testing.T) {
+func TestMetrics_nothingOfTheProcess(t *testing.T) {
 	for sample := range told(t, newMetrics(), State{PerConfig: []Config{{Name: "us-south"}}}) {
 		if !strings.HasPrefix(sample, "vault_apic_") {
 			t.Errorf("%s is told", sample)
@@ -71,7 +71,7 @@ func TestNothingOfTheProcessIsTold(t *testing.T) {
 	}
 }
 
-func TestWhatHappensIsCountedWhereItHappened(t *testing.T) {
+func TestMetrics_countByLabel(t *testing.T) {
 	m, other := newMetrics(), newMetrics()
 	m.Exchanged("login", ExchangeSuccess, 300*time.Millisecond)
 	m.Exchanged("login", ExchangeSuccess, time.Second)
@@ -105,7 +105,7 @@ func TestWhatHappensIsCountedWhereItHappened(t *testing.T) {
 	})
 }
 
-func TestNothingIsLostWhenManyCountAtOnce(t *testing.T) {
+func TestMetrics_concurrentCountsAddUp(t *testing.T) {
 	m := newMetrics()
 	var counters sync.WaitGroup
 	for range 20 {
@@ -127,7 +127,7 @@ func TestNothingIsLostWhenManyCountAtOnce(t *testing.T) {
 	})
 }
 
-func TestCountingAReadAllocatesNothing(t *testing.T) {
+func TestMetrics_readAllocatesNothing(t *testing.T) {
 	m := newMetrics()
 	for _, outcome := range ReadOutcomes() {
 		if got := testing.AllocsPerRun(1000, func() { m.Read(outcome) }); got != 0 {
@@ -136,7 +136,7 @@ func TestCountingAReadAllocatesNothing(t *testing.T) {
 	}
 }
 
-func TestAConfigIsToldOfAsItIsNowAndAZeroTimeNotAtAll(t *testing.T) {
+func TestText_configStateWithoutZeroTimes(t *testing.T) {
 	m := newMetrics()
 	at := time.UnixMilli(1_700_000_000_250)
 	got := told(t, m, State{Configs: 3, Unreadable: 1, PerConfig: []Config{
@@ -171,13 +171,13 @@ func TestAConfigIsToldOfAsItIsNowAndAZeroTimeNotAtAll(t *testing.T) {
 	}
 }
 
-func TestALabelThatCannotBeToldIsAnErrorAndNoPanic(t *testing.T) {
+func TestText_invalidLabelIsAnError(t *testing.T) {
 	if _, err := newMetrics().Text(State{PerConfig: []Config{{Name: "\xff"}}}); err == nil {
 		t.Fatal("it was told")
 	}
 }
 
-func TestTheSameStateIsToldInTheSameWords(t *testing.T) {
+func TestText_isDeterministic(t *testing.T) {
 	m := newMetrics()
 	at := time.Unix(1_700_000_000, 0)
 	s := State{Configs: 2, PerConfig: []Config{{Name: "b", KeySetAt: at, LastSuccess: at}, {Name: "a", TokenExpiresAt: at}}}
@@ -196,7 +196,7 @@ func TestTheSameStateIsToldInTheSameWords(t *testing.T) {
 	}
 }
 
-func TestTheFormatIsTheOneThatEveryScraperReads(t *testing.T) {
+func TestText_formatThatEveryScraperReads(t *testing.T) {
 	if got := ContentType(); got != "text/plain; version=0.0.4; charset=utf-8" {
 		t.Fatalf("content type is %q", got)
 	}

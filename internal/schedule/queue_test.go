@@ -168,7 +168,7 @@ func TestQueue_hangingJobsLeaveSlotsToOtherGroups(t *testing.T) {
 	})
 }
 
-func TestQueue_aGroupThatFailsIsLeftAloneAsAWhole(t *testing.T) {
+func TestQueue_failedGroupBacksOffAsAWhole(t *testing.T) {
 	var failing atomic.Bool
 	work := func(_ context.Context, name string) (time.Time, error) {
 		time.Sleep(4 * time.Second)
@@ -223,7 +223,7 @@ func countRuns(w *workshop, group string) int {
 	return count
 }
 
-func TestQueue_aGroupThatAsksToBeLeftAloneIs(t *testing.T) {
+func TestQueue_groupBacksOffAsItsServiceAsks(t *testing.T) {
 	var asked bool
 	work := func(_ context.Context, name string) (time.Time, error) {
 		if name == "busy/0" && !asked {
@@ -248,7 +248,7 @@ func TestQueue_aGroupThatAsksToBeLeftAloneIs(t *testing.T) {
 	})
 }
 
-func TestQueue_aLateAskToBeLeftAloneCountsToo(t *testing.T) {
+func TestQueue_lateRetryAfterCountsToo(t *testing.T) {
 	work := func(_ context.Context, name string) (time.Time, error) {
 		switch name {
 		case "busy/first":
@@ -385,7 +385,7 @@ func TestQueue_sleepsWhileNothingIsDue(t *testing.T) {
 	})
 }
 
-func TestQueue_sleepsWhileAGroupIsLeftAlone(t *testing.T) {
+func TestQueue_sleepsWhileAGroupBacksOff(t *testing.T) {
 	work := func(context.Context, string) (time.Time, error) { return time.Time{}, outage{retryAfter: time.Hour} }
 	inWorkshop(t, work, func(w *workshop) {
 		for n := range 100 {
@@ -566,9 +566,9 @@ func TestQueue_closeEndsWhatRuns(t *testing.T) {
 	}
 }
 
-// TestQueue_whateverHappensJobsRunOnceAtATime has jobs upserted and removed at random
+// TestQueue_jobsRunOnceAtATime has jobs upserted and removed at random
 // while they run, fail and hang.
-func TestQueue_whateverHappensJobsRunOnceAtATime(t *testing.T) {
+func TestQueue_jobsRunOnceAtATime(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))

@@ -136,7 +136,8 @@ func failure(t *testing.T, err error) *upstream.Error {
 	return failed
 }
 
-func TestAKeyBuysATokenWithItsIdAndExpiryAtEveryService(t *testing.T) {
+// TestExchange_tokenHasIDAndExpiry asks every service.
+func TestExchange_tokenHasIDAndExpiry(t *testing.T) {
 	for _, kind := range tokenservice.Kinds() {
 		t.Run(string(kind), func(t *testing.T) { requireSale(t, newExchangeOf(t, kind, 5*time.Second, 0)) })
 	}
@@ -175,14 +176,14 @@ func callMe(t *testing.T, base, bearer string) int {
 	return resp.StatusCode
 }
 
-func TestATokenIsNotPrintedByAnyVerb(t *testing.T) {
+func TestToken_notPrintedByAnyVerb(t *testing.T) {
 	token := tokenservice.Token{Value: testKey}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		requireSilent(t, fmt.Sprintf(verb, token))
 	}
 }
 
-func TestARefusedConnectionIsRetriedAndNamed(t *testing.T) {
+func TestExchange_refusedConnectionIsRetriedAndNamed(t *testing.T) {
 	x := newExchange(t, time.Second, 1)
 	if err := x.server.Refuse(); err != nil {
 		t.Fatal(err)
@@ -194,7 +195,7 @@ func TestARefusedConnectionIsRetriedAndNamed(t *testing.T) {
 	}
 }
 
-func TestWhatMayPassIsRetriedAndWhatMayNotIsNot(t *testing.T) {
+func TestExchange_retriesOnlyTransientFailures(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		fault    apicsim.Fault
@@ -227,7 +228,7 @@ func TestWhatMayPassIsRetriedAndWhatMayNotIsNot(t *testing.T) {
 	}
 }
 
-func TestARetryAfterIsPassedOn(t *testing.T) {
+func TestExchange_passesRetryAfterOn(t *testing.T) {
 	for value, want := range map[string]time.Duration{
 		"600": 10 * time.Minute, "999999999": time.Hour, "-5": 0, "soon": 0, "": 0,
 		time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat): 0,
@@ -243,7 +244,7 @@ func TestARetryAfterIsPassedOn(t *testing.T) {
 	}
 }
 
-func TestTheCallersDeadlineEndsTheAttempts(t *testing.T) {
+func TestExchange_callersDeadlineEndsTheAttempts(t *testing.T) {
 	x := newExchange(t, 10*time.Second, 10)
 	x.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
@@ -255,7 +256,7 @@ func TestTheCallersDeadlineEndsTheAttempts(t *testing.T) {
 	}
 }
 
-func TestTheKeyIsNotSentAlongWithARedirect(t *testing.T) {
+func TestExchange_sendsNoKeyToARedirect(t *testing.T) {
 	var seen []string
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		seen = append(seen, r.URL.Path)
@@ -270,7 +271,7 @@ func TestTheKeyIsNotSentAlongWithARedirect(t *testing.T) {
 	}
 }
 
-func TestOnlyTheConfiguredAuthorityIsTrusted(t *testing.T) {
+func TestExchange_trustsOnlyTheConfiguredAuthority(t *testing.T) {
 	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
 	if err != nil {
 		t.Fatal(err)
@@ -289,7 +290,7 @@ func TestOnlyTheConfiguredAuthorityIsTrusted(t *testing.T) {
 	}
 }
 
-func TestAnIAMRefusalIsTurnedIntoWhatToDo(t *testing.T) {
+func TestExchange_iamRefusalSaysWhatToDo(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(*apicsim.Sim)
 		says    []string
@@ -341,7 +342,7 @@ func requireRefusal(t *testing.T, err error, says ...string) {
 	}
 }
 
-func TestAPlatformKeyThatWasUsedUpOrExpiredIsExplained(t *testing.T) {
+func TestPlatform_explainsAKeyUsedUpOrExpired(t *testing.T) {
 	for name, limits := range map[string]apicsim.KeyOptions{
 		"a single-use key":           {SingleUse: true},
 		"a key that has expired now": {Life: time.Second},
@@ -362,17 +363,17 @@ func TestAPlatformKeyThatWasUsedUpOrExpiredIsExplained(t *testing.T) {
 	}
 }
 
-func TestAPlatformKeyThatNeverWorkedIsExplainedOtherwise(t *testing.T) {
+func TestPlatform_explainsAKeyThatNeverWorked(t *testing.T) {
 	x := newExchangeOf(t, tokenservice.Platform, 5*time.Second, 2)
 	x.sim.RevokeKey(testKey)
 	_, err := x.service.Exchange(context.Background())
 	requireRefusal(t, err, "refused the API key or the client credentials (HTTP 401)", "check client_id and client_secret")
 }
 
-// TestAPlatformExchangeWhoseOutcomeIsUnknownIsNotRepeated counts what reaches the
+// TestPlatform_unknownOutcomeIsNotRepeated counts what reaches the
 // service: a key that may be used once must not be spent on a lost answer's
 // repetition.
-func TestAPlatformExchangeWhoseOutcomeIsUnknownIsNotRepeated(t *testing.T) {
+func TestPlatform_unknownOutcomeIsNotRepeated(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		fault    apicsim.Fault
@@ -398,7 +399,7 @@ func TestAPlatformExchangeWhoseOutcomeIsUnknownIsNotRepeated(t *testing.T) {
 	}
 }
 
-func TestAPlatformExchangeThatWasNeverSentIsRepeated(t *testing.T) {
+func TestPlatform_exchangeNotSentIsRepeated(t *testing.T) {
 	x := newExchangeOf(t, tokenservice.Platform, time.Second, 2)
 	if err := x.server.Refuse(); err != nil {
 		t.Fatal(err)
@@ -409,7 +410,7 @@ func TestAPlatformExchangeThatWasNeverSentIsRepeated(t *testing.T) {
 	}
 }
 
-func TestAWrongAddressNamesTheFieldsThatMakeIt(t *testing.T) {
+func TestExchange_wrongAddressNamesItsFields(t *testing.T) {
 	for kind, fields := range map[tokenservice.Kind]string{
 		tokenservice.Login: "check region and token_url", tokenservice.IAM: "check iam_url and token_url", tokenservice.Platform: "check region and token_url",
 	} {

@@ -205,9 +205,9 @@ func brokenGrants() []upstreamFault {
 	return list
 }
 
-// TestEveryFaultEndsInARightTokenOrAClearError sends a key to every service that
+// TestExchange_everyFault sends a key to every service that
 // does something wrong, and holds what a client saw against the report.
-func TestEveryFaultEndsInARightTokenOrAClearError(t *testing.T) {
+func TestExchange_everyFault(t *testing.T) {
 	seen := newReport()
 	for _, service := range tokenservice.Kinds() {
 		shared := newExchangeOf(t, service, time.Second, 0)
@@ -290,10 +290,10 @@ func requireRightToken(t *testing.T, token *tokenservice.Token, err error) {
 	}
 }
 
-// TestOfTwoTokensInOneAnswerTheLastIsJudgedAndSold holds what encoding/json does
+// TestExchange_lastOfTwoTokensCounts holds what encoding/json does
 // with a member that is there twice: what is looked at and what is handed out
 // must be the same one.
-func TestOfTwoTokensInOneAnswerTheLastIsJudgedAndSold(t *testing.T) {
+func TestExchange_lastOfTwoTokensCounts(t *testing.T) {
 	for _, service := range tokenservice.Kinds() {
 		t.Run(string(service), func(t *testing.T) {
 			x := newExchangeOf(t, service, 5*time.Second, 0)

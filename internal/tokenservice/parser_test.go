@@ -15,7 +15,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-func FuzzTheLoginAnswerParser(f *testing.F) {
+func FuzzLoginParser(f *testing.F) {
 	for _, seed := range []string{
 		"", "{}", `{"jwt":""}`, `{"jwt":"a.b.c"}`, `{"JWT":"a"}`, `{"jwt":1}`, `{"jwt":"a","jwt":"b"}`, `[{"jwt":"a"}]`,
 		"<html>", `{"jwt":"` + strings.Repeat("a", 1<<16) + `"}`, "{\"jwt\":\"\xff\xfe\"}", `null`,
@@ -30,7 +30,7 @@ func FuzzTheLoginAnswerParser(f *testing.F) {
 	})
 }
 
-func TestNewToken_takesCompactSerializationOnly(t *testing.T) {
+func TestNewToken_acceptsCompactSerializationOnly(t *testing.T) {
 	const header, claims, signature = "eyJhbGciOiJFUzM4NCJ9", "eyJqdGkiOiJpZCJ9", "AAAA"
 	for name, c := range map[string]struct {
 		raw string
@@ -115,7 +115,7 @@ func TestTokenID_givesNoPartOfASecret(t *testing.T) {
 	}
 }
 
-func FuzzTheTokenReader(f *testing.F) {
+func FuzzNewToken(f *testing.F) {
 	for _, seed := range []string{
 		"", "a.b.c", "eyJhbGciOiJub25lIn0.e30.", "eyJhbGciOiJFUzM4NCJ9.eyJleHAiOjFlMzAwfQ.AA",
 		"eyJhbGciOiJFUzM4NCJ9.eyJleHAiOjQxMDI0NDQ4MDB9.AA", "eyJhbGciOiJFUzM4NCJ9\r\n.eyJleHAiOjQxMDI0NDQ4MDB9.AA", "eyJhbGciOiJFUzM4NCJ9.eyJleHAiOi0xfQ.AA", "eyJhbGciOiJFUzM4NCJ9.bnVsbA.AA",
@@ -137,7 +137,7 @@ func FuzzTheTokenReader(f *testing.F) {
 	})
 }
 
-func FuzzTheGrantParser(f *testing.F) {
+func FuzzGrantParser(f *testing.F) {
 	for _, seed := range []string{
 		"", "{}", `{"access_token":""}`, `{"access_token":"a.b.c","token_type":"bearer","expires_in":3600}`,
 		`{"access_token":"a","expires_in":-1}`, `{"access_token":"a","expires_in":1e300}`, `{"access_token":"a","expiration":99999999999999999999}`,
@@ -177,7 +177,7 @@ func TestPlatformStatus_isReadFromThePlatformsFormAlone(t *testing.T) {
 	}
 }
 
-func FuzzTheErrorParsers(f *testing.F) {
+func FuzzErrorParsers(f *testing.F) {
 	for _, seed := range []string{
 		"", `{"errorCode":"BXNIM0415E","context":{"requestId":"a-b"}}`, `{"errorCode":"a-key-of-some-length"}`, `{"status":401}`, `{"status":401,"errors":[]}`,
 		`{"status":"401","message":["x"]}`, `{"status":1e9}`, `{"context":[]}`, "<html>",

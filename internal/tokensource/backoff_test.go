@@ -16,8 +16,8 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// TestARememberedFailureCausesNoExchange tries at both edges of each back-off.
-func TestARememberedFailureCausesNoExchange(t *testing.T) {
+// TestBackoff_causesNoExchange tries at both edges of each back-off.
+func TestBackoff_causesNoExchange(t *testing.T) {
 	seconds := func(s ...time.Duration) []time.Duration {
 		for i := range s {
 			s[i] *= time.Second
@@ -73,7 +73,7 @@ func requireRemembered(t *testing.T, s *Source, last error, retryAt time.Time) {
 	}
 }
 
-func TestASuccessClearsTheMemoryOfFailures(t *testing.T) {
+func TestBackoff_successResetsIt(t *testing.T) {
 	for name, call := range map[string]func(*testing.T, *Source) error{
 		"a read":            func(t *testing.T, s *Source) error { _, err := s.Read(t.Context(), 0); return err },
 		"a dedicated token": func(t *testing.T, s *Source) error { _, err := s.Dedicated(t.Context(), 0); return err },
@@ -111,7 +111,7 @@ func requireRetryIn(t *testing.T, s *Source, wait time.Duration) {
 	}
 }
 
-func TestFailuresOfExchangesUnderWayTogetherCountAsOne(t *testing.T) {
+func TestBackoff_concurrentFailuresCountAsOne(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency, svc.err = time.Second, errRefused
 		var callers sync.WaitGroup
@@ -128,9 +128,9 @@ func TestFailuresOfExchangesUnderWayTogetherCountAsOne(t *testing.T) {
 	})
 }
 
-// TestTheLongestOfConcurrentWishesToBeLeftAloneIsGranted has a second failure
+// TestBackoff_longestRetryAfterCounts has a second failure
 // arrive that asks for less.
-func TestTheLongestOfConcurrentWishesToBeLeftAloneIsGranted(t *testing.T) {
+func TestBackoff_longestRetryAfterCounts(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		var callers sync.WaitGroup
 		for i, err := range []error{&upstream.Error{RetryAfter: 5 * time.Minute}, errDown} {
@@ -143,7 +143,9 @@ func TestTheLongestOfConcurrentWishesToBeLeftAloneIsGranted(t *testing.T) {
 	})
 }
 
-func TestDedicated_WhoseCallerLeavesSaysNothingBeforeTheAnswer(t *testing.T) {
+// TestBackoff_callerWhoLeavesIsNoFailure: an exchange counts when the service has
+// answered, not when its caller leaves.
+func TestBackoff_callerWhoLeavesIsNoFailure(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency, svc.err = time.Minute, errDown
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -164,9 +166,9 @@ func TestDedicated_WhoseCallerLeavesSaysNothingBeforeTheAnswer(t *testing.T) {
 	})
 }
 
-// TestBackoff_OutlivesItsSources has each attempt made by a source of its own, as
+// TestBackoff_outlivesItsSources has each attempt made by a source of its own, as
 // writes of a config do.
-func TestBackoff_OutlivesItsSources(t *testing.T) {
+func TestBackoff_outlivesItsSources(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{life: time.Hour, err: errRefused}
 		backoff := &Backoff{}
@@ -196,9 +198,9 @@ func TestBackoff_OutlivesItsSources(t *testing.T) {
 	})
 }
 
-// TestBackoff_OfAnotherSourceIsKeptAndTold has a source with a token in use that
+// TestBackoff_ofAnotherSourceIsKept has a source with a token in use that
 // shares its key with another one, which fails.
-func TestBackoff_OfAnotherSourceIsKeptAndTold(t *testing.T) {
+func TestBackoff_ofAnotherSourceIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc, backoff := &service{life: time.Hour}, &Backoff{}
 		s := New(Options{Exchange: svc.exchange, Backoff: backoff})
@@ -228,7 +230,9 @@ func TestBackoff_OfAnotherSourceIsKeptAndTold(t *testing.T) {
 	})
 }
 
-func TestAPurchaseOfAHangingServiceFailsAtLastAndIsRemembered(t *testing.T) {
+// TestBackoff_hangOfADedicatedExchangeCounts: it fails at its timeout, and that is
+// remembered.
+func TestBackoff_hangOfADedicatedExchangeCounts(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Hour
 		started := time.Now()
@@ -242,7 +246,7 @@ func TestAPurchaseOfAHangingServiceFailsAtLastAndIsRemembered(t *testing.T) {
 	})
 }
 
-func TestABackoffErrorSaysWhatFailedAndWhenToTryAgain(t *testing.T) {
+func TestBackoffError_text(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		err := error(&BackoffError{Last: errRefused, RetryAt: time.Now().Add(1500 * time.Millisecond)})
 		for _, want := range []string{"the next attempt is possible in 2 s", "in 1 s", "in 0 s", "in 0 s"} {
@@ -254,7 +258,8 @@ func TestABackoffErrorSaysWhatFailedAndWhenToTryAgain(t *testing.T) {
 	})
 }
 
-func TestWhileTheServiceIsDownTheOldTokenIsServedUntilShortlyBeforeItsEnd(t *testing.T) {
+// TestStale_servedUntilShortlyBeforeItsEnd has the service be down.
+func TestStale_servedUntilShortlyBeforeItsEnd(t *testing.T) {
 	for _, c := range []struct {
 		name         string
 		life, margin time.Duration
@@ -299,7 +304,7 @@ func TestWhileTheServiceIsDownTheOldTokenIsServedUntilShortlyBeforeItsEnd(t *tes
 	}
 }
 
-func TestAStaleTokensReaderIsToldWhenTheServiceWillBeAskedAgain(t *testing.T) {
+func TestStale_retryAtIsTheNextAttempt(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		first := mustUnread(t, s)
 		svc.set(func(svc *service) { svc.err = &upstream.Error{RetryAfter: 90500 * time.Millisecond} })
@@ -322,9 +327,9 @@ func TestAStaleTokensReaderIsToldWhenTheServiceWillBeAskedAgain(t *testing.T) {
 	})
 }
 
-// TestTheServicesRecoveryIsNoticedWithoutAReader has the retry in the background
+// TestStale_recoveryNeedsNoReader has the retry in the background
 // take a second, which the first reader would have to wait for otherwise.
-func TestTheServicesRecoveryIsNoticedWithoutAReader(t *testing.T) {
+func TestStale_recoveryNeedsNoReader(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		first := mustRead(t, s)
 		svc.set(func(svc *service) { svc.err = errDown })
@@ -347,7 +352,7 @@ func requireReadyToken(t *testing.T, s *Source, old *Lease) {
 	}
 }
 
-func TestAReaderOfAnOldTokenIsReaderEnoughForARetryInTheBackground(t *testing.T) {
+func TestStale_readerCausesBackgroundRetries(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		old := mustUnread(t, s)
 		svc.set(func(svc *service) { svc.err = errDown })
@@ -361,7 +366,7 @@ func TestAReaderOfAnOldTokenIsReaderEnoughForARetryInTheBackground(t *testing.T)
 	})
 }
 
-func TestNothingIsRetriedForATokenThatNobodyReads(t *testing.T) {
+func TestRefresh_noRetryForAnUnreadToken(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		mustUnread(t, s)
 		time.Sleep(10 * time.Minute)
@@ -376,7 +381,7 @@ func TestNothingIsRetriedForATokenThatNobodyReads(t *testing.T) {
 	})
 }
 
-func TestNothingIsRetriedForATokenThatIsOver(t *testing.T) {
+func TestRefresh_noRetryForAnExpiredToken(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		first := mustRead(t, s)
 		svc.set(func(svc *service) { svc.err = errDown })
@@ -389,7 +394,7 @@ func TestNothingIsRetriedForATokenThatIsOver(t *testing.T) {
 	})
 }
 
-func TestTheBackgroundKeepsToTheBackOffOfAFailedPurchase(t *testing.T) {
+func TestRefresh_backsOffAfterADedicatedFailure(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		first := mustRead(t, s)
 		time.Sleep(time.Until(first.refreshAt) - time.Second)
@@ -407,7 +412,9 @@ func TestTheBackgroundKeepsToTheBackOffOfAFailedPurchase(t *testing.T) {
 	})
 }
 
-func TestAFailureForADemandingReaderDoesNotHastenTheReplacementOfAFreshToken(t *testing.T) {
+// TestRefresh_failureForMinTTLDoesNotHastenIt: the token is still fresh for readers
+// without a min_ttl.
+func TestRefresh_failureForMinTTLDoesNotHastenIt(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		first := mustRead(t, s)
 		time.Sleep(10 * time.Minute)

@@ -270,7 +270,7 @@ func TestEntities_replaceGivesOneEntityItsToken(t *testing.T) {
 	})
 }
 
-func TestEntities_takeOverKeepsTokensAndWhoReadLast(t *testing.T) {
+func TestEntities_takeOverKeepsTokensAndOrder(t *testing.T) {
 	entitiesTest(t, 3, func(t *testing.T, e *Entities, svc *service) {
 		before := NewEntities(Options{Exchange: svc.exchange}, 3)
 		ids := make(map[string]string)

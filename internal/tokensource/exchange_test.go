@@ -16,7 +16,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 )
 
-func TestColdReadersShareOneExchange(t *testing.T) {
+func TestRead_coldReadersShareOneExchange(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Second
 		var readers sync.WaitGroup
@@ -36,7 +36,7 @@ func TestColdReadersShareOneExchange(t *testing.T) {
 	})
 }
 
-func TestColdReadersShareOneFailure(t *testing.T) {
+func TestRead_coldReadersShareOneFailure(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency, svc.err = time.Second, errDown
 		var readers sync.WaitGroup
@@ -54,7 +54,7 @@ func TestColdReadersShareOneFailure(t *testing.T) {
 	})
 }
 
-func TestAReaderThatFindsTheTokenReplacedNeedsNoExchange(t *testing.T) {
+func TestRead_tokenReplacedMeanwhile(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		mustRead(t, s)
 		a, err := s.readSlowly(t.Context(), 0) // It saw no token before it had the lock.
@@ -64,7 +64,9 @@ func TestAReaderThatFindsTheTokenReplacedNeedsNoExchange(t *testing.T) {
 	})
 }
 
-func TestAReaderThatGivesUpGetsItsErrorAtOnceAndEndsTheExchangeForNobody(t *testing.T) {
+// TestRead_cancelledReaderEndsNoExchange: it gets its error at once, and the others their
+// token.
+func TestRead_cancelledReaderEndsNoExchange(t *testing.T) {
 	for name, old := range map[string]bool{"without a token": false, "with an old token": true} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Source, svc *service) {
@@ -99,7 +101,7 @@ func TestAReaderThatGivesUpGetsItsErrorAtOnceAndEndsTheExchangeForNobody(t *test
 	}
 }
 
-func TestAnExchangeGoesOnThoughItsOnlyReaderGaveUp(t *testing.T) {
+func TestRead_exchangeOutlivesItsOnlyReader(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = 10 * time.Second
 		ctx, cancel := context.WithCancel(t.Context())
@@ -116,7 +118,9 @@ func TestAnExchangeGoesOnThoughItsOnlyReaderGaveUp(t *testing.T) {
 	})
 }
 
-func TestAReaderWithAnOldTokenWaitsForAHangingServiceNoLongerThanItsPatience(t *testing.T) {
+// TestStale_readerWaitsNoLongerThanTheTimeout: with an old token in place, a hanging
+// service delays a reader by staleTimeout at most.
+func TestStale_readerWaitsNoLongerThanTheTimeout(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		first := mustUnread(t, s)
 		svc.set(func(svc *service) { svc.latency = time.Hour })
@@ -137,9 +141,9 @@ func TestAReaderWithAnOldTokenWaitsForAHangingServiceNoLongerThanItsPatience(t *
 	})
 }
 
-// TestAReaderWhoseOldTokenEndsWhileItWaitsGetsTheNewOneOrTheServicesError starts
+// TestStale_endsWhileAReaderWaits starts
 // its readers when less than their patience is left of the old token's use.
-func TestAReaderWhoseOldTokenEndsWhileItWaitsGetsTheNewOneOrTheServicesError(t *testing.T) {
+func TestStale_endsWhileAReaderWaits(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		latency time.Duration
@@ -166,7 +170,7 @@ func TestAReaderWhoseOldTokenEndsWhileItWaitsGetsTheNewOneOrTheServicesError(t *
 	}
 }
 
-func TestAColdReaderOfAHangingServiceGetsAnErrorAtLast(t *testing.T) {
+func TestRead_hangingServiceEndsInAnError(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Hour
 		started := time.Now()
@@ -191,9 +195,9 @@ func callers() map[string]func(context.Context, *Source) error {
 	}
 }
 
-// TestClose_LetsCallersGoAndTheirExchangesFinish closes a source in the middle of an
+// TestClose_exchangesInFlightFinish closes a source in the middle of an
 // exchange.
-func TestClose_LetsCallersGoAndTheirExchangesFinish(t *testing.T) {
+func TestClose_exchangesInFlightFinish(t *testing.T) {
 	for caller, call := range callers() {
 		for outcome, want := range map[string]error{"a token": nil, "a refusal": errRefused} {
 			t.Run(caller+" and "+outcome, func(t *testing.T) {
@@ -228,7 +232,7 @@ func TestClose_LetsCallersGoAndTheirExchangesFinish(t *testing.T) {
 	}
 }
 
-func TestClose_ReleasesASourceWithoutExchangesAtOnce(t *testing.T) {
+func TestClose_releasesAnIdleSourceAtOnce(t *testing.T) {
 	released := 0
 	s := New(Options{Release: func() { released++ }})
 	s.Close()
@@ -238,9 +242,9 @@ func TestClose_ReleasesASourceWithoutExchangesAtOnce(t *testing.T) {
 	}
 }
 
-// TestLifetime_EndsExchangesInFlight has both kinds in flight, some of them of
+// TestLifetime_endsExchangesInFlight has both kinds in flight, some of them of
 // callers who left, and one that waits for its slot.
-func TestLifetime_EndsExchangesInFlight(t *testing.T) {
+func TestLifetime_endsExchangesInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lifetime, end := context.WithCancel(t.Context())
 		svc := &service{life: time.Hour, latency: time.Hour}
@@ -278,9 +282,9 @@ func TestLifetime_EndsExchangesInFlight(t *testing.T) {
 	})
 }
 
-// TestExchange_CountsThoughItsCallerLeft has twenty callers, one after the other, each
+// TestExchange_countsThoughItsCallerLeft has twenty callers, one after the other, each
 // of whom leaves as soon as the service has been called.
-func TestExchange_CountsThoughItsCallerLeft(t *testing.T) {
+func TestExchange_countsThoughItsCallerLeft(t *testing.T) {
 	const latency = 100 * time.Millisecond
 	for _, c := range []struct {
 		caller string
@@ -320,7 +324,7 @@ func TestExchange_CountsThoughItsCallerLeft(t *testing.T) {
 	}
 }
 
-func TestExchange_WhoseCallerLeftGivesItsTokenToNobody(t *testing.T) {
+func TestExchange_tokenOfACallerWhoLeftIsNotUsed(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Second
 		for _, call := range []func(context.Context) error{
@@ -343,7 +347,7 @@ func TestExchange_WhoseCallerLeftGivesItsTokenToNobody(t *testing.T) {
 	})
 }
 
-func TestAPanicInAnExchangeIsAnErrorThatDoesNotQuoteIt(t *testing.T) {
+func TestExchange_panicIsAnErrorWithoutItsValue(t *testing.T) {
 	const key = "the-api-key"
 	for name, exchange := range map[string]ExchangeFunc{
 		"a value":      func(context.Context) (*tokenservice.Token, error) { panic(key) },

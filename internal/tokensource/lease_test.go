@@ -19,7 +19,7 @@ func leaseOf(life, refreshBefore time.Duration) *Lease {
 	return NewLease(&tokenservice.Token{ID: "token", ExpiresAt: time.Now().Add(life)}, refreshBefore)
 }
 
-func TestATokenIsDueRefreshBeforeItsEnd(t *testing.T) {
+func TestLease_dueRefreshBeforeItsEnd(t *testing.T) {
 	for _, c := range []struct {
 		name                        string
 		life, refreshBefore, before time.Duration
@@ -51,9 +51,9 @@ func TestATokenIsDueRefreshBeforeItsEnd(t *testing.T) {
 	}
 }
 
-// TestAReadAtItsTTLGetsANewerTokenWhileTheOldOneStillLives holds the promise that
+// TestRead_atItsTTLGetsANewerToken holds the promise that
 // readers rely on, over random lives, refresh times and moments of reading.
-func TestAReadAtItsTTLGetsANewerTokenWhileTheOldOneStillLives(t *testing.T) {
+func TestRead_atItsTTLGetsANewerToken(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	upTo := func(d time.Duration) time.Duration { return time.Duration(random.Int64N(int64(d) + 1)) }
 	for range 1000 {
@@ -90,7 +90,9 @@ func TestAReadAtItsTTLGetsANewerTokenWhileTheOldOneStillLives(t *testing.T) {
 	}
 }
 
-func TestAReplacementLeadsByATwentiethToATenthOfTheTimeUntilItIsDue(t *testing.T) {
+// TestLease_refreshIsEarlyByARandomTime: a replacement starts a twentieth to a tenth of
+// the time early.
+func TestLease_refreshIsEarlyByARandomTime(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	synctest.Test(t, func(t *testing.T) {
 		for range 1000 {
@@ -104,7 +106,9 @@ func TestAReplacementLeadsByATwentiethToATenthOfTheTimeUntilItIsDue(t *testing.T
 	})
 }
 
-func TestReplacementsOfConfigsWrittenTogetherAreSpread(t *testing.T) {
+// TestLease_refreshesAreSpread: configs that were written together are not replaced
+// together.
+func TestLease_refreshesAreSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		seconds := map[int64]int{}
 		for range 1000 {
@@ -121,7 +125,7 @@ func TestReplacementsOfConfigsWrittenTogetherAreSpread(t *testing.T) {
 	})
 }
 
-func TestAnOldTokenIsPresentableUntilShortlyBeforeItsEnd(t *testing.T) {
+func TestLease_usableUntilShortlyBeforeItsEnd(t *testing.T) {
 	for _, c := range []struct {
 		name                string
 		life, margin, least time.Duration
@@ -145,7 +149,7 @@ func TestAnOldTokenIsPresentableUntilShortlyBeforeItsEnd(t *testing.T) {
 	}
 }
 
-func TestATokenThatWasBoughtBeforeIsSharedAndDueAsTheNewSettingsSay(t *testing.T) {
+func TestNew_currentTokenIsDueByTheNewSettings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{life: time.Hour}
 		lease := leaseOf(time.Hour, 0)
@@ -170,7 +174,8 @@ func TestATokenThatWasBoughtBeforeIsSharedAndDueAsTheNewSettingsSay(t *testing.T
 	})
 }
 
-func TestATokenThatWasBoughtBeforeAndIsPastDueByTheNewSettingsIsReplacedFirst(t *testing.T) {
+// TestNew_currentTokenPastDueIsReplacedFirst has a token past due by the new settings.
+func TestNew_currentTokenPastDueIsReplacedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{life: time.Hour}
 		lease := leaseOf(time.Hour, time.Minute)
@@ -183,7 +188,7 @@ func TestATokenThatWasBoughtBeforeAndIsPastDueByTheNewSettingsIsReplacedFirst(t 
 	})
 }
 
-func TestATokenWithTooLittleLifeIsReplacedFirst(t *testing.T) {
+func TestMinTTL_replacesATokenThatEndsSooner(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		first := mustRead(t, s)
 		time.Sleep(20 * time.Minute)
@@ -200,7 +205,7 @@ func TestATokenWithTooLittleLifeIsReplacedFirst(t *testing.T) {
 	})
 }
 
-func TestMinTTL_ThatCannotBePromisedCostsOneExchangeAtMost(t *testing.T) {
+func TestMinTTL_tooLongCostsOneExchangeAtMost(t *testing.T) {
 	for _, minTTL := range []time.Duration{54*time.Minute + 1, time.Hour, 2 * time.Hour} {
 		t.Run(minTTL.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Source, svc *service) {
@@ -231,7 +236,7 @@ func requireTooShort(t *testing.T, err error, minTTL, longest time.Duration) {
 	}
 }
 
-func TestMinTTL_OfADedicatedTokenMayBeItsWholeLife(t *testing.T) {
+func TestMinTTL_ofADedicatedTokenMayBeItsLifetime(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		_, err := s.Dedicated(t.Context(), time.Hour+1)
 		requireTooShort(t, err, time.Hour+1, time.Hour)
@@ -253,9 +258,9 @@ func TestMinTTL_OfADedicatedTokenMayBeItsWholeLife(t *testing.T) {
 	})
 }
 
-// TestMinTTL_CostsTenExchangesALifeAtMost has readers ask every second for what
+// TestMinTTL_costsTenExchangesAtMost has readers ask every second for what
 // makes the source exchange most often.
-func TestMinTTL_CostsTenExchangesALifeAtMost(t *testing.T) {
+func TestMinTTL_costsTenExchangesAtMost(t *testing.T) {
 	const life = time.Hour
 	random := rand.New(rand.NewPCG(5, 6))
 	same := func(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
@@ -322,9 +327,9 @@ func requireAtMost(t *testing.T, at []time.Time, most int, stretch time.Duration
 	}
 }
 
-// TestMinTTL_WithLivesThatVaryIsSpacedByATenthOfThem holds, for a service whose
+// TestMinTTL_exchangesOfVaryingLifetimesAreSpaced holds, for a service whose
 // tokens live as they like, what ten exchanges a life mean.
-func TestMinTTL_WithLivesThatVaryIsSpacedByATenthOfThem(t *testing.T) {
+func TestMinTTL_exchangesOfVaryingLifetimesAreSpaced(t *testing.T) {
 	for seed := range uint64(20) {
 		lives, wishes := rand.New(rand.NewPCG(seed, 7)), rand.New(rand.NewPCG(seed, 8))
 		bubble(t, func(t *testing.T, s *Source, svc *service) {
@@ -346,7 +351,7 @@ func TestMinTTL_WithLivesThatVaryIsSpacedByATenthOfThem(t *testing.T) {
 	}
 }
 
-func TestMinTTL_IsAcceptedAgainOnceTheServicesTokensLiveLonger(t *testing.T) {
+func TestMinTTL_acceptedOnceTokensLiveLonger(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.life = time.Minute
 		_, err := s.Read(t.Context(), 30*time.Minute)
@@ -359,7 +364,7 @@ func TestMinTTL_IsAcceptedAgainOnceTheServicesTokensLiveLonger(t *testing.T) {
 	})
 }
 
-func TestMinTTL_OfAServiceThatRepeatsItsTokenIsWhatIsLeftOfThat(t *testing.T) {
+func TestMinTTL_ofARepeatedTokenIsWhatIsLeft(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.repeats = true
 		mustRead(t, s)

@@ -68,7 +68,8 @@ func crowd(t *testing.T, s *Source, callers int) (served, busy int) {
 	return served, busy
 }
 
-func TestSlots_ServeACrowdSomeAtATimeAndTellTheRest(t *testing.T) {
+// TestSlots_crowdIsServedSomeAtATime: the others get a *BusyError.
+func TestSlots_crowdIsServedSomeAtATime(t *testing.T) {
 	for latency, want := range map[time.Duration]int{
 		100 * time.Millisecond: 300,
 		900 * time.Millisecond: 34 * 7, // As many times as there are 0.9 s in the 30 s of the wait, and once at its start.
@@ -90,7 +91,7 @@ func TestSlots_ServeACrowdSomeAtATimeAndTellTheRest(t *testing.T) {
 	}
 }
 
-func TestSlots_LetAWaitEndInTimeForTheAnswer(t *testing.T) {
+func TestSlots_waitEndsInTimeForTheResponse(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Hour
 		for range MaxExchanges - 1 {
@@ -114,7 +115,7 @@ func TestSlots_LetAWaitEndInTimeForTheAnswer(t *testing.T) {
 	})
 }
 
-func TestSlots_LeaveReadersOfTheSharedTokenOneOfTheirOwn(t *testing.T) {
+func TestSlots_oneIsForSharedReaders(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		var inFlight gauge
 		s.exchange = inFlight.over(svc.exchange)
@@ -133,9 +134,9 @@ func TestSlots_LeaveReadersOfTheSharedTokenOneOfTheirOwn(t *testing.T) {
 	})
 }
 
-// TestSlots_AreThoseOfAllSourcesOfAConfig replaces the source again and again while
+// TestSlots_areThoseOfAllSourcesOfAConfig replaces the source again and again while
 // its exchange is in flight, as writes of a config do.
-func TestSlots_AreThoseOfAllSourcesOfAConfig(t *testing.T) {
+func TestSlots_areThoseOfAllSourcesOfAConfig(t *testing.T) {
 	for name, call := range callers() {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -166,9 +167,9 @@ func TestSlots_AreThoseOfAllSourcesOfAConfig(t *testing.T) {
 	}
 }
 
-// TestSlots_OfAReplacedSourceDoNotKeepReadersWaiting has the source in use find the
+// TestSlots_ofAReplacedSourceDoNotBlockReaders has the source in use find the
 // slot for shared exchanges taken.
-func TestSlots_OfAReplacedSourceDoNotKeepReadersWaiting(t *testing.T) {
+func TestSlots_ofAReplacedSourceDoNotBlockReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hanging, slots := &service{life: time.Hour, latency: time.Minute}, &Slots{}
 		before := New(Options{Exchange: hanging.exchange, Slots: slots})
@@ -187,7 +188,7 @@ func TestSlots_OfAReplacedSourceDoNotKeepReadersWaiting(t *testing.T) {
 	})
 }
 
-func TestSlots_EndTheQueueOnceTheKeyIsRefused(t *testing.T) {
+func TestSlots_refusedKeyEndsTheQueue(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency, svc.err = time.Second, errRefused
 		var all sync.WaitGroup
@@ -207,9 +208,9 @@ func TestSlots_EndTheQueueOnceTheKeyIsRefused(t *testing.T) {
 	})
 }
 
-// TestSlots_AreGivenUpByWhoeverLeaves has callers queue and leave before somebody who
+// TestSlots_callersWhoLeaveGiveThemUp has callers queue and leave before somebody who
 // stays.
-func TestSlots_AreGivenUpByWhoeverLeaves(t *testing.T) {
+func TestSlots_callersWhoLeaveGiveThemUp(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Second
 		leaving, leave := context.WithCancel(t.Context())
@@ -239,9 +240,9 @@ func TestSlots_AreGivenUpByWhoeverLeaves(t *testing.T) {
 	})
 }
 
-// TestSlots_AreGrantedInTurn has callers come all the time, more than are served, and
+// TestSlots_areGrantedInTurn has callers come all the time, more than are served, and
 // checks that none is overtaken.
-func TestSlots_AreGrantedInTurn(t *testing.T) {
+func TestSlots_areGrantedInTurn(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Second
 		var all sync.WaitGroup
@@ -263,9 +264,9 @@ func TestSlots_AreGrantedInTurn(t *testing.T) {
 	})
 }
 
-// TestSlots_ThatAreTakenDoNotRetryForATokenThatIsOver has a background replacement
+// TestSlots_noRetryForAnExpiredToken has a background replacement
 // find no slot until the token has ended.
-func TestSlots_ThatAreTakenDoNotRetryForATokenThatIsOver(t *testing.T) {
+func TestSlots_noRetryForAnExpiredToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc, slots := &service{life: time.Minute}, &Slots{}
 		s := New(Options{Exchange: svc.exchange, Slots: slots})

@@ -148,7 +148,8 @@ func requireSilent(t *testing.T, err error, secret string) {
 	}
 }
 
-func TestNothingIsBoughtBeforeSomebodyReads(t *testing.T) {
+// TestRead_makesTheFirstExchange: nothing is exchanged before somebody reads.
+func TestRead_makesTheFirstExchange(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		time.Sleep(24 * time.Hour)
 		if svc.count() != 0 || s.Current() != nil {
@@ -157,7 +158,7 @@ func TestNothingIsBoughtBeforeSomebodyReads(t *testing.T) {
 	})
 }
 
-func TestATokenThatWasReadIsReplacedBeforeAnybodyNeedsIt(t *testing.T) {
+func TestRefresh_tokenThatWasReadIsReplacedEarly(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Second
 		for range 20 {
@@ -171,7 +172,7 @@ func TestATokenThatWasReadIsReplacedBeforeAnybodyNeedsIt(t *testing.T) {
 	})
 }
 
-func TestAReaderDoesNotWaitForTheReplacementThatIsUnderWay(t *testing.T) {
+func TestRefresh_readersDoNotWaitForIt(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		first := mustRead(t, s)
 		svc.set(func(svc *service) { svc.latency = time.Minute })
@@ -187,7 +188,7 @@ func TestAReaderDoesNotWaitForTheReplacementThatIsUnderWay(t *testing.T) {
 	})
 }
 
-func TestATokenThatNobodyReadsIsLeftToLapse(t *testing.T) {
+func TestRefresh_unreadTokenIsNotReplaced(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		mustRead(t, s)
 		time.Sleep(48 * time.Hour) // The second token was issued ahead, and never read.
@@ -200,9 +201,9 @@ func TestATokenThatNobodyReadsIsLeftToLapse(t *testing.T) {
 	})
 }
 
-// TestAReaderThatComesLateWithAReplacedTokenDoesNotEndItsSuccessorsReplacement
+// TestRefresh_lateReaderOfAReplacedToken
 // plays a reader that loads the token and is overtaken before it marks it read.
-func TestAReaderThatComesLateWithAReplacedTokenDoesNotEndItsSuccessorsReplacement(t *testing.T) {
+func TestRefresh_lateReaderOfAReplacedToken(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Second
 		overtaken := mustUnread(t, s)
@@ -215,7 +216,7 @@ func TestAReaderThatComesLateWithAReplacedTokenDoesNotEndItsSuccessorsReplacemen
 	})
 }
 
-func TestAPurchaseIsNobodyElses(t *testing.T) {
+func TestDedicated_noOtherCallerGetsIt(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Second
 		var (
@@ -250,7 +251,7 @@ func TestAPurchaseIsNobodyElses(t *testing.T) {
 	})
 }
 
-func TestAColdReaderAndAPurchaseDoNotShareAnExchange(t *testing.T) {
+func TestDedicated_sharesNoExchangeWithAColdReader(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Second
 		shared := make(chan Answer)
@@ -265,7 +266,7 @@ func TestAColdReaderAndAPurchaseDoNotShareAnExchange(t *testing.T) {
 	})
 }
 
-func TestReplaceSharesWhatItBuys(t *testing.T) {
+func TestReplace_sharesTheNewToken(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		mustRead(t, s)
 		if err := s.Replace(t.Context()); err != nil {
@@ -280,7 +281,7 @@ func TestReplaceSharesWhatItBuys(t *testing.T) {
 	})
 }
 
-func TestAReplacementThatFailsLeavesTheSharedTokenInPlace(t *testing.T) {
+func TestReplace_failureKeepsTheSharedToken(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		first := mustRead(t, s)
 		svc.set(func(svc *service) { svc.err = errRefused })
@@ -293,7 +294,7 @@ func TestAReplacementThatFailsLeavesTheSharedTokenInPlace(t *testing.T) {
 	})
 }
 
-func TestOnlyTheNamedTokenIsDropped(t *testing.T) {
+func TestDrop_onlyTheNamedToken(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		s.Drop("")
 		first := mustRead(t, s)
@@ -317,8 +318,8 @@ func TestOnlyTheNamedTokenIsDropped(t *testing.T) {
 	})
 }
 
-// TestDrop_costsTenExchangesALifeAtMost has a reader drop whatever it gets, all the time.
-func TestDrop_costsTenExchangesALifeAtMost(t *testing.T) {
+// TestDrop_costsTenExchangesAtMost has a reader drop whatever it gets, all the time.
+func TestDrop_costsTenExchangesAtMost(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		var at []time.Time
 		svc.watch = func(context.Context) { at = append(at, time.Now()) }
@@ -356,7 +357,7 @@ func TestDrop_thatWaitsCountsForASuccessor(t *testing.T) {
 	})
 }
 
-func TestADroppedTokenIsNotReplacedInTheBackground(t *testing.T) {
+func TestDrop_noReplacementInTheBackground(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		s.Drop(mustRead(t, s).ID)
 		time.Sleep(24 * time.Hour)
@@ -366,7 +367,7 @@ func TestADroppedTokenIsNotReplacedInTheBackground(t *testing.T) {
 	})
 }
 
-func TestTheMethodsOfAClosedSourceAreSafeAndMakeNoCall(t *testing.T) {
+func TestClose_methodsAreSafeAndMakeNoCall(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		lease := mustRead(t, s).Lease
 		s.Close()
@@ -393,7 +394,7 @@ func TestTheMethodsOfAClosedSourceAreSafeAndMakeNoCall(t *testing.T) {
 	})
 }
 
-func TestNoTimerIsLeftOfAClosedSource(t *testing.T) {
+func TestClose_leavesNoTimer(t *testing.T) {
 	for name, prepare := range map[string]func(*testing.T, *Source, *service){
 		"before a token's replacement": func(t *testing.T, s *Source, _ *service) { mustRead(t, s) },
 		"before a retry": func(t *testing.T, s *Source, svc *service) {
@@ -448,7 +449,8 @@ type history struct {
 // dedicatedExchange marks the context of a call of Dedicated.
 type dedicatedExchange struct{}
 
-func TestRandomHistoriesKeepEveryPromise(t *testing.T) {
+// TestSource_randomHistories: each step keeps what readers and the service rely on.
+func TestSource_randomHistories(t *testing.T) {
 	for seed := range uint64(300) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -639,8 +641,8 @@ func (h *history) judgeError(ctx context.Context, err error) {
 	}
 }
 
-// TestACrowdIsServedOneExchangeAtATime lets fifty callers do as they like at once.
-func TestACrowdIsServedOneExchangeAtATime(t *testing.T) {
+// TestSource_crowdSharesOneExchangeAtATime lets fifty callers do as they like at once.
+func TestSource_crowdSharesOneExchangeAtATime(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		var underWay atomic.Int64
 		svc.life = time.Minute
@@ -685,7 +687,7 @@ func actAtRandom(t *testing.T, s *Source, svc *service, random *rand.Rand) {
 	}
 }
 
-func TestAReadOfAFreshTokenAllocatesNothing(t *testing.T) {
+func TestRead_freshTokenAllocatesNothing(t *testing.T) {
 	svc := &service{life: time.Hour}
 	s := New(Options{Exchange: svc.exchange})
 	defer s.Close()
@@ -696,7 +698,7 @@ func TestAReadOfAFreshTokenAllocatesNothing(t *testing.T) {
 	}
 }
 
-func BenchmarkReadOfAFreshToken(b *testing.B) {
+func BenchmarkRead_freshToken(b *testing.B) {
 	svc := &service{life: time.Hour}
 	s := New(Options{Exchange: svc.exchange})
 	defer s.Close()
@@ -712,7 +714,7 @@ func BenchmarkReadOfAFreshToken(b *testing.B) {
 	})
 }
 
-func TestATokenThatWasInUseBeforeIsReplacedInTheBackgroundToo(t *testing.T) {
+func TestNew_currentTokenInUseIsRefreshed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{life: time.Hour}
 		before := New(Options{Exchange: svc.exchange})
@@ -748,8 +750,8 @@ func TestDedicated_hasAnExchangeOfItsOwn(t *testing.T) {
 	})
 }
 
-// TestNewLeaseSince_isDueAsIfItHadBeenHere takes a token that was got before.
-func TestNewLeaseSince_isDueAsIfItHadBeenHere(t *testing.T) {
+// TestNewLeaseSince_dueFromItsIssue takes a token that was got before.
+func TestNewLeaseSince_dueFromItsIssue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()
 		lease := NewLeaseSince(now.Add(-time.Hour), &tokenservice.Token{ExpiresAt: now.Add(7 * time.Hour)}, 0)

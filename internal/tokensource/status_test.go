@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestASourceThatDidNothingHasNothingToTell(t *testing.T) {
+func TestStatus_ofANewSourceIsEmpty(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		if got := s.Status(); got != (Status{}) {
 			t.Fatalf("status is %+v", got)
@@ -21,7 +21,7 @@ func TestASourceThatDidNothingHasNothingToTell(t *testing.T) {
 	})
 }
 
-func TestTheStatusTellsTheTokenUntilItsEnd(t *testing.T) {
+func TestStatus_hasTheTokenUntilItsEnd(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, _ *service) {
 		unread := mustUnread(t, s)
 		at := time.Now()
@@ -36,7 +36,8 @@ func TestTheStatusTellsTheTokenUntilItsEnd(t *testing.T) {
 	})
 }
 
-func TestTheStatusCountsFailuresUntilASuccessAndKeepsTheLastOne(t *testing.T) {
+// TestStatus_countsFailuresUntilASuccess: the last error is kept after a success.
+func TestStatus_countsFailuresUntilASuccess(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.err = errDown
 		var failedAt time.Time
@@ -63,7 +64,9 @@ func TestTheStatusCountsFailuresUntilASuccessAndKeepsTheLastOne(t *testing.T) {
 	})
 }
 
-func TestAFailureInTheBackgroundAndOneOfABuyerAreToldAlike(t *testing.T) {
+// TestStatus_countsEveryKindOfFailure: those in the background count like those of
+// callers.
+func TestStatus_countsEveryKindOfFailure(t *testing.T) {
 	for name, fail := range map[string]func(*testing.T, *Source){
 		"a background replacement": func(t *testing.T, s *Source) {
 			time.Sleep(time.Until(s.Current().refreshAt))
@@ -92,7 +95,9 @@ func TestAFailureInTheBackgroundAndOneOfABuyerAreToldAlike(t *testing.T) {
 	}
 }
 
-func TestOfThePastANewSourceKnowsTheTokenItWasGiven(t *testing.T) {
+// TestStatus_newSourceKnowsItsCurrentToken: it knows nothing else of the past but what
+// its Backoff remembers.
+func TestStatus_newSourceKnowsItsCurrentToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{life: time.Hour}
 		before := New(Options{Exchange: svc.exchange})

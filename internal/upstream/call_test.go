@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestWhetherAnAttemptWasSentIsToldByItsLastConnection(t *testing.T) {
+func TestCall_lastConnectionTellsWhetherSent(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		events string

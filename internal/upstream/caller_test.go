@@ -95,10 +95,10 @@ func hang(_ int, _ http.ResponseWriter, r *http.Request) {
 	<-r.Context().Done()
 }
 
-// TestARequestThatMayHaveHadItsEffectIsNotRepeatedIfItMustNot is the list of how
+// TestSend_onceIsNotRepeatedAfterAnEffect is the list of how
 // a request may fail, whether it is then known to have had no effect, and how
 // often it is sent if two further attempts are allowed.
-func TestARequestThatMayHaveHadItsEffectIsNotRepeatedIfItMustNot(t *testing.T) {
+func TestSend_onceIsNotRepeatedAfterAnEffect(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		answer  reply
@@ -148,7 +148,7 @@ func TestARequestThatMayHaveHadItsEffectIsNotRepeatedIfItMustNot(t *testing.T) {
 	}
 }
 
-func TestARequestThatWasNeverSentHadNoEffect(t *testing.T) {
+func TestSend_notSentHasNoEffect(t *testing.T) {
 	closed := httptest.NewServer(nil)
 	closed.Close()
 	secured := httptest.NewUnstartedServer(nil)
@@ -183,7 +183,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func TestATransportThatTellsNothingLeavesTheOutcomeUnknown(t *testing.T) {
+func TestSend_silentTransportLeavesOutcomeUnknown(t *testing.T) {
 	c := newCallerOver(t, roundTripper(func(*http.Request) (*http.Response, error) {
 		return nil, errors.New(string(testSecret))
 	}), "http://127.0.0.1", 2)
@@ -193,9 +193,9 @@ func TestATransportThatTellsNothingLeavesTheOutcomeUnknown(t *testing.T) {
 	}
 }
 
-// TestAnAnswerThatCameAtTheVeryEndIsHeard is about an effect that took place: the
+// TestSend_responseAtTheDeadlineCounts is about an effect that took place: the
 // caller must not be told that it is unknown.
-func TestAnAnswerThatCameAtTheVeryEndIsHeard(t *testing.T) {
+func TestSend_responseAtTheDeadlineCounts(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	c := newCallerOver(t, roundTripper(func(*http.Request) (*http.Response, error) {
 		cancel()
@@ -207,7 +207,7 @@ func TestAnAnswerThatCameAtTheVeryEndIsHeard(t *testing.T) {
 	}
 }
 
-func TestARefusalIsToldInTheServicesTerms(t *testing.T) {
+func TestSend_refusalInTheServicesTerms(t *testing.T) {
 	url, _ := newService(t, status(409))
 	_, err := put(t.Context(), newCaller(t, url, 2), url, false)
 	failed := failure(t, err)
@@ -267,7 +267,7 @@ func TestSend_errorsNameTheRequest(t *testing.T) {
 	}
 }
 
-func TestAnAnswerOfNoUseMayStillStandForAnEffect(t *testing.T) {
+func TestSend_invalidResponseMayMeanAnEffect(t *testing.T) {
 	url, _ := newService(t, status(200))
 	c := newCaller(t, url, 2)
 	a, err := put(t.Context(), c, url, true)
@@ -280,7 +280,7 @@ func TestAnAnswerOfNoUseMayStillStandForAnEffect(t *testing.T) {
 	}
 }
 
-func TestARequestsHeaderAndBodyAreSentWithEveryAttempt(t *testing.T) {
+func TestSend_headerAndBodyInEveryAttempt(t *testing.T) {
 	seen := make(chan string, 2)
 	url, _ := newService(t, func(_ int, w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -296,7 +296,7 @@ func TestARequestsHeaderAndBodyAreSentWithEveryAttempt(t *testing.T) {
 	}
 }
 
-func TestAURLThatDoesNotParseIsNamedByItsField(t *testing.T) {
+func TestSend_invalidURLIsNamedByItsField(t *testing.T) {
 	_, err := NewCaller(Options{URL: "http://%zz" + string(testSecret), URLField: "test_url"})
 	if err == nil || err.Error() != "test_url does not parse" {
 		t.Fatal("the error is not about test_url, or quotes it")

@@ -14,7 +14,7 @@ import (
 
 const testSecret = Secret("0Kq3-canary-Zz9")
 
-func TestASecretIsNotPrintedByAnyVerb(t *testing.T) {
+func TestSecret_notPrintedByAnyVerb(t *testing.T) {
 	type holder struct{ Value Secret }
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		for _, value := range []any{testSecret, []Secret{testSecret}, holder{Value: testSecret}} {

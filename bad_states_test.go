@@ -76,7 +76,7 @@ func TestAServiceThatIsDownIsShownAsOne(t *testing.T) {
 func TestAClockThatIsAheadOfTheServicesIsNamedAndByHowMuch(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.sim.SetTokenTTL(5 * time.Minute)
-		m.sim.SetClockAhead(-10 * time.Minute)
+		m.sim.SetClockSkew(-10 * time.Minute)
 		m.fail()
 		m.requireShown(showsItself{
 			"answered a token that expired 5m0s ago; this host's clock is 10m0s ahead of the service's",
@@ -89,7 +89,7 @@ func TestAClockThatIsAheadOfTheServicesIsNamedAndByHowMuch(t *testing.T) {
 // that, by this host's clock, are not valid yet.
 func TestAClockThatIsBehindTheServicesIsNamedAndNoTokenIsKeptPastItsEnd(t *testing.T) {
 	rotationTest(t, func(m *mount) {
-		m.sim.SetClockAhead(10 * time.Minute)
+		m.sim.SetClockSkew(10 * time.Minute)
 		m.must(logical.UpdateOperation, "config/us-south", m.configData(nil))
 		m.log.take()
 		for range 40 {
@@ -108,10 +108,10 @@ func TestAClockThatIsBehindTheServicesIsNamedAndNoTokenIsKeptPastItsEnd(t *testi
 			t.Errorf("the log says %q", lines)
 		}
 		exposed := string(m.must(logical.ReadOperation, "metrics", nil).Data[logical.HTTPRawBody].([]byte))
-		if !strings.Contains(exposed, `vault_apic_clock_ahead_seconds{config="us-south"} -`) {
+		if !strings.Contains(exposed, `vault_apic_clock_skew_seconds{config="us-south"} -`) {
 			t.Error("metrics do not tell of the clock")
 		}
-		m.sim.SetClockAhead(0)
+		m.sim.SetClockSkew(0)
 		m.readToken("us-south")
 		time.Sleep(time.Hour)
 		m.readToken("us-south")

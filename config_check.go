@@ -266,9 +266,9 @@ func (k *checker) clock(key issuerFacts, host hostFacts) finding {
 	case key.clockRead:
 		ahead, whose = key.clockAhead, "the issuer's"
 	case host.reach.Dated:
-		ahead, whose = host.reach.ClockAhead, "that of token_url's host"
-	case lease != nil && lease.ClockAhead != 0:
-		ahead, whose = lease.ClockAhead, "the token service's when it issued the shared token"
+		ahead, whose = host.reach.ClockSkew, "that of token_url's host"
+	case lease != nil && lease.ClockSkew != 0:
+		ahead, whose = lease.ClockSkew, "the token service's when it issued the shared token"
 	default:
 		return finding{checkClock, resultUnknown, "neither the issuer nor the token service told the time", ""}
 	}

@@ -15,7 +15,7 @@ import (
 
 // read returns the token that the readers of an entity share, which is empty for those
 // without one.
-func (e *entry) read(ctx context.Context, entity string, minTTL time.Duration) (tokensource.Answer, error) {
+func (e *entry) read(ctx context.Context, entity string, minTTL time.Duration) (tokensource.Response, error) {
 	if e.entities == nil || entity == "" {
 		return e.source.Read(ctx, minTTL)
 	}

@@ -64,12 +64,12 @@ func (w *exchangeWatch) compareClocks(token *tokenservice.Token) {
 	if token == nil {
 		return
 	}
-	differ := token.ClockAhead != 0
+	differ := token.ClockSkew != 0
 	if !w.skewed.CompareAndSwap(!differ, differ) {
 		return
 	}
 	if differ {
-		w.vault.Logger().Warn("this host's clock differs from the token service's; set it right", "config", w.name, "ahead", token.ClockAhead.Round(time.Second))
+		w.vault.Logger().Warn("this host's clock differs from the token service's; set it right", "config", w.name, "ahead", token.ClockSkew.Round(time.Second))
 		return
 	}
 	w.vault.Logger().Info("this host's clock agrees with the token service's again", "config", w.name)

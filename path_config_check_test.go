@@ -172,11 +172,11 @@ func TestConfigCheck_states(t *testing.T) {
 			want: []found{{"identity", resultError, []string{"of account account-else"}}},
 		},
 		"a clock that is behind": {
-			spoil: func(m *mount) { m.sim.SetClockAhead(10 * time.Minute) },
+			spoil: func(m *mount) { m.sim.SetClockSkew(10 * time.Minute) },
 			want:  []found{{"clock", resultWarning, []string{"behind the issuer's", "set the clock"}}},
 		},
 		"a clock that is ahead": {
-			spoil: func(m *mount) { m.sim.SetClockAhead(-10 * time.Minute) },
+			spoil: func(m *mount) { m.sim.SetClockSkew(-10 * time.Minute) },
 			want:  []found{{"clock", resultWarning, []string{"10m0s ahead of the issuer's"}}},
 		},
 		"a token_url whose host does not resolve": {

@@ -142,7 +142,7 @@ func (b *backend) configMetrics(name string, e *entry) metrics.Config {
 	tokens := e.tokens()
 	if tokens.newest != nil {
 		told.TokenExpiresAt = tokens.newest.ExpiresAt
-		told.ClockAhead = tokens.newest.ClockAhead
+		told.ClockSkew = tokens.newest.ClockSkew
 	}
 	if tokens.byEntity {
 		told.EntityTokens = &tokens.entities
@@ -150,7 +150,7 @@ func (b *backend) configMetrics(name string, e *entry) metrics.Config {
 	return told
 }
 
-func (b *backend) countRead(op logical.Operation, c *config, a tokensource.Answer) {
+func (b *backend) countRead(op logical.Operation, c *config, a tokensource.Response) {
 	switch {
 	case a.Stale:
 		b.metrics.Read(metrics.ReadStale)

@@ -93,8 +93,8 @@ func addTokenStatus(data map[string]any, tokens tokensInMemory, now time.Time) {
 	if newest == nil {
 		return
 	}
-	if newest.ClockAhead != 0 {
-		data["clock_ahead"] = wholeSeconds(newest.ClockAhead)
+	if newest.ClockSkew != 0 {
+		data["clock_ahead"] = wholeSeconds(newest.ClockSkew)
 	}
 	if tokens.byEntity {
 		return // It is one entity's, and says nothing of the others'.

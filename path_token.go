@@ -79,7 +79,7 @@ func (b *backend) tokenLease() *framework.Secret {
 }
 
 func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	return b.answerToken(ctx, req, d, "read token", func(e *entry, minTTL time.Duration) (tokensource.Answer, error) {
+	return b.answerToken(ctx, req, d, "read token", func(e *entry, minTTL time.Duration) (tokensource.Response, error) {
 		if e.config.Cache == cacheOff {
 			return dedicatedToken(ctx, e, minTTL)
 		}
@@ -88,17 +88,17 @@ func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framew
 }
 
 func (b *backend) tokenUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	return b.answerToken(ctx, req, d, "generate token", func(e *entry, minTTL time.Duration) (tokensource.Answer, error) {
+	return b.answerToken(ctx, req, d, "generate token", func(e *entry, minTTL time.Duration) (tokensource.Response, error) {
 		return dedicatedToken(ctx, e, minTTL)
 	})
 }
 
-func dedicatedToken(ctx context.Context, e *entry, minTTL time.Duration) (tokensource.Answer, error) {
+func dedicatedToken(ctx context.Context, e *entry, minTTL time.Duration) (tokensource.Response, error) {
 	lease, err := e.source.Dedicated(ctx, minTTL)
-	return tokensource.Answer{Lease: lease}, err
+	return tokensource.Response{Lease: lease}, err
 }
 
-func (b *backend) answerToken(ctx context.Context, req *logical.Request, d *framework.FieldData, operation string, get func(*entry, time.Duration) (tokensource.Answer, error)) (*logical.Response, error) {
+func (b *backend) answerToken(ctx context.Context, req *logical.Request, d *framework.FieldData, operation string, get func(*entry, time.Duration) (tokensource.Response, error)) (*logical.Response, error) {
 	name := d.Get("name").(string)
 	e, answer, err := b.getToken(ctx, name, req.Operation, d, get)
 	if err != nil {
@@ -112,21 +112,21 @@ func (b *backend) answerToken(ctx context.Context, req *logical.Request, d *fram
 // getToken gets a token of the named config. If the config is replaced while the
 // token is waited for, it starts over with the new one, so that no answer carries a
 // token of a key that is no longer stored.
-func (b *backend) getToken(ctx context.Context, name string, op logical.Operation, d *framework.FieldData, get func(*entry, time.Duration) (tokensource.Answer, error)) (*entry, tokensource.Answer, error) {
+func (b *backend) getToken(ctx context.Context, name string, op logical.Operation, d *framework.FieldData, get func(*entry, time.Duration) (tokensource.Response, error)) (*entry, tokensource.Response, error) {
 	minTTL := time.Duration(d.Get("min_ttl").(int)) * time.Second
 	if minTTL > maxMinTTL || minTTL < 0 {
-		return nil, tokensource.Answer{}, fieldError("min_ttl", "takes a duration of at most a year")
+		return nil, tokensource.Response{}, fieldError("min_ttl", "takes a duration of at most a year")
 	}
 	for {
 		e, err := b.configs.Get(ctx, name)
 		if err != nil {
-			return nil, tokensource.Answer{}, err
+			return nil, tokensource.Response{}, err
 		}
 		if e == nil {
-			return nil, tokensource.Answer{}, noSuchConfig(name)
+			return nil, tokensource.Response{}, noSuchConfig(name)
 		}
 		if b.isForwarded(e, op, minTTL) {
-			return nil, tokensource.Answer{}, logical.ErrReadOnly
+			return nil, tokensource.Response{}, logical.ErrReadOnly
 		}
 		answer, err := get(e, minTTL)
 		if errors.Is(err, tokensource.ErrClosed) && ctx.Err() == nil {
@@ -151,7 +151,7 @@ func (b *backend) isPerformanceStandby() bool {
 	return system != nil && system.ReplicationState().HasState(consts.ReplicationPerformanceStandby)
 }
 
-func (b *backend) tokenResponse(name string, c *config, a tokensource.Answer) *logical.Response {
+func (b *backend) tokenResponse(name string, c *config, a tokensource.Response) *logical.Response {
 	now := time.Now()
 	data := map[string]any{
 		"token":               string(a.Value),
@@ -177,7 +177,7 @@ func (b *backend) tokenResponse(name string, c *config, a tokensource.Answer) *l
 	return resp
 }
 
-func staleWarning(a tokensource.Answer) string {
+func staleWarning(a tokensource.Response) string {
 	expiry := a.ExpiresAt.Format(time.RFC3339)
 	if a.Why == nil {
 		return fmt.Sprintf("This token is due for replacement, and buying a newer one takes long. It is valid until %s.", expiry)

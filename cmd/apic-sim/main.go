@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Command apic-sim serves the simulated API Connect services on loopback, for
-// trying the engine without an account at IBM. Under /_sim/ it takes faults to
+// trying the engine without an account at IBM. Under /_sim/ it accepts faults to
 // inject; see apicsim.Sim.Control.
 package main
 
@@ -93,7 +93,7 @@ func serve(ctx context.Context, set settings, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer server.Close()
-	if err := announce(set.readyFile, server.URL()); err != nil {
+	if err := writeURL(set.readyFile, server.URL()); err != nil {
 		return err
 	}
 	fmt.Fprintf(stdout, "apic-sim is listening on %s\n", server.URL())
@@ -135,16 +135,16 @@ func newSim(set settings, stderr io.Writer) (*apicsim.Sim, error) {
 	return sim, nil
 }
 
-// requireLoopback keeps a service that hands out tokens for a key lying in a file
+// requireLoopback keeps a service that hands out tokens for a key in a file
 // off the network.
 func requireLoopback(address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("-listen takes host:port: %w", err)
+		return fmt.Errorf("-listen must be host:port: %w", err)
 	}
 	ip, err := netip.ParseAddr(host)
 	if err != nil || !ip.IsLoopback() {
-		return errors.New("-listen takes a loopback address, such as 127.0.0.1:0")
+		return errors.New("-listen must be a loopback address, such as 127.0.0.1:0")
 	}
 	return nil
 }
@@ -202,9 +202,9 @@ func makeKey(path string) (string, error) {
 	return file.APIKey, os.WriteFile(path, append(content, '\n'), 0o600)
 }
 
-// announce writes the URL in one step, so that whoever waits for the file never
+// writeURL writes the URL in one step, so that a program that waits for the file never
 // reads half of it.
-func announce(path, url string) error {
+func writeURL(path, url string) error {
 	if path == "" {
 		return nil
 	}

@@ -177,7 +177,7 @@ func TestRun_refusesWhatItCannotServe(t *testing.T) {
 		"a single-use file without a key":             {"-single-use-file", empty},
 		"a credentials file without credentials":      {"-credentials-file", empty},
 		"a credentials file that cannot be made":      {"-credentials-file", filepath.Join(dir, "missing", "credentials.json")},
-		"a flag that does not exist":                  {"-nonsense"},
+		"a flag that does not exist":                  {"-unknown"},
 		"an argument":                                 {"serve"},
 		"tokens without a life":                       {"-token-ttl", "0"},
 		"a ready file in a directory that is missing": {"-ready-file", filepath.Join(dir, "missing", "url")},

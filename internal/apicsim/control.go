@@ -23,7 +23,7 @@ const maxFaultBytes = 1 << 20
 //	PUT    /key_fault     a KeyFault; DELETE ends all of them
 //	PUT    /key_lag       a Lag: {"tokens":"30s","list":"5s","get":"5s","delete":"5s","every":2}
 //	PUT    /name_limit    SetNameLimit: {"characters":40}
-//	PUT    /clock         SetClockAhead: {"ahead":"-90s"}
+//	PUT    /clock         SetClockSkew: {"skew":"-90s"}
 //	PUT    /token_ttl     SetTokenTTL: {"ttl":"8h"}
 //	PUT    /platform_keys SetPlatformKeys: {"single_use":true,"life":"5m","max_ttl":"720h","token_times":true,"refuse":403}
 //
@@ -84,12 +84,12 @@ func (s *Sim) putNameLimit(limit struct{ Characters int }) error {
 	return nil
 }
 
-func (s *Sim) putClock(clock struct{ Ahead string }) error {
-	ahead, err := time.ParseDuration(cmp.Or(clock.Ahead, "0"))
+func (s *Sim) putClock(clock struct{ Skew string }) error {
+	skew, err := time.ParseDuration(cmp.Or(clock.Skew, "0"))
 	if err != nil {
-		return errors.New("ahead must be a duration such as -90s")
+		return errors.New("skew must be a duration such as -90s")
 	}
-	s.SetClockAhead(ahead)
+	s.SetClockSkew(skew)
 	return nil
 }
 

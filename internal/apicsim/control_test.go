@@ -69,7 +69,7 @@ func TestControl_keyAPI(t *testing.T) {
 
 func TestControl_namesAndClock(t *testing.T) {
 	s := newTokenSim(t)
-	for path, body := range map[string]string{"/name_limit": `{"characters":4}`, "/clock": `{"ahead":"-1h"}`} {
+	for path, body := range map[string]string{"/name_limit": `{"characters":4}`, "/clock": `{"skew":"-1h"}`} {
 		if got := control(s, http.MethodPut, path, body).Code; got != http.StatusNoContent {
 			t.Fatalf("%s: status is %d", path, got)
 		}
@@ -108,7 +108,7 @@ func TestControl_refusesInvalidKeyFaultsAndDelays(t *testing.T) {
 		"/key_fault":  {`{"call":"make"}`, `{"kind":"no_exp"}`, `{"kind":"stattus"}`, `{"status":200}`, `{"latency":"5"}`, `{"latency":"-5s"}`, `{"after":1}`, `{"before":true}`, `{"service":"iam"}`, `no`},
 		"/key_lag":    {`{"tokens":"5"}`, `{"list":5}`, `{"get":"-5s"}`, `{"every":-1}`, `no`},
 		"/name_limit": {`{"characters":-1}`, `{"characters":"4"}`},
-		"/clock":      {`{"ahead":"5"}`, `{"ahead":5}`},
+		"/clock":      {`{"skew":"5"}`, `{"skew":5}`},
 		"/token_ttl":  {`{"ttl":"5"}`, `{"ttl":"-5s"}`, `{}`},
 		"/fault":      {`{"service":"logout"}`},
 	} {

@@ -29,7 +29,7 @@ func (f Fault) MarshalJSON() ([]byte, error) {
 
 func (f Fault) asJSON() faultJSON { return faultJSON{fields(f), f.Latency.String()} }
 
-// fault fails for a latency that time.ParseDuration does not take.
+// fault fails for a latency that time.ParseDuration does not accept.
 func (read faultJSON) fault() (Fault, error) {
 	f := Fault(read.fields)
 	if read.Latency == "" {
@@ -44,7 +44,7 @@ func (read faultJSON) fault() (Fault, error) {
 }
 
 // UnmarshalJSON fails for a field that Fault does not have, so that a misspelt
-// one shows, and for a latency that time.ParseDuration does not take.
+// one shows, and for a latency that time.ParseDuration does not accept.
 func (f *Fault) UnmarshalJSON(data []byte) error {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()

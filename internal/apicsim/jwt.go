@@ -57,7 +57,7 @@ func newSigner(algorithm jose.SignatureAlgorithm, key crypto.Signer) (*signer, e
 func (s *Sim) newClaims(e endpoint, key string) map[string]any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now().Add(s.clockAhead)
+	now := time.Now().Add(s.clockSkew)
 	claims := map[string]any{
 		"iss": "apic-sim",
 		"sub": "user-" + s.KeyID(key),
@@ -97,7 +97,7 @@ func newID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
 }
 
-// sign takes any claims, so that a fault can sign wrong ones.
+// sign accepts any claims, so that a fault can sign wrong ones.
 func (s *signer) sign(claims map[string]any) (string, error) {
 	payload, err := json.Marshal(claims)
 	if err != nil {

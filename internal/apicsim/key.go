@@ -66,7 +66,7 @@ type keyState struct {
 
 // KeyInfo is what a test may know of a key. It holds no secret.
 type KeyInfo struct {
-	// ID is the key API's id, which stands in DELETE /v1/apikeys/{id}.
+	// ID is the key API's id, which is in DELETE /v1/apikeys/{id}.
 	ID string `json:"id"`
 	// KeyID is Sim.KeyID of the key's value, as in IssuedToken.
 	KeyID     string `json:"key_id"`
@@ -97,7 +97,7 @@ func (k KeyInfo) Exists() bool { return k.DeletedAt.IsZero() }
 func (s *Sim) AddKey(key string) { s.AddLimitedKey(key, KeyOptions{}) }
 
 // AddLimitedKey makes a key acceptable within limits. A key that there was before
-// is forgotten.
+// is replaced.
 func (s *Sim) AddLimitedKey(key string, limits KeyOptions) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,7 +113,7 @@ func (s *Sim) addKey(key string, limits KeyOptions) *keyState {
 	now := time.Now()
 	state := &keyState{
 		KeyOptions: limits, id: "ApiKey-" + newID(), value: key, serial: s.keySerial,
-		addedAt: now, bornAt: now.Add(s.clockAhead),
+		addedAt: now, bornAt: now.Add(s.clockSkew),
 	}
 	state.retag()
 	s.keys[key] = state
@@ -184,7 +184,7 @@ func (s *Sim) Keys() []KeyInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	infos := make(map[int]KeyInfo, len(s.keys))
-	now := time.Now().Add(s.clockAhead)
+	now := time.Now().Add(s.clockSkew)
 	for value, k := range s.keys {
 		infos[k.serial] = KeyInfo{
 			ID: k.id, KeyID: s.KeyID(value), Spent: k.spent(now), Name: k.Name, IAMID: k.IAMID, AccountID: k.AccountID,
@@ -222,7 +222,7 @@ const (
 	keyDisabled
 )
 
-// useKey judges a key that is brought to a service, and uses it up if it is a
+// useKey judges a key that is sent to a service, and uses it up if it is a
 // single-use one.
 func (s *Sim) useKey(service, key string) keyVerdict {
 	s.mu.Lock()
@@ -230,7 +230,7 @@ func (s *Sim) useKey(service, key string) keyVerdict {
 	at := s.seenAt(viewTokens)
 	k := s.keys[key]
 	switch {
-	case k == nil, !k.existedAt(at), k.spent(time.Now().Add(s.clockAhead)), k.isPlatforms() && service != platformName:
+	case k == nil, !k.existedAt(at), k.spent(time.Now().Add(s.clockSkew)), k.isPlatforms() && service != platformName:
 		return keyUnknown
 	case k.disabledAt(at):
 		return keyDisabled

@@ -174,7 +174,7 @@ func (s *Sim) lifeUntil(expiresAt string) (life time.Duration, ok bool) {
 	at, err := time.Parse(timeLayout, expiresAt)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	life = at.Sub(time.Now().Add(s.clockAhead))
+	life = at.Sub(time.Now().Add(s.clockSkew))
 	return life, err == nil && life > 0
 }
 
@@ -321,7 +321,7 @@ func origin(r *http.Request) string {
 // describe is a key as a part of IAM describes it that sees the state of a time. Its
 // value is in the answer to its creation alone. The caller holds the lock.
 func (s *Sim) describe(k *keyState, at time.Time) map[string]any {
-	addedAt := k.addedAt.Add(s.clockAhead).UTC()
+	addedAt := k.addedAt.Add(s.clockSkew).UTC()
 	created := addedAt.Format(timeLayout)
 	body := map[string]any{
 		"id": k.id, "entity_tag": k.entityTag, "name": k.Name, "iam_id": k.IAMID, "account_id": k.AccountID,

@@ -329,7 +329,7 @@ func TestKeyAPI_longNamesAreShortened(t *testing.T) {
 
 func TestKeyAPI_timesAreByTheServicesClock(t *testing.T) {
 	s := newTokenSim(t)
-	s.SetClockAhead(-time.Hour)
+	s.SetClockSkew(-time.Hour)
 	bearer := bearerOf(t, s, testKey)
 	w := callKeys(s, bearer, http.MethodPost, "/v1/apikeys", newKeyBody)
 	dated, err := http.ParseTime(w.Header().Get("Date"))

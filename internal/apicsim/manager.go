@@ -56,7 +56,7 @@ func (s *Sim) authenticate(r *http.Request) (*tokenClaims, error) {
 	return claims, nil
 }
 
-// verify takes a token of any of the services, which its algorithm tells apart.
+// verify accepts a token of any of the services, which its algorithm tells apart.
 func (s *Sim) verify(token string) (*tokenClaims, error) {
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES384, jose.RS256})
 	if err != nil {

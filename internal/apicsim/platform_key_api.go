@@ -20,7 +20,7 @@ const userPath = "/api/user-registries/simulated/users/"
 // defaultPlatformPage is how many keys the platform lists unless it is told.
 const defaultPlatformPage = 50
 
-// slug is a form that the platform takes names in. It was seen to take capitals, too.
+// slug is a form that the platform accepts names in. It was seen to accept capitals, too.
 var slug = regexp.MustCompile(`^[a-z0-9-]{1,128}$`)
 
 // platformKeyAPI is the key API of API Connect's platform service, one call to each

@@ -100,7 +100,7 @@ func TestPlatformKeyAPI_aUserSeesItsOwnKeysAlone(t *testing.T) {
 	s.AddLimitedKey("other-key", KeyOptions{IAMID: "user-2"})
 	bearer, other := platformBearerOf(t, s, testKey), platformBearerOf(t, s, "other-key")
 	value, _ := decodeBody(t, createAtPlatform(s, bearer, "n"))["api_key"].(string)
-	// Whatever key of its a user shows, it is the same one.
+	// Any key that a user shows, it is the same one.
 	bearer = platformBearerOf(t, s, value)
 	if w := createAtPlatform(s, other, "n"); w.Code != http.StatusCreated {
 		t.Errorf("another user's key of the same name: answered %d", w.Code)
@@ -119,7 +119,7 @@ func TestPlatformKeyAPI_itsKeysAreNoneOfIAMs(t *testing.T) {
 	s := newTokenSim(t)
 	value, _ := decodeBody(t, createAtPlatform(s, platformBearerOf(t, s, testKey), "of-the-platform"))["api_key"].(string)
 	if exchangeAt(s, "iam", value, nil).Code != http.StatusBadRequest || exchangeAt(s, "login", value, nil).Code != http.StatusUnauthorized {
-		t.Error("another service takes the platform's key")
+		t.Error("another service accepts the platform's key")
 	}
 	callKeys(s, bearerOf(t, s, testKey), http.MethodPost, "/v1/apikeys", newKeyBody)
 	if names, _ := listAll(t, s, bearerOf(t, s, testKey), 20); strings.Join(names, " ") != "simulated successor" {

@@ -81,7 +81,7 @@ func TestPlatformKeys_timesOfTheTokenInPlaceOfTheKeys(t *testing.T) {
 
 func TestPlatformKeys_lifetimeByTheServicesClock(t *testing.T) {
 	s := newTokenSim(t)
-	s.SetClockAhead(-time.Hour)
+	s.SetClockSkew(-time.Hour)
 	s.AddLimitedKey("brief", KeyOptions{Life: 5 * time.Minute})
 	created := decodeBody(t, createAtPlatform(s, platformBearerOf(t, s, "brief"), "n"))
 	bornAt, err := time.Parse(time.RFC3339, created["created_at"].(string))
@@ -89,7 +89,7 @@ func TestPlatformKeys_lifetimeByTheServicesClock(t *testing.T) {
 		t.Errorf("the key is of %s, error %v", bornAt, err)
 	}
 	// The clock jumps beyond both ends.
-	s.SetClockAhead(-time.Hour + 6*time.Minute)
+	s.SetClockSkew(-time.Hour + 6*time.Minute)
 	for _, key := range []string{"brief", created["api_key"].(string)} {
 		if got := exchangeAt(s, "platform", key, nil).Code; got != http.StatusUnauthorized {
 			t.Errorf("status is %d", got)

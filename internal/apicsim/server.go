@@ -52,7 +52,7 @@ func StartTLSUntil(sim *Sim, notAfter time.Time) (*Server, error) {
 	})
 }
 
-// start listens for the first time, which settles the port. After that addr
+// start listens for the first time, which determines the port. After that addr
 // does not change.
 func start(s *Server) (*Server, error) {
 	listener, err := net.Listen("tcp", s.addr)

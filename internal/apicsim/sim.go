@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Package apicsim simulates what the engine talks to: API Connect's token
-// services, the API manager that takes their tokens, and the APIs for the life of API
+// services, the API manager that accepts their tokens, and the APIs for the life of API
 // keys, IBM Cloud IAM's and the platform's. It signs real JWTs, checks them, counts
 // calls, and misbehaves on demand.
 package apicsim
@@ -90,12 +90,12 @@ type Sim struct {
 	// platformKeys is what the platform makes of the keys that it is asked for.
 	platformKeys PlatformKeys
 	tokenTTL     time.Duration
-	// clockAhead is how far the services' clock is ahead of the host's.
-	clockAhead time.Duration
-	counts     Counts
-	issued     []IssuedToken
-	fault      *activeFault
-	keyFaults  map[KeyCall]*activeKeyFault
+	// clockSkew is how far the services' clock is ahead of the host's, negative if it is behind.
+	clockSkew time.Duration
+	counts    Counts
+	issued    []IssuedToken
+	fault     *activeFault
+	keyFaults map[KeyCall]*activeKeyFault
 }
 
 // New returns a simulation with signing keys of its own. It fails only if they
@@ -148,19 +148,19 @@ func (s *Sim) SetTokenTTL(d time.Duration) {
 	s.tokenTTL = d
 }
 
-// SetClockAhead makes the services' clock differ from the host's: the tokens that
+// SetClockSkew makes the services' clock differ from the host's: the tokens that
 // they issue, and the dates of their answers.
-func (s *Sim) SetClockAhead(d time.Duration) {
+func (s *Sim) SetClockSkew(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.clockAhead = d
+	s.clockSkew = d
 }
 
 // now is the time by the services' clock.
 func (s *Sim) now() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return time.Now().Add(s.clockAhead)
+	return time.Now().Add(s.clockSkew)
 }
 
 // Counts returns the calls so far.

@@ -32,7 +32,7 @@ func TestByKind_theIssuerThatTheBindingNames(t *testing.T) {
 		}
 	}
 	session, err := issuers.Login(t.Context(), rotation.Binding{Kind: "vault", Issuer: "a"}, testKey)
-	if requireUnasked(t, "version", err); session != nil {
+	if requireNotSent(t, "version", err); session != nil {
 		t.Error("there is a session")
 	}
 }

@@ -19,7 +19,7 @@ const (
 	iamURLField = "iam_url"
 )
 
-// IAM is IBM Cloud's issuer of API keys, at whatever address a key was made.
+// IAM is IBM Cloud's issuer of API keys, at any address that a key was made at.
 type IAM struct {
 	// Transports carry the requests.
 	Transports *upstream.Transports
@@ -60,7 +60,7 @@ func (i *IAM) exchange(ctx context.Context, s *iamSession, url string) (rotation
 		Transport: &s.clock, RequestTimeout: i.RequestTimeout, MaxRetries: i.MaxRetries,
 	})
 	if err != nil {
-		return "", s.caller.Unasked(err.Error())
+		return "", s.caller.NotSent(err.Error())
 	}
 	token, err := service.Exchange(ctx)
 	if err != nil {

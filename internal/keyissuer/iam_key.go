@@ -131,7 +131,7 @@ func (a keyAnswer) lostIn(key rotation.Details) string {
 	return strings.Join(lost, ", ")
 }
 
-// expiryAfter is the end of a life that begins now, as IAM takes it: in whole minutes, rounded
+// expiryAfter is the end of a life that begins now, as IAM accepts it: in whole minutes, rounded
 // up. A life of 0 has none.
 func expiryAfter(now time.Time, life time.Duration) string {
 	if life <= 0 {

@@ -122,7 +122,7 @@ func TestParseList_nextPageByItsTokenAlone(t *testing.T) {
 func TestParseList_invalidListIsNotEmpty(t *testing.T) {
 	for _, body := range []string{`{}`, `null`, `{"apikeys":null}`, `[]`, `{"apikeys":{}}`, `{"apikeys":[{}]}`, `{"errors":[]}`, ``} {
 		if keys, _, reason := parseList([]byte(body), knownSecret); reason == "" || keys != nil {
-			t.Errorf("%q was taken", body)
+			t.Errorf("%q was accepted", body)
 		}
 	}
 	if keys, _, reason := parseList([]byte(`{"apikeys":[]}`), knownSecret); reason != "" || len(keys) != 0 {

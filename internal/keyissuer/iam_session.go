@@ -42,7 +42,7 @@ func (s *iamSession) Get(ctx context.Context, id string) (rotation.Details, erro
 }
 
 // Create creates a key with the description, leak action and session support of
-// another one, which lives as long as is asked for; see create. IAM takes expires_at in
+// another one, which lives as long as is asked for; see create. IAM accepts expires_at in
 // whole minutes (yyyy-MM-ddTHH:mm+0000, in IBM's reference). One of another identity or account than was asked for is
 // none to use. IAM may shorten the name, which is no error.
 func (s *iamSession) Create(ctx context.Context, n rotation.NewKey) (rotation.Details, rotation.Secret, error) {
@@ -69,7 +69,7 @@ func belongsTo(k rotation.Details, of rotation.Binding) bool {
 // if there is none. IAM's lists may lag behind what was created by seconds.
 func (s *iamSession) Find(ctx context.Context, prefix string, of rotation.Binding) ([]rotation.Details, error) {
 	if prefix == "" {
-		return nil, s.caller.Unasked("every key's name begins with nothing")
+		return nil, s.caller.NotSent("every key's name begins with nothing")
 	}
 	return s.list(ctx, of, maxFound, func(k rotation.Details) bool {
 		// Checked again, because what is found by its name will be deleted.

@@ -51,7 +51,7 @@ func (p *Platform) Login(_ context.Context, at rotation.Binding, token rotation.
 	user, reason := tokenservice.Subject(token)
 	if reason != "" {
 		s.release()
-		return nil, s.caller.Unasked("the token " + reason)
+		return nil, s.caller.NotSent("the token " + reason)
 	}
 	s.user = user
 	return s, nil

@@ -95,7 +95,7 @@ func TestPlatformSession_aTokenAtItsEndIsRefused(t *testing.T) {
 	for _, call := range platformCalls {
 		t.Run(fmt.Sprint(call), func(t *testing.T) {
 			onPlatform(t, 2, func(t *testing.T, g *ground) {
-				g.sim.SetClockAhead(2 * tokenLife)
+				g.sim.SetClockSkew(2 * tokenLife)
 				err := g.calls()[call](t.Context())
 				if failed := failure(t, err); failed.Status != 401 || failed.Outcome != upstream.Refused || !strings.Contains(err.Error(), "does not accept the token") {
 					t.Errorf("the error is %v", err)

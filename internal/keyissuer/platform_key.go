@@ -13,7 +13,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// platformKey is a key as the platform writes it. What else it writes is left alone: an
+// platformKey is a key as the platform writes it. What else it writes is ignored: an
 // id_token is secret.
 type platformKey struct {
 	ID          string           `json:"id"`

@@ -33,7 +33,7 @@ func (s *platformSession) Details(context.Context) (rotation.Details, error) {
 }
 
 // Create creates a key of the session's user; see create. Of what the key is to be like
-// only the description is taken. The platform may ignore the life that is asked for.
+// only the description is sent. The platform may ignore the life that is asked for.
 func (s *platformSession) Create(ctx context.Context, n rotation.NewKey) (rotation.Details, rotation.Secret, error) {
 	if err := s.requireUser(n.Of); err != nil {
 		return rotation.Details{}, "", err
@@ -54,7 +54,7 @@ func (s *platformSession) Create(ctx context.Context, n rotation.NewKey) (rotati
 // prefix would be called.
 func (s *platformSession) Find(ctx context.Context, prefix string, of rotation.Binding) ([]rotation.Details, error) {
 	if prefix = slug(prefix); prefix == "" {
-		return nil, s.caller.Unasked("every key's name begins with nothing")
+		return nil, s.caller.NotSent("every key's name begins with nothing")
 	}
 	return s.list(ctx, of, maxFound, func(k rotation.Details) bool { return strings.HasPrefix(k.Name, prefix) })
 }
@@ -92,7 +92,7 @@ func (s *platformSession) list(ctx context.Context, of rotation.Binding, most in
 // not find is not there, and a successor of its is not one.
 func (s *platformSession) requireUser(of rotation.Binding) error {
 	if of.Identity != "" && of.Identity != s.user {
-		return s.caller.Unasked("the token is of another user than the API key")
+		return s.caller.NotSent("the token is of another user than the API key")
 	}
 	return nil
 }

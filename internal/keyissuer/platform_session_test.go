@@ -80,7 +80,7 @@ func TestPlatformLogin_acceptsATokenWithItsIdentity(t *testing.T) {
 		"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIifQ.AAAA":   "no sub claim",
 	} {
 		session, err := issuer.Login(t.Context(), at, token)
-		if requireUnasked(t, says, err); session != nil {
+		if requireNotSent(t, says, err); session != nil {
 			t.Error("there is a session")
 		}
 	}
@@ -98,7 +98,7 @@ func TestPlatformSession_isOfOneUserAlone(t *testing.T) {
 		}
 		g.own.Identity = "user-2"
 		for _, call := range []apicsim.KeyCall{apicsim.CallCreate, apicsim.CallList} {
-			requireUnasked(t, "of another user", g.calls()[call](t.Context()))
+			requireNotSent(t, "of another user", g.calls()[call](t.Context()))
 		}
 		if got := g.sim.Counts(); got.KeyCalls != 1 || got.KeysCreated != 0 {
 			t.Errorf("counts are %+v", got)
@@ -168,7 +168,7 @@ func TestPlatformSession_isNotPrintedWithItsSecrets(t *testing.T) {
 
 func TestPlatformSession_itsTimeIsThePlatforms(t *testing.T) {
 	onPlatform(t, 0, func(t *testing.T, g *ground) {
-		g.sim.SetClockAhead(-10 * time.Minute)
+		g.sim.SetClockSkew(-10 * time.Minute)
 		g.create(t, "successor")
 		if off := time.Since(g.session.Now()).Round(time.Minute); off != 10*time.Minute {
 			t.Errorf("the session's time is %s off", off)

@@ -28,7 +28,7 @@ const (
 	maxFound  = 100
 	maxListed = maxPages * pageSize
 	// findTime bounds the reading of all pages, and is longer than three attempts at one
-	// take. Whoever waits has the claim of a config, which nobody can write or delete
+	// take. The caller who waits has the claim of a config, which nobody can write or delete
 	// meanwhile.
 	findTime = 40 * time.Second
 )
@@ -52,7 +52,7 @@ type session struct {
 	release func()
 }
 
-// open gives a session what its calls take: a caller, and a transport that trusts
+// open gives a session what its calls need: a caller, and a transport that trusts
 // caCert. It makes no call.
 func (s *session) open(o upstream.Options, transports *upstream.Transports, caCert string) error {
 	o.Transport = &s.clock
@@ -63,7 +63,7 @@ func (s *session) open(o upstream.Options, transports *upstream.Transports, caCe
 	s.caller = caller
 	transport, release, err := transports.Acquire(caCert)
 	if err != nil {
-		return caller.Unasked("ca_cert " + err.Error())
+		return caller.NotSent("ca_cert " + err.Error())
 	}
 	s.clock.transport, s.release = transport, release
 	return nil
@@ -91,7 +91,7 @@ func (s *session) read(ctx context.Context, r upstream.Request, wanted action, i
 		reason = "answered another key than was asked for"
 	}
 	if reason != "" {
-		return rotation.Details{}, s.caller.Nonsense(a, reason)
+		return rotation.Details{}, s.caller.InvalidResponse(a, reason)
 	}
 	return key, nil
 }
@@ -103,7 +103,7 @@ func (s *session) read(ctx context.Context, r upstream.Request, wanted action, i
 func (s *session) create(ctx context.Context, wanted any, parse func([]byte, ...upstream.Secret) (rotation.Details, upstream.Secret, string)) (rotation.Details, rotation.Secret, error) {
 	body, err := json.Marshal(wanted)
 	if err != nil {
-		return rotation.Details{}, "", s.caller.Unasked("the new key can't be described in JSON")
+		return rotation.Details{}, "", s.caller.NotSent("the new key can't be described in JSON")
 	}
 	r := s.request(http.MethodPost, "")
 	r.Header.Set("Content-Type", "application/json")
@@ -117,7 +117,7 @@ func (s *session) create(ctx context.Context, wanted any, parse func([]byte, ...
 		created.CreatedAt = s.Now()
 	}
 	if reason != "" {
-		return created, value, s.caller.Nonsense(a, reason)
+		return created, value, s.caller.InvalidResponse(a, reason)
 	}
 	return created, value, nil
 }
@@ -142,7 +142,7 @@ func (s *session) find(ctx context.Context, query url.Values, most int, parse fu
 		}
 		listed, reason := parse(a.Body)
 		if reason != "" {
-			return nil, s.caller.Nonsense(a, reason)
+			return nil, s.caller.InvalidResponse(a, reason)
 		}
 		for _, k := range listed.keys {
 			if matches(k) {
@@ -150,13 +150,13 @@ func (s *session) find(ctx context.Context, query url.Values, most int, parse fu
 			}
 		}
 		if len(found) > most {
-			return nil, s.caller.Nonsense(a, "answered a list of more API keys than an identity can have")
+			return nil, s.caller.InvalidResponse(a, "answered a list of more API keys than an identity can have")
 		}
 		if listed.next == nil {
 			return found, nil
 		}
 		if page == maxPages {
-			return nil, s.caller.Nonsense(a, "answered a list of API keys that does not end")
+			return nil, s.caller.InvalidResponse(a, "answered a list of API keys that does not end")
 		}
 		for name, values := range listed.next {
 			query[name] = values
@@ -177,7 +177,7 @@ func (s *session) change(ctx context.Context, method, id, part string, wanted ac
 // requestFor is a request about one key, or the error for an id that can't be one.
 func (s *session) requestFor(method, id, part string) (upstream.Request, error) {
 	if !identifier.MatchString(id) {
-		return upstream.Request{}, s.caller.Unasked("the id of the key can't be one")
+		return upstream.Request{}, s.caller.NotSent("the id of the key can't be one")
 	}
 	return s.request(method, "/"+url.PathEscape(id)+part), nil
 }

@@ -58,8 +58,8 @@ func requireGone(t *testing.T, session rotation.Session, other rotation.NewKey, 
 
 func errorOf(_ rotation.Details, err error) error { return err }
 
-// requireUnasked holds that errors come from calls that were not made.
-func requireUnasked(t *testing.T, says string, errs ...error) {
+// requireNotSent holds that errors come from calls that were not made.
+func requireNotSent(t *testing.T, says string, errs ...error) {
 	t.Helper()
 	for _, err := range errs {
 		if failed := failure(t, err); failed.Attempts != 0 || failed.OutcomeUnknown || !strings.Contains(err.Error(), says) {
@@ -73,7 +73,7 @@ func requireFieldNamed(t *testing.T, issuer rotation.Issuer, urlField string) {
 	t.Helper()
 	for field, at := range map[string]rotation.Binding{urlField: {Issuer: "http://%zz"}, "ca_cert": {Issuer: "https://127.0.0.1", CACert: "no certificate"}} {
 		_, err := issuer.Login(t.Context(), at, testKey)
-		requireUnasked(t, field, err)
+		requireNotSent(t, field, err)
 	}
 }
 
@@ -81,9 +81,9 @@ func requireFieldNamed(t *testing.T, issuer rotation.Issuer, urlField string) {
 func requireIDsChecked(t *testing.T, g *ground, more ...func(id string) error) {
 	t.Helper()
 	for _, id := range []string{"", ".", "..", "../details", "a b", "a\nb", "?x", testKey, strings.Repeat("x", 129)} {
-		requireUnasked(t, "the id of the key can't be one", errorOf(g.session.Get(t.Context(), id)), g.session.Delete(t.Context(), id))
+		requireNotSent(t, "the id of the key can't be one", errorOf(g.session.Get(t.Context(), id)), g.session.Delete(t.Context(), id))
 		for _, call := range more {
-			requireUnasked(t, "the id of the key can't be one", call(id))
+			requireNotSent(t, "the id of the key can't be one", call(id))
 		}
 	}
 	if got := g.sim.Counts().KeyCalls; got != 0 {

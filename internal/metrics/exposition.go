@@ -29,9 +29,9 @@ type Config struct {
 	// EntityTokens is how many Vault entities have a token of their own, of a config that
 	// keeps one for each, and nil for the others.
 	EntityTokens *int
-	// ClockAhead is how far the host's clock is ahead of the token service's, negative
+	// ClockSkew is how far the host's clock is ahead of the token service's, negative
 	// if it is behind; 0 while they agree.
-	ClockAhead time.Duration
+	ClockSkew time.Duration
 	// LastSuccess is when an exchange last succeeded.
 	LastSuccess time.Time
 	// ExchangeFailures and RotationFailures count those since the last success.
@@ -78,7 +78,7 @@ func (m *Metrics) Text(s State) ([]byte, error) {
 type stateDescs struct {
 	configs, unreadable                            *prometheus.Desc
 	tokenExpiry, lastSuccess, keySet, nextRotation *prometheus.Desc
-	exchangeFailures, rotationFailures, clockAhead *prometheus.Desc
+	exchangeFailures, rotationFailures, clockSkew  *prometheus.Desc
 	keyExpiry, canBeAwayUntil, entityTokens        *prometheus.Desc
 }
 
@@ -95,7 +95,7 @@ func newStateDescs() stateDescs {
 		tokenExpiry:      ofConfig("token_expiry_timestamp_seconds", "End of the shared token, in Unix seconds; with cache=entity, of the one that was issued last. Absent while there is none that lives."),
 		entityTokens:     ofConfig("entity_tokens", "Vault entities that have a token of their own in memory, at most 1,000. Only for configs with cache=entity."),
 		lastSuccess:      ofConfig("exchange_last_success_timestamp_seconds", "When an exchange last succeeded, in Unix seconds. Absent until one did."),
-		clockAhead:       ofConfig("clock_ahead_seconds", "How far the node's clock is ahead of the token service's, negative if it is behind; 0 while they agree."),
+		clockSkew:        ofConfig("clock_skew_seconds", "How far the node's clock is ahead of the token service's, negative if it is behind; 0 while they agree."),
 		exchangeFailures: ofConfig("exchange_consecutive_failures", "Failed exchanges of the config's key since its last success."),
 		keySet:           ofConfig("api_key_set_timestamp_seconds", "When the present API key came, by a write or a rotation, in Unix seconds."),
 		nextRotation:     ofConfig("api_key_next_rotation_timestamp_seconds", "When the API key is due to be rotated, in Unix seconds. Absent if nothing rotates it automatically. A rotation that fails or misses its window does not move it."),
@@ -114,7 +114,7 @@ type stateCollector struct {
 func (c stateCollector) Describe(descs chan<- *prometheus.Desc) {
 	d := c.descs
 	for _, desc := range []*prometheus.Desc{
-		d.configs, d.unreadable, d.tokenExpiry, d.lastSuccess, d.exchangeFailures, d.keySet, d.nextRotation, d.rotationFailures, d.clockAhead,
+		d.configs, d.unreadable, d.tokenExpiry, d.lastSuccess, d.exchangeFailures, d.keySet, d.nextRotation, d.rotationFailures, d.clockSkew,
 		d.keyExpiry, d.canBeAwayUntil, d.entityTokens,
 	} {
 		descs <- desc
@@ -128,7 +128,7 @@ func (c stateCollector) Collect(metrics chan<- prometheus.Metric) {
 	for _, config := range c.state.PerConfig {
 		metrics <- gauge(d.exchangeFailures, float64(config.ExchangeFailures), config.Name)
 		metrics <- gauge(d.rotationFailures, float64(config.RotationFailures), config.Name)
-		metrics <- gauge(d.clockAhead, config.ClockAhead.Seconds(), config.Name)
+		metrics <- gauge(d.clockSkew, config.ClockSkew.Seconds(), config.Name)
 		if config.EntityTokens != nil {
 			metrics <- gauge(d.entityTokens, float64(*config.EntityTokens), config.Name)
 		}

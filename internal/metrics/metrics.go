@@ -6,7 +6,7 @@
 // process: each has a registry of its own.
 //
 // No label holds free text. The values of every label but config are fixed here or
-// where the Metrics are made, and config stands in gauges alone, which are made
+// where the Metrics are made, and config is a label of gauges alone, which are made
 // anew for each exposition, so that a deleted config leaves nothing behind.
 package metrics
 
@@ -27,7 +27,7 @@ const (
 	// ExchangeRefused is a service's no: it will stay one until somebody acts.
 	ExchangeRefused ExchangeOutcome = "refused"
 	// ExchangeUnavailable is a service that could not be reached, was slow, failed or
-	// answered nonsense.
+	// sent an invalid response.
 	ExchangeUnavailable ExchangeOutcome = "unavailable"
 	// ExchangeCancelled says nothing about the service: the mount was unloaded
 	// meanwhile.
@@ -110,7 +110,7 @@ func New(build Build, services []string) *Metrics {
 	}
 	reads := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: namespace, Name: "reads_total",
-		Help: "Requests for a token, by what they were answered with.",
+		Help: "Requests for a token, by what was returned.",
 	}, []string{"outcome"})
 	rotations := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: namespace, Name: "rotations_total",

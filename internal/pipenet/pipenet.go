@@ -13,7 +13,7 @@ import (
 	"sync"
 )
 
-// Network is a network of one host, which answers whatever the address.
+// Network is a network of one host, which answers at any address.
 type Network struct {
 	conns  chan net.Conn
 	closed chan struct{}

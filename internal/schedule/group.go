@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A group that fails is left alone for firstGroupRetry, and twice as long each time,
+// A group that fails backs off for firstGroupRetry, and twice as long each time,
 // to maxGroupRetry. It starts low, because one failure may be that of one job.
 const (
 	firstGroupRetry = 10 * time.Second
@@ -51,7 +51,7 @@ func (g *group) isBefore(other *group) bool {
 	return cmp.Or(g.ready().Compare(other.ready()), cmp.Compare(g.name, other.name)) < 0
 }
 
-// failed leaves the group alone. Runs that were under way together fail together,
+// failed starts or extends the back-off. Runs that were under way together fail together,
 // and count as one.
 func (g *group) failed(era int, retryAfter time.Duration) {
 	wait := retryAfter

@@ -25,7 +25,7 @@ const (
 	firstRetry = time.Minute
 	maxRetry   = time.Hour
 
-	// minPause is between two runs of a job, whatever it says.
+	// minPause is between two runs of a job, even if it asks for less.
 	minPause = time.Second
 
 	// closeWait is how long Close waits for what runs.
@@ -38,7 +38,7 @@ type Options struct {
 	// zero is never. With an error, zero is after a back-off.
 	Run func(ctx context.Context, name string) (next time.Time, err error)
 	// Unavailable says whether a job's error means that its group as a whole can't be
-	// served, and for how long the group asks to be left alone, 0 if it does not ask.
+	// served, and for how long it asks to back off, 0 if it does not ask.
 	Unavailable func(group string, err error) (retryAfter time.Duration, unavailable bool)
 	// Panicked is told what a job panicked with, on the stack of the panic. The job has
 	// failed then. It may be nil.
@@ -73,7 +73,7 @@ func New(o Options) *Queue {
 
 // Upsert makes a job due at a time, in the place of when it was; zero is never, but
 // what a run that is under way returns counts all the same. A job that runs runs
-// again afterwards. Its failures are forgotten.
+// again afterwards. Its failures are reset.
 func (q *Queue) Upsert(name, group string, due time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -254,7 +254,7 @@ func (q *Queue) finish(r *run, next time.Time, err error) {
 	q.dispatch()
 }
 
-// enqueue has a job wait until it is due, or forgets it if it never is. The caller
+// enqueue has a job wait until it is due, or removes it if it never is. The caller
 // holds the lock.
 func (q *Queue) enqueue(j *job) {
 	if j.due.IsZero() {
@@ -280,7 +280,7 @@ func (q *Queue) unqueue(j *job) {
 	q.tidy(g)
 }
 
-// tidy forgets a group that has no jobs and did not fail. The caller holds the lock.
+// tidy removes a group that has no jobs and did not fail. The caller holds the lock.
 func (q *Queue) tidy(g *group) {
 	if len(g.queue) == 0 && g.running == 0 && g.failures == 0 {
 		delete(q.groups, g.name)

@@ -108,20 +108,20 @@ func (w *workshop) woken() int {
 }
 
 // done is work that takes a time and is never due again.
-func done(takes time.Duration) func(context.Context, string) (time.Time, error) {
+func done(duration time.Duration) func(context.Context, string) (time.Time, error) {
 	return func(context.Context, string) (time.Time, error) {
-		time.Sleep(takes)
+		time.Sleep(duration)
 		return time.Time{}, nil
 	}
 }
 
 func TestQueue_tenThousandJobsDueAtOnceAreAllDone(t *testing.T) {
-	const jobs, takes = 10_000, 4 * time.Second
-	inWorkshop(t, done(takes), func(w *workshop) {
+	const jobs, duration = 10_000, 4 * time.Second
+	inWorkshop(t, done(duration), func(w *workshop) {
 		for n := range jobs {
 			w.upsert(fmt.Sprint("one/", n), time.Hour)
 		}
-		time.Sleep(time.Hour + (jobs/slotsPerGroup+1)*takes)
+		time.Sleep(time.Hour + (jobs/slotsPerGroup+1)*duration)
 		for n := range jobs {
 			if name := fmt.Sprint("one/", n); w.ran(name) != 1 {
 				t.Fatalf("%s ran %d times", name, w.ran(name))
@@ -535,8 +535,8 @@ func TestQueue_closeEndsWhatRuns(t *testing.T) {
 		return time.Now(), ctx.Err()
 	}
 	for name, c := range map[string]struct {
-		jobs  []string
-		takes time.Duration
+		jobs     []string
+		duration time.Duration
 	}{
 		"nothing runs":        {nil, 0},
 		"a job ends in order": {[]string{"one/orderly"}, time.Second},
@@ -552,7 +552,7 @@ func TestQueue_closeEndsWhatRuns(t *testing.T) {
 				start := time.Now()
 				w.Close()
 				w.Close()
-				if got := time.Since(start); got < c.takes || got > 2*c.takes {
+				if got := time.Since(start); got < c.duration || got > 2*c.duration {
 					t.Errorf("it took %s", got)
 				}
 				w.upsert("one/late", 0)

@@ -76,9 +76,9 @@ func (c *caller) refusedRequest(status int) upstream.Refusal {
 
 // accept makes a token of the JWT that an answer holds; see newToken.
 func (c *caller) accept(a *upstream.Answer, raw string, stated time.Time, secrets ...upstream.Secret) (*Token, error) {
-	token, reason := newToken(raw, stated, a.ClockAhead(), secrets...)
+	token, reason := newToken(raw, stated, a.ClockSkew(), secrets...)
 	if reason != "" {
-		return nil, c.Nonsense(a, reason)
+		return nil, c.InvalidResponse(a, reason)
 	}
 	return token, nil
 }

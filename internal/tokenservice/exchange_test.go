@@ -212,7 +212,7 @@ func TestExchange_retriesOnlyTransientFailures(t *testing.T) {
 		{"a 404", apicsim.Fault{Kind: apicsim.KindStatus, Status: 404, Times: 1}, 1, false},
 		{"a redirect", apicsim.Fault{Kind: apicsim.KindRedirect, Times: 1}, 1, false},
 		{"an endless answer", apicsim.Fault{Kind: apicsim.KindEndlessBody, Times: 1}, 1, false},
-		{"nonsense", apicsim.Fault{Kind: apicsim.KindNotJSON, Times: 1}, 1, false},
+		{"an invalid response", apicsim.Fault{Kind: apicsim.KindNotJSON, Times: 1}, 1, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := newExchange(t, 2*time.Second, 2)

@@ -24,14 +24,14 @@ func (c *caller) redeem(a *upstream.Answer, secrets ...upstream.Secret) (*Token,
 	// Counted from the request, a stated life ends too early rather than too late.
 	g, reason := parseGrant(a.Body, a.Asked)
 	if reason != "" {
-		return nil, c.Nonsense(a, reason)
+		return nil, c.InvalidResponse(a, reason)
 	}
 	return c.accept(a, g.accessToken, g.expiresAt, secrets...)
 }
 
 // parseGrant returns an answer's token, or what is wrong with the answer. What it
 // states about the token's life counts only where the token is silent, so that
-// nonsense there is not an error yet.
+// an invalid value there is not an error yet.
 func parseGrant(body []byte, now time.Time) (g grant, reason string) {
 	var parsed struct {
 		AccessToken *string         `json:"access_token"`

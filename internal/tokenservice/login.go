@@ -43,7 +43,7 @@ func (l *login) Exchange(ctx context.Context) (*Token, error) {
 	}
 	raw, reason := parseLoginAnswer(a.Body)
 	if reason != "" {
-		return nil, l.caller.Nonsense(a, reason)
+		return nil, l.caller.InvalidResponse(a, reason)
 	}
 	return l.caller.accept(a, raw, time.Time{}, l.key)
 }

@@ -85,13 +85,13 @@ func TestNewToken_holdsNoSecretInAnyForm(t *testing.T) {
 		"the key within a token of its own":   {`{"act":"e30.` + part([]byte(`{"sub":"`+key+`"}`)) + `.AA"}`, false},
 		"half of the key":                     {`{"sub":"` + key[:10] + `"}`, true},
 		"a secret too short to be told apart": {`{"client_id":"` + short + `"}`, true},
-		"claims that are no secret":           {`{"sub":"a","n":[1,null,true,{"x":"\u0041"}]}`, true},
+		"claims without a secret":             {`{"sub":"a","n":[1,null,true,{"x":"\u0041"}]}`, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			raw := part([]byte(`{"alg":"ES384"}`)) + "." + part([]byte(c.claims)) + ".AAAA"
 			token, reason := newToken(raw, time.Now().Add(time.Hour), 0, key, short)
 			if (token != nil) != c.ok {
-				t.Errorf("that the token is taken is %t: %s", token != nil, reason)
+				t.Errorf("that the token is accepted is %t: %s", token != nil, reason)
 			}
 		})
 	}

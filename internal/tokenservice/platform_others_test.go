@@ -16,7 +16,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// TestPlatform_tokenThatHoldsAnotherKey is not taken: the service that issues tokens has made
+// TestPlatform_tokenThatHoldsAnotherKey is not accepted: the service that issues tokens has made
 // the other keys too.
 func TestPlatform_tokenThatHoldsAnotherKey(t *testing.T) {
 	const other = "another-key-that-is-not-sent"
@@ -28,7 +28,7 @@ func TestPlatform_tokenThatHoldsAnotherKey(t *testing.T) {
 		_, _ = io.WriteString(w, answer)
 	}))
 	defer server.Close()
-	for others, taken := range map[upstream.Secret]bool{"": true, other: false} {
+	for others, accepted := range map[upstream.Secret]bool{"": true, other: false} {
 		service, err := New(Options{
 			Kind: Platform, TokenURL: server.URL + "/api/token", APIKey: "key-that-is-sent", ClientID: "client", ClientSecret: "client-secret",
 			Others: []upstream.Secret{others}, Transport: server.Client().Transport, RequestTimeout: 10 * time.Second,
@@ -37,8 +37,8 @@ func TestPlatform_tokenThatHoldsAnotherKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = service.Exchange(t.Context())
-		if (err == nil) != taken || err != nil && !strings.Contains(err.Error(), "answered a token that holds") {
-			t.Errorf("that the token is taken is %t; error %v", err == nil, err)
+		if (err == nil) != accepted || err != nil && !strings.Contains(err.Error(), "answered a token that holds") {
+			t.Errorf("that the token is accepted is %t; error %v", err == nil, err)
 		}
 	}
 }

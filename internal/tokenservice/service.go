@@ -39,7 +39,7 @@ type Service interface {
 	Exchange(ctx context.Context) (*Token, error)
 }
 
-// Options says which service a key is exchanged at, and how patiently.
+// Options says which service a key is exchanged at, with which timeouts and retries.
 type Options struct {
 	Kind     Kind
 	TokenURL string
@@ -51,7 +51,7 @@ type Options struct {
 	ClientID     string
 	ClientSecret upstream.Secret
 	// Others are secrets that are not sent, and that no token may hold all the same. Platform
-	// alone takes them, whose keys the service makes.
+	// alone uses them, whose keys the service makes.
 	Others []upstream.Secret
 	// Worked is set once the key has got a token. A refusal is explained by that, also one of a
 	// service that is made later. Without it, each service has its own.
@@ -120,12 +120,12 @@ type Token struct {
 	Value upstream.Secret
 	// Type is the scheme of the Authorization header, always "Bearer".
 	Type string
-	// ID is the JWT's jti, or a prefix of the token's SHA-256. It is no secret.
+	// ID is the JWT's jti, or a prefix of the token's SHA-256. It is not sensitive.
 	ID string
 	// ExpiresAt is the end of the token's life, in UTC: the JWT's exp, or earlier
 	// where this host's clock is behind the service's.
 	ExpiresAt time.Time
-	// ClockAhead is how far this host's clock is ahead of the service's, negative if
+	// ClockSkew is how far this host's clock is ahead of the service's, negative if
 	// it is behind; 0 if they differ by less than a minute, or nothing tells.
-	ClockAhead time.Duration
+	ClockSkew time.Duration
 }

@@ -41,9 +41,9 @@ const (
 // newToken reads a JWT's claims. The signature is not checked: what vouches for
 // the token is the TLS connection to the service that issued it. A token that
 // does not say itself when it expires does so at stated, unless that is zero.
-// clockAhead is how far this host's clock seems to be ahead of the service's. Where
+// clockSkew is how far this host's clock seems to be ahead of the service's. Where
 // the token is of no use, reason completes the sentence "the service ...".
-func newToken(raw string, stated time.Time, clockAhead time.Duration, secrets ...upstream.Secret) (token *Token, reason string) {
+func newToken(raw string, stated time.Time, clockSkew time.Duration, secrets ...upstream.Secret) (token *Token, reason string) {
 	claims, ok := readClaims(raw)
 	if !ok {
 		return nil, "answered a token that is not a JWT"
@@ -52,15 +52,15 @@ func newToken(raw string, stated time.Time, clockAhead time.Duration, secrets ..
 		return nil, "answered a token that holds the API key or the client secret"
 	}
 	expiresAt := stated.UTC()
-	if clockAhead.Abs() < minClockDifference {
-		clockAhead = 0
+	if clockSkew.Abs() < minClockDifference {
+		clockSkew = 0
 	}
 	if claims.Expiry != nil {
 		// By a clock that is behind, a token would outlive its end.
 		early := untilIssued(claims)
 		expiresAt = claims.Expiry.Time().UTC().Add(-early)
-		if clockAhead == 0 {
-			clockAhead = -early
+		if clockSkew == 0 {
+			clockSkew = -early
 		}
 	}
 	if expiresAt.IsZero() {
@@ -68,7 +68,7 @@ func newToken(raw string, stated time.Time, clockAhead time.Duration, secrets ..
 	}
 	switch life := time.Until(expiresAt); {
 	case life <= 0:
-		return nil, fmt.Sprintf("answered a token that expired %s ago; %s", (-life).Round(time.Second), clockAdvice(clockAhead))
+		return nil, fmt.Sprintf("answered a token that expired %s ago; %s", (-life).Round(time.Second), clockAdvice(clockSkew))
 	case life > maxTokenLife:
 		return nil, "answered a token that claims to live for more than a year"
 	}
@@ -78,7 +78,7 @@ func newToken(raw string, stated time.Time, clockAhead time.Duration, secrets ..
 		ID:        tokenID(claims.ID, raw, secrets),
 		ExpiresAt: expiresAt,
 
-		ClockAhead: clockAhead,
+		ClockSkew: clockSkew,
 	}, ""
 }
 

@@ -33,9 +33,9 @@ func TestBackoff_causesNoExchange(t *testing.T) {
 		{"a key that is refused", errRefused, seconds(5, 10, 20, 40, 60, 60, 60)},
 		{"a refusal that is wrapped", fmt.Errorf("exchange: %w", errRefused), seconds(5, 10, 20, 40, 60, 60)},
 		{"an error of no known kind", errors.New("odd"), seconds(1, 2, 4, 8, 10, 10)},
-		{"a service that asks to be left alone", &upstream.Error{RetryAfter: 5 * time.Minute}, seconds(300, 300)},
+		{"a service that asks callers to back off", &upstream.Error{RetryAfter: 5 * time.Minute}, seconds(300, 300)},
 		{"a service that asks for less", &upstream.Error{RetryAfter: 3 * time.Second}, seconds(3, 3, 4, 8, 10)},
-		{"a refusal that asks to be left alone", &upstream.Error{Outcome: upstream.Refused, RetryAfter: time.Hour}, seconds(3600, 3600)},
+		{"a refusal that asks callers to back off", &upstream.Error{Outcome: upstream.Refused, RetryAfter: time.Hour}, seconds(3600, 3600)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Source, svc *service) {
@@ -269,7 +269,7 @@ func TestStale_servedUntilShortlyBeforeItsEnd(t *testing.T) {
 		{"the service of hour-long tokens", time.Hour, 10 * time.Second, errDown, 98},
 		{"the service of short-lived tokens", 40 * time.Second, 4 * time.Second, errDown, 5},
 		{"the service that refuses the key", time.Hour, 10 * time.Second, errRefused, 25},
-		{"the service that asks to be left alone", time.Hour, 10 * time.Second, &upstream.Error{RetryAfter: time.Hour}, 1},
+		{"the service that asks callers to back off", time.Hour, 10 * time.Second, &upstream.Error{RetryAfter: time.Hour}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Source, svc *service) {
@@ -287,7 +287,7 @@ func TestStale_servedUntilShortlyBeforeItsEnd(t *testing.T) {
 					if a.RetryAt.After(last) || a.RetryAt.Before(time.Now()) {
 						t.Fatalf("%s before its end the reader is asked to come back in %s", time.Until(first.ExpiresAt), time.Until(a.RetryAt))
 					}
-					if ttl := a.TTL(time.Now()); ttl < 1 || time.Duration(ttl-1)*time.Second > max(time.Until(a.RetryAt), (leastStaleTTL-1)*time.Second) ||
+					if ttl := a.TTL(time.Now()); ttl < 1 || time.Duration(ttl-1)*time.Second > max(time.Until(a.RetryAt), (minStaleTTL-1)*time.Second) ||
 						ttl > 1 && time.Duration(ttl)*time.Second > time.Until(a.ExpiresAt) {
 						t.Fatalf("ttl is %d, %s before the retry", ttl, time.Until(a.RetryAt))
 					}
@@ -316,7 +316,7 @@ func TestStale_retryAtIsTheNextAttempt(t *testing.T) {
 		if ttl := a.TTL(time.Now()); ttl != 91 {
 			t.Errorf("ttl is %d", ttl)
 		}
-		if ttl := a.TTL(a.RetryAt.Add(time.Second)); ttl != leastStaleTTL {
+		if ttl := a.TTL(a.RetryAt.Add(time.Second)); ttl != minStaleTTL {
 			t.Errorf("after the back-off ttl is %d", ttl)
 		}
 		svc.set(func(svc *service) { svc.err = nil })

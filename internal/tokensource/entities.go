@@ -12,7 +12,7 @@ import (
 )
 
 // Entities are the sources of a config whose readers share one token for each entity,
-// which is whatever the caller tells readers apart by. They share the options, and so
+// by whose name the caller tells readers apart. They share the options, and so
 // the back-off and the slots: a key that is refused is not sent once for each entity.
 //
 // They are bounded: in place of the one that was not read for longest comes another.
@@ -22,7 +22,7 @@ type Entities struct {
 	options Options
 	limit   int
 	// held counts the sources that are open or have an exchange in flight, and the
-	// Entities until they are closed. Whoever makes it 0 calls release.
+	// Entities until they are closed. Whichever caller makes it 0 calls release.
 	held    atomic.Int64
 	release func()
 
@@ -57,10 +57,10 @@ func NewEntities(o Options, limit int) *Entities {
 }
 
 // Read is Source.Read of an entity's source.
-func (e *Entities) Read(ctx context.Context, entity string, minTTL time.Duration) (Answer, error) {
+func (e *Entities) Read(ctx context.Context, entity string, minTTL time.Duration) (Response, error) {
 	m, err := e.enter(entity)
 	if err != nil {
-		return Answer{}, err
+		return Response{}, err
 	}
 	defer e.leave(m)
 	return m.source.Read(ctx, minTTL)

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// ErrClosed is the answer of a source that was replaced or closed meanwhile.
+// ErrClosed is the error of a source that was replaced or closed meanwhile.
 var ErrClosed = errors.New("token source is closed")
 
-// BackoffError is the answer while a failure is remembered and no call is made.
+// BackoffError is the error while a failure is remembered and no call is made.
 type BackoffError struct {
 	// Last is the failure that is remembered.
 	Last error
@@ -29,7 +29,7 @@ func (e *BackoffError) Error() string {
 // Unwrap returns the remembered failure.
 func (e *BackoffError) Unwrap() error { return e.Last }
 
-// BusyError is the answer to a caller whose turn did not come. It says nothing
+// BusyError is the error for a caller whose turn did not come. It says nothing
 // about the service.
 type BusyError struct {
 	// Waited is how long the caller waited for its turn.
@@ -40,7 +40,7 @@ func (e *BusyError) Error() string {
 	return fmt.Sprintf("at most %d exchanges run at a time for one config, and the turn of this one did not come within %s; try again later, with fewer callers at once", MaxExchanges, e.Waited)
 }
 
-// TooShortError is the answer to a caller that asks for more life than a token can
+// TooShortError is the error for a caller that asks for more life than a token can
 // be promised to have.
 type TooShortError struct {
 	// MinTTL is what the caller asked for.

@@ -131,7 +131,7 @@ func TestStale_readerWaitsNoLongerThanTheTimeout(t *testing.T) {
 			if took := time.Since(started); took != staleTimeout {
 				t.Errorf("the reader waited %s", took)
 			}
-			if !a.Stale || a.Why != nil || a.ID != first.ID || a.TTL(time.Now()) != leastStaleTTL {
+			if !a.Stale || a.Why != nil || a.ID != first.ID || a.TTL(time.Now()) != minStaleTTL {
 				t.Errorf("stale %t, why %v, ttl %d", a.Stale, a.Why, a.TTL(time.Now()))
 			}
 		}
@@ -142,7 +142,7 @@ func TestStale_readerWaitsNoLongerThanTheTimeout(t *testing.T) {
 }
 
 // TestStale_endsWhileAReaderWaits starts
-// its readers when less than their patience is left of the old token's use.
+// its readers when the old token is usable for less than staleTimeout.
 func TestStale_endsWhileAReaderWaits(t *testing.T) {
 	for _, c := range []struct {
 		name    string

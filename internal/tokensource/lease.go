@@ -81,13 +81,13 @@ func (l *Lease) fresh(now time.Time, minTTL time.Duration) bool {
 	return minTTL <= l.longestMinTTL() && now.Before(l.DueAt) && l.ExpiresAt.Sub(now) >= minTTL
 }
 
-// presentable says whether a reader may have the token if there is no newer one.
-func (l *Lease) presentable(now time.Time, minTTL time.Duration) bool {
-	return now.Before(l.lastCall()) && l.ExpiresAt.Sub(now) >= minTTL
+// usable says whether a reader may have the token if there is no newer one.
+func (l *Lease) usable(now time.Time, minTTL time.Duration) bool {
+	return now.Before(l.serveUntil()) && l.ExpiresAt.Sub(now) >= minTTL
 }
 
-// lastCall is when the token is too close to its end to be handed out any more.
-func (l *Lease) lastCall() time.Time {
+// serveUntil is when the token is too close to its end to be handed out any more.
+func (l *Lease) serveUntil() time.Time {
 	return l.ExpiresAt.Add(-min(expiryMargin, l.life()/10))
 }
 

@@ -31,7 +31,7 @@ func TestLease_dueRefreshBeforeItsEnd(t *testing.T) {
 		{"a second at least", time.Hour, time.Millisecond, time.Second, 3599, 3599},
 		{"a second at least by default", 2500 * time.Millisecond, 0, time.Second, 2, 2},
 		{"in whole seconds, rounded up", 10*time.Second + time.Millisecond, 5 * time.Second, 5 * time.Second, 6, 6},
-		{"half of a life shorter than its least", time.Second, 0, time.Second / 2, 1, 1},
+		{"half of a life shorter than the minimum", time.Second, 0, time.Second / 2, 1, 1},
 		{"even if it hardly lives", 3, 0, 1, 1, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -127,8 +127,8 @@ func TestLease_refreshesAreSpread(t *testing.T) {
 
 func TestLease_usableUntilShortlyBeforeItsEnd(t *testing.T) {
 	for _, c := range []struct {
-		name                string
-		life, margin, least time.Duration
+		name                 string
+		life, margin, minTTL time.Duration
 	}{
 		{"10 s", time.Hour, 10 * time.Second, 0},
 		{"a tenth of a short life", 30 * time.Second, 3 * time.Second, 0},
@@ -138,11 +138,11 @@ func TestLease_usableUntilShortlyBeforeItsEnd(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				lease := leaseOf(c.life, 0)
 				last := lease.ExpiresAt.Add(-c.margin)
-				if !lease.presentable(last.Add(-1), c.least) {
-					t.Errorf("it is not presentable just before the last %s of its life", c.margin)
+				if !lease.usable(last.Add(-1), c.minTTL) {
+					t.Errorf("it is not usable just before the last %s of its life", c.margin)
 				}
-				if lease.presentable(last, c.least) {
-					t.Errorf("it is presentable in the last %s of its life", c.margin)
+				if lease.usable(last, c.minTTL) {
+					t.Errorf("it is usable in the last %s of its life", c.margin)
 				}
 			})
 		})
@@ -382,22 +382,22 @@ func TestMinTTL_ofARepeatedTokenIsWhatIsLeft(t *testing.T) {
 	})
 }
 
-// TestAnswer_staleTTL holds a stale token's TTL against what consumers of rotated credentials take.
-func TestAnswer_staleTTL(t *testing.T) {
+// TestResponse_staleTTL holds a stale token's TTL against what consumers of rotated credentials take.
+func TestResponse_staleTTL(t *testing.T) {
 	now := time.Now()
 	for name, c := range map[string]struct {
 		retryIn, period, left time.Duration
 		want                  int64
 	}{
-		"at once":                         {0, time.Hour, time.Minute, 3},
-		"in a second":                     {time.Second, time.Hour, time.Minute, 3},
-		"in a minute":                     {time.Minute, time.Hour, time.Hour, 60},
-		"later than the period":           {time.Minute, 30 * time.Second, time.Hour, 30},
-		"a period shorter than the least": {time.Second, 2 * time.Second, time.Minute, 2},
-		"a token that ends sooner":        {time.Second, time.Hour, 2500 * time.Millisecond, 2},
-		"a token that ends now":           {0, time.Hour, time.Millisecond, 1},
+		"at once":                           {0, time.Hour, time.Minute, 3},
+		"in a second":                       {time.Second, time.Hour, time.Minute, 3},
+		"in a minute":                       {time.Minute, time.Hour, time.Hour, 60},
+		"later than the period":             {time.Minute, 30 * time.Second, time.Hour, 30},
+		"a period shorter than the minimum": {time.Second, 2 * time.Second, time.Minute, 2},
+		"a token that ends sooner":          {time.Second, time.Hour, 2500 * time.Millisecond, 2},
+		"a token that ends now":             {0, time.Hour, time.Millisecond, 1},
 	} {
-		a := Answer{Lease: &Lease{Token: &tokenservice.Token{ExpiresAt: now.Add(c.left)}, IssuedAt: now.Add(-c.period), DueAt: now}, Stale: true, RetryAt: now.Add(c.retryIn)}
+		a := Response{Lease: &Lease{Token: &tokenservice.Token{ExpiresAt: now.Add(c.left)}, IssuedAt: now.Add(-c.period), DueAt: now}, Stale: true, RetryAt: now.Add(c.retryIn)}
 		if got := a.TTL(now); got != c.want {
 			t.Errorf("%s: ttl is %d, not %d", name, got, c.want)
 		}

@@ -36,8 +36,8 @@ func (l *RateLimit) Until() time.Time {
 }
 
 // Check returns a *BackoffError while the limit is in force. What it wraps says that
-// nothing was sent on behalf of its caller, and how long the service still wants to
-// be left alone.
+// nothing was sent on behalf of its caller, and for how long to
+// back off.
 func (l *RateLimit) Check() error {
 	until := l.Until()
 	if until.IsZero() {

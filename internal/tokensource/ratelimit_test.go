@@ -30,7 +30,7 @@ func TestRateLimit_holdsForAsLongAsAsked(t *testing.T) {
 		if !errors.As(err, &failed) || failed.RetryAfter != 40*time.Second || failed.OutcomeUnknown {
 			t.Errorf("of the call that was not made it tells %+v", failed)
 		}
-		limit.Record(fmt.Errorf("wrapped: %w", err)) // Else whoever asks would have it last.
+		limit.Record(fmt.Errorf("wrapped: %w", err)) // Else each call would extend it.
 		limit.Record(&upstream.Error{Status: 429, RetryAfter: time.Second})
 		limit.Record(nil)
 		one.Record(nil)

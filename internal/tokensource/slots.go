@@ -13,7 +13,7 @@ const (
 	// MaxExchanges is how many exchanges run at a time for one config.
 	MaxExchanges = 8
 
-	// slotTimeout bounds the wait for a slot. Together with an answer's way back it
+	// slotTimeout bounds the wait for a slot. Together with the way back of the response it
 	// is well below Vault's own 90 s request limit and its client's 60 s, so that
 	// a caller who waits in vain gets to know why.
 	slotTimeout = 30 * time.Second

@@ -44,7 +44,7 @@ func (g *gauge) requireMost(t *testing.T, want int) {
 	}
 }
 
-// crowd has many callers ask for a dedicated token at once and counts their answers.
+// crowd has many callers ask for a dedicated token at once and counts what they get.
 func crowd(t *testing.T, s *Source, callers int) (served, busy int) {
 	t.Helper()
 	var all sync.WaitGroup
@@ -226,7 +226,7 @@ func TestSlots_callersWhoLeaveGiveThemUp(t *testing.T) {
 		leave()
 		started := time.Now()
 		if _, err := s.Dedicated(t.Context(), 0); err != nil || time.Since(started) != 2*svc.latency {
-			t.Errorf("whoever stays was served after %s, error %v", time.Since(started), err)
+			t.Errorf("the caller who stays was served after %s, error %v", time.Since(started), err)
 		}
 		all.Wait()
 		if got := svc.count(); got != MaxExchanges {

@@ -108,8 +108,8 @@ type Lease struct {
 	dropped atomic.Bool
 }
 
-// Answer is what a reader gets.
-type Answer struct {
+// Response is what a reader gets.
+type Response struct {
 	*Lease
 	// Stale says that the token is past due because no newer one could be issued.
 	// Why is then the last failure, or nil while an exchange is still under way.
@@ -120,19 +120,19 @@ type Answer struct {
 	RetryAt time.Time
 }
 
-// leastStaleTTL is the least TTL of a stale token, in seconds. The Vault Secrets Operator takes 2
+// minStaleTTL is the shortest TTL of a stale token, in seconds. The Vault Secrets Operator takes 2
 // or less, with the last_vault_rotation that it knows, for a rotation under way, asks again and
 // again, and fails (awaitVaultSecretRotation in its controllers).
-const leastStaleTTL = 3
+const minStaleTTL = 3
 
 // TTL is the whole seconds, rounded up, after which the reader should ask again. It is never
 // above RotationPeriod, and the token outlives it.
-func (a Answer) TTL(now time.Time) int64 {
+func (a Response) TTL(now time.Time) int64 {
 	if !a.Stale {
 		return a.Lease.TTL(now)
 	}
-	least := min(leastStaleTTL, int64(a.ExpiresAt.Sub(now)/time.Second))
-	return min(max(seconds(a.RetryAt.Sub(now)), least, 1), a.RotationPeriod())
+	shortest := min(minStaleTTL, int64(a.ExpiresAt.Sub(now)/time.Second))
+	return min(max(seconds(a.RetryAt.Sub(now)), shortest, 1), a.RotationPeriod())
 }
 
 // Source is the current token of one config. Its methods may be called from many
@@ -208,8 +208,8 @@ func (s *Source) Current() *Lease {
 	return lease
 }
 
-// Drop forgets the shared token if it is the one called id, so that the next reader gets
-// another. Whoever may read tokens may have them dropped, and would have an exchange made
+// Drop stops sharing the token if it is the one called id, so that the next reader gets
+// another. Anyone who may read tokens may have them dropped, and would cause an exchange
 // each time: within a tenth of a token's life after a drop, the next one waits for that
 // time to end, and the token stays shared until then.
 func (s *Source) Drop(id string) {
@@ -251,45 +251,45 @@ func (s *Source) dropLater(id string, wait time.Duration) {
 // Read returns the shared token, which lives for at least minTTL longer. It waits
 // for the service only if there is no fresh one. Errors are those of the exchange,
 // *BackoffError, *BusyError, *TooShortError, ErrClosed or ctx's.
-func (s *Source) Read(ctx context.Context, minTTL time.Duration) (Answer, error) {
+func (s *Source) Read(ctx context.Context, minTTL time.Duration) (Response, error) {
 	now := time.Now()
 	if lease := s.current.Load(); lease != nil && lease.fresh(now, minTTL) {
 		s.want(lease)
-		return Answer{Lease: lease}, nil
+		return Response{Lease: lease}, nil
 	}
 	return s.readSlowly(ctx, minTTL)
 }
 
-// IsFresh says whether Read would answer without waiting.
+// IsFresh says whether Read would return without waiting.
 func (s *Source) IsFresh(minTTL time.Duration) bool {
 	lease := s.current.Load()
 	return lease != nil && lease.fresh(time.Now(), minTTL)
 }
 
-func (s *Source) readSlowly(ctx context.Context, minTTL time.Duration) (Answer, error) {
+func (s *Source) readSlowly(ctx context.Context, minTTL time.Duration) (Response, error) {
 	old, x, err := s.join(minTTL)
 	if err != nil {
-		return Answer{}, err
+		return Response{}, err
 	}
 	if x == nil {
 		s.want(old)
-		return Answer{Lease: old}, nil
+		return Response{Lease: old}, nil
 	}
-	fallback := old != nil && old.presentable(time.Now(), minTTL)
+	fallback := old != nil && old.usable(time.Now(), minTTL)
 	err = x.wait(ctx, s.open, fallback)
-	fallback = fallback && old.presentable(time.Now(), minTTL)
+	fallback = fallback && old.usable(time.Now(), minTTL)
 	if errors.Is(err, errSlow) && !fallback {
 		err = x.wait(ctx, s.open, false) // The old token came too close to its end.
 	}
 	switch {
 	case s.open.Err() != nil:
-		return Answer{}, ErrClosed
+		return Response{}, ErrClosed
 	case err == nil:
 		return s.deliver(x.lease, minTTL)
 	case fallback && ctx.Err() == nil:
 		return s.stale(old, err), nil
 	default:
-		return Answer{}, err
+		return Response{}, err
 	}
 }
 
@@ -321,19 +321,19 @@ func (s *Source) join(minTTL time.Duration) (*Lease, *exchange, error) {
 	return lease, s.shared, nil
 }
 
-func (s *Source) deliver(lease *Lease, minTTL time.Duration) (Answer, error) {
+func (s *Source) deliver(lease *Lease, minTTL time.Duration) (Response, error) {
 	if err := lease.promise(time.Now(), minTTL); err != nil {
-		return Answer{}, err
+		return Response{}, err
 	}
 	s.want(lease)
-	return Answer{Lease: lease}, nil
+	return Response{Lease: lease}, nil
 }
 
 // stale wraps an old token for a reader. While the exchange is under way or the
 // back-off is over the reader is asked to come back in a second, and never later
 // than the token may be handed out.
-func (s *Source) stale(old *Lease, why error) Answer {
-	a := Answer{Lease: old, Stale: true, Why: why, RetryAt: time.Now().Add(time.Second)}
+func (s *Source) stale(old *Lease, why error) Response {
+	a := Response{Lease: old, Stale: true, Why: why, RetryAt: time.Now().Add(time.Second)}
 	if errors.Is(why, errSlow) {
 		a.Why = nil
 	}
@@ -343,7 +343,7 @@ func (s *Source) stale(old *Lease, why error) Answer {
 		s.retryWhileOldLives()
 	}
 	a.RetryAt = later(a.RetryAt, s.backoff.Until())
-	if last := old.lastCall(); last.Before(a.RetryAt) {
+	if last := old.serveUntil(); last.Before(a.RetryAt) {
 		a.RetryAt = last
 	}
 	return a
@@ -396,14 +396,14 @@ func (s *Source) Dedicated(ctx context.Context, minTTL time.Duration) (*Lease, e
 func (s *Source) retryWhileOldLives() {
 	old := s.current.Load()
 	at := later(time.Now(), s.backoff.Until())
-	if old == nil || !old.wanted.Load() || !old.presentable(at, 0) {
+	if old == nil || !old.wanted.Load() || !old.usable(at, 0) {
 		return
 	}
 	s.arm(old, later(at, old.refreshAt))
 }
 
 // want marks a token as read, which arms its replacement once. A reader may come
-// with a token that was replaced meanwhile, whose successor's timer it leaves alone.
+// with a token that was replaced meanwhile, whose successor's timer it does not touch.
 func (s *Source) want(lease *Lease) {
 	if lease.wanted.Load() || !lease.wanted.CompareAndSwap(false, true) {
 		return
@@ -439,7 +439,7 @@ func (s *Source) refresh(lease *Lease) {
 	s.startShared()
 }
 
-// seconds rounds up, so that whoever waits that long is never early.
+// seconds rounds up, so that a caller who waits that long is never early.
 func seconds(d time.Duration) int64 {
 	return int64((d + time.Second - 1) / time.Second)
 }

@@ -113,7 +113,7 @@ func bubble(t *testing.T, test func(t *testing.T, s *Source, svc *service)) {
 	})
 }
 
-func mustRead(t *testing.T, s *Source) Answer {
+func mustRead(t *testing.T, s *Source) Response {
 	t.Helper()
 	a, err := s.Read(t.Context(), 0)
 	if err != nil {
@@ -254,7 +254,7 @@ func TestDedicated_noOtherCallerGetsIt(t *testing.T) {
 func TestDedicated_sharesNoExchangeWithAColdReader(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Second
-		shared := make(chan Answer)
+		shared := make(chan Response)
 		go func() {
 			a, _ := s.Read(t.Context(), 0)
 			shared <- a
@@ -435,10 +435,10 @@ type history struct {
 	svc    *service
 	random *rand.Rand
 
-	// least is what the read under way asks for.
-	least atomic.Int64
+	// minTTL is what the read in progress asks for.
+	minTTL atomic.Int64
 	// asked counts the exchanges that callers asked for by dedicated tokens, drops and
-	// reads with a least.
+	// reads with a min_ttl.
 	asked int
 	// gone are tokens that were dropped or dedicated to one caller: no reader gets them.
 	gone map[string]bool
@@ -499,7 +499,7 @@ func (h *history) play() {
 			h.read(0)
 		}
 		synctest.Wait() // Whatever a step started has begun.
-		h.least.Store(0)
+		h.minTTL.Store(0)
 	}
 	// A token is replaced at nine twentieths of its life at the earliest.
 	replacements := int(time.Since(started)/(h.svc.life*9/20)) + 1
@@ -522,15 +522,15 @@ func (h *history) judgeExchange(ctx context.Context) {
 	if ctx.Value(dedicatedExchange{}) != nil {
 		return
 	}
-	current, least := s.Current(), time.Duration(h.least.Load())
-	if current != nil && now.Before(current.refreshAt) && current.ExpiresAt.Sub(now) >= least {
-		h.Errorf("an exchange %s before the token's replacement, for a reader who asked for %s", current.refreshAt.Sub(now), least)
+	current, minTTL := s.Current(), time.Duration(h.minTTL.Load())
+	if current != nil && now.Before(current.refreshAt) && current.ExpiresAt.Sub(now) >= minTTL {
+		h.Errorf("an exchange %s before the token's replacement, for a reader who asked for %s", current.refreshAt.Sub(now), minTTL)
 	}
 }
 
 func (h *history) getDedicated() {
 	h.asked++
-	ctx, cancel := h.patience()
+	ctx, cancel := h.callerContext()
 	defer cancel()
 	lease, err := h.source.Dedicated(context.WithValue(ctx, dedicatedExchange{}, true), 0)
 	if err != nil {
@@ -546,23 +546,23 @@ func (h *history) getDedicated() {
 	}
 }
 
-// patience is mostly endless.
-func (h *history) patience() (context.Context, context.CancelFunc) {
+// callerContext mostly has no deadline.
+func (h *history) callerContext() (context.Context, context.CancelFunc) {
 	if h.random.IntN(5) != 0 {
 		return h.Context(), func() {}
 	}
 	return context.WithTimeout(h.Context(), h.upTo(5*time.Second))
 }
 
-func (h *history) read(least time.Duration) {
-	if least > 0 {
+func (h *history) read(minTTL time.Duration) {
+	if minTTL > 0 {
 		h.asked++
 	}
-	h.least.Store(int64(least))
-	ctx, cancel := h.patience()
+	h.minTTL.Store(int64(minTTL))
+	ctx, cancel := h.callerContext()
 	defer cancel()
 	able := h.serviceIsAble()
-	a, err := h.source.Read(ctx, least)
+	a, err := h.source.Read(ctx, minTTL)
 	switch {
 	case err != nil && able && ctx.Err() == nil && !errors.As(err, new(*TooShortError)):
 		h.Fatalf("the service is well, and the error is %v", err)
@@ -571,12 +571,12 @@ func (h *history) read(least time.Duration) {
 	case a.Stale && able:
 		h.Fatalf("the service is well, and the reader got an old token: %v", a.Why)
 	default:
-		h.judgeAnswer(a, least)
+		h.judgeResponse(a, minTTL)
 	}
 }
 
 // serviceIsAble says whether a read that starts now gets a new token within a
-// reader's patience.
+// reader's wait for a newer one.
 func (h *history) serviceIsAble() (able bool) {
 	h.svc.set(func(svc *service) { able = svc.err == nil && svc.latency < staleTimeout })
 	h.source.mu.Lock()
@@ -585,11 +585,11 @@ func (h *history) serviceIsAble() (able bool) {
 	return able && !remembered && h.source.shared == nil
 }
 
-func (h *history) judgeAnswer(a Answer, least time.Duration) {
+func (h *history) judgeResponse(a Response, minTTL time.Duration) {
 	now := time.Now()
 	left := a.ExpiresAt.Sub(now)
-	if left <= 0 || left < least {
-		h.Fatalf("a token with %s left was handed out for %s", left, least)
+	if left <= 0 || left < minTTL {
+		h.Fatalf("a token with %s left was handed out for %s", left, minTTL)
 	}
 	if h.gone[a.ID] {
 		h.Fatalf("%s was dropped or is somebody's own", a.ID)
@@ -612,7 +612,7 @@ func (h *history) judgeAnswer(a Answer, least time.Duration) {
 	}
 }
 
-func (h *history) judgeStale(a Answer, now time.Time) {
+func (h *history) judgeStale(a Response, now time.Time) {
 	margin := min(expiryMargin, a.life()/10)
 	if left := a.ExpiresAt.Sub(now); left <= margin {
 		h.Fatalf("an old token was handed out %s before its end", left)
@@ -677,10 +677,10 @@ func actAtRandom(t *testing.T, s *Source, svc *service, random *rand.Rand) {
 		case 2:
 			svc.set(func(svc *service) { svc.err = []error{nil, nil, errDown}[random.IntN(3)] })
 		default:
-			least := time.Duration(random.Int64N(int64(50*time.Second))) * time.Duration(random.IntN(2))
+			minTTL := time.Duration(random.Int64N(int64(50*time.Second))) * time.Duration(random.IntN(2))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(random.Int64N(int64(time.Second))))
-			if a, err := s.Read(ctx, least); err == nil && time.Until(a.ExpiresAt) < max(least, 1) {
-				t.Errorf("a token with %s left was handed out for %s", time.Until(a.ExpiresAt), least)
+			if a, err := s.Read(ctx, minTTL); err == nil && time.Until(a.ExpiresAt) < max(minTTL, 1) {
+				t.Errorf("a token with %s left was handed out for %s", time.Until(a.ExpiresAt), minTTL)
 			}
 			cancel()
 		}

@@ -31,10 +31,10 @@ type Answer struct {
 	sent   *call
 }
 
-// ClockAhead is how far this host's clock is ahead of the one that dated the
+// ClockSkew is how far this host's clock is ahead of the one that dated the
 // answer, negative if it is behind; 0 if the answer has no date (RFC 9110, section
 // 6.6.1).
-func (a *Answer) ClockAhead() time.Duration {
+func (a *Answer) ClockSkew() time.Duration {
 	dated, err := http.ParseTime(a.header.Get("Date"))
 	if err != nil {
 		return 0

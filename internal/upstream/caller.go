@@ -19,7 +19,7 @@ import (
 	retryablehttp "github.com/hashicorp/go-retryablehttp"
 )
 
-// Options say which service is called, and how patiently.
+// Options say which service is called, with which timeouts and retries.
 type Options struct {
 	// Service names the service in errors, such as "login token service".
 	Service string
@@ -162,17 +162,17 @@ func (c *Caller) judge(asked *url.URL, a *Answer, refused func(*Answer) Refusal)
 	})
 }
 
-// Nonsense is the error for a 2xx answer that is of no use. reason completes the
+// InvalidResponse is the error for a 2xx answer that is of no use. reason completes the
 // sentence "the service ...".
-func (c *Caller) Nonsense(a *Answer, reason string) error {
+func (c *Caller) InvalidResponse(a *Answer, reason string) error {
 	a.sent.outcomeUnknown = true
 	// What the answer brings may be secret too: a token, or a key that was just made.
 	a.sent.requestID = Handle(a.sent.requestID, Secret(a.Body))
 	return c.fail(a.sent, Error{Status: a.Status, Reason: reason})
 }
 
-// Unasked is the error for a request that was not even made.
-func (c *Caller) Unasked(reason string) error {
+// NotSent is the error for a request that was not sent.
+func (c *Caller) NotSent(reason string) error {
 	return c.fail(&call{started: time.Now()}, Error{Reason: "was not asked: " + reason})
 }
 

@@ -238,7 +238,7 @@ func TestSend_errorsNameTheRequest(t *testing.T) {
 		{"in a refusal", "X-Request", "", named("id-1", 400, "{}"), "id-1"},
 		{"in a refusal whose body names it too", "X-Request", "id-2", named("id-1", 400, "{}"), "id-2"},
 		{"in a failure", "X-Request", "", named("id-1", 500, "{}"), "id-1"},
-		{"in a call for patience", "X-Request", "", named("id-1", 429, "{}"), "id-1"},
+		{"in a rate limit", "X-Request", "", named("id-1", 429, "{}"), "id-1"},
 		{"in a redirect", "X-Request", "", named("id-1", 307, ""), "id-1"},
 		{"in an answer of no use", "X-Request", "", named("id-1", 200, "{}"), "id-1"},
 		{"not if it is a secret", "X-Request", "", named(string(testSecret), 500, "{}"), ""},
@@ -256,7 +256,7 @@ func TestSend_errorsNameTheRequest(t *testing.T) {
 				return Refusal{Reason: "refused the request", RequestID: c.inBody}
 			})
 			if err == nil {
-				err = caller.Nonsense(a, "answered nonsense")
+				err = caller.InvalidResponse(a, "answered something of no use")
 			}
 			failed := failure(t, err)
 			sentence := "; IBM's support finds the request as " + c.want
@@ -274,7 +274,7 @@ func TestSend_invalidResponseMayMeanAnEffect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	failed := failure(t, c.Nonsense(a, "answered nonsense"))
+	failed := failure(t, c.InvalidResponse(a, "answered something of no use"))
 	if !failed.OutcomeUnknown || failed.Outcome != Unavailable || failed.Status != 200 || failed.Attempts != 1 {
 		t.Fatalf("the error is %+v", failed)
 	}

@@ -15,7 +15,7 @@ type Outcome int
 
 const (
 	// Unavailable means that the service could not be reached, was slow, failed
-	// or answered nonsense: the same key may work later.
+	// or sent an invalid response: the same key may work later.
 	Unavailable Outcome = iota
 	// Refused means that the service understood the request and declined it: the
 	// same key will not work until somebody acts.
@@ -52,7 +52,7 @@ type Error struct {
 	Attempts int
 	// Elapsed is the time they took together.
 	Elapsed time.Duration
-	// RetryAfter is how long the service asked to be left alone, 0 if it did not.
+	// RetryAfter is how long the service asked callers to back off, 0 if it did not.
 	RetryAfter time.Duration
 }
 
@@ -73,7 +73,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// WithoutAdvice is a service's refusal alone, without its advice: that is for whoever wrote
+// WithoutAdvice is a service's refusal alone, without its advice: that is for the person who wrote
 // the key, and another key may have been sent. It returns any other error as it is.
 func WithoutAdvice(err error) error {
 	var failed *Error

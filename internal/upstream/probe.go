@@ -29,10 +29,10 @@ type Reach struct {
 	// CertificateEnds is when the first certificate of the chain ends that vouches for the
 	// service. It is zero without TLS, and for one that is not trusted.
 	CertificateEnds time.Time
-	// Dated says that the answer told the time. ClockAhead is how far this host's clock is
+	// Dated says that the answer told the time. ClockSkew is how far this host's clock is
 	// ahead of it, in whole seconds, negative if it is behind.
-	Dated      bool
-	ClockAhead time.Duration
+	Dated     bool
+	ClockSkew time.Duration
 }
 
 // Probe asks the host of an address, as it asks for anything else that trusts caPEM, but
@@ -70,7 +70,7 @@ func (t *Transports) Probe(ctx context.Context, address, caPEM string) (Reach, e
 	defer resp.Body.Close()
 	reach.Status, reach.CertificateEnds = resp.StatusCode, chainsEnd(chains)
 	_, undated := http.ParseTime(resp.Header.Get("Date"))
-	reach.Dated, reach.ClockAhead = undated == nil, (&Answer{header: resp.Header}).ClockAhead()
+	reach.Dated, reach.ClockSkew = undated == nil, (&Answer{header: resp.Header}).ClockSkew()
 	return reach, nil
 }
 

@@ -42,8 +42,8 @@ func TestProbe_asksForTheRootAndFollowsNothing(t *testing.T) {
 	if !reach.Dated {
 		t.Error("the answer had no date")
 	}
-	if off := reach.ClockAhead - 10*time.Minute; off.Abs() > 5*time.Second {
-		t.Errorf("the clock is %s ahead", reach.ClockAhead)
+	if off := reach.ClockSkew - 10*time.Minute; off.Abs() > 5*time.Second {
+		t.Errorf("the clock is %s ahead", reach.ClockSkew)
 	}
 }
 

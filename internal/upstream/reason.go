@@ -29,7 +29,7 @@ func transportReason(err error) string {
 	)
 	switch {
 	case errors.Is(err, context.Canceled):
-		return "was not heard out because the request was cancelled"
+		return "did not answer before the request was cancelled"
 	case errors.Is(err, errNotLoopback):
 		return "is not on this host, and http would send the key over the network in plaintext; use https"
 	case errors.Is(err, errAnswerTooLarge):

@@ -19,7 +19,7 @@ type Secret string
 
 const redacted = "[redacted]"
 
-// Format writes a placeholder, whatever the verb.
+// Format writes a placeholder for any verb.
 func (Secret) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, redacted) }
 
 var handle = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)

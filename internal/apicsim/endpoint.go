@@ -13,7 +13,7 @@ type endpoint struct {
 	// field is the answer's property that holds the token.
 	field  string
 	signer func() (*signer, error)
-	// read takes the key from a request, or says what is wrong with the request.
+	// read returns the key in a request, or what is wrong with the request.
 	read func(*http.Request) (key string, refused *refusal)
 	// refuse is the answer to a key that is not accepted.
 	refuse func(keyVerdict) refusal

@@ -43,8 +43,7 @@ func (read faultJSON) fault() (Fault, error) {
 	return f, nil
 }
 
-// UnmarshalJSON fails for a field that Fault does not have, so that a misspelt
-// one shows, and for a latency that time.ParseDuration does not accept.
+// UnmarshalJSON fails for a field that Fault does not have, such as a misspelt one, and for a latency that time.ParseDuration does not accept.
 func (f *Fault) UnmarshalJSON(data []byte) error {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()

@@ -56,7 +56,8 @@ func (s *Sim) seenAt(v view) time.Time {
 	return time.Now().Add(-s.lag.of(v))
 }
 
-// existedAt takes a key that was added, not created, for one that always was.
+// existedAt says whether a key existed at a time. A key that was added, not created, has
+// always existed.
 func (k *keyState) existedAt(at time.Time) bool {
 	if k.createdByAPI && k.addedAt.After(at) {
 		return false

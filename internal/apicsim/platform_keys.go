@@ -19,11 +19,11 @@ type PlatformKeys struct {
 	// SingleUse has a created key accepted once (the cloud setting
 	// api_key_multiple_uses).
 	SingleUse bool
-	// Life is that of a created key whose wish is not granted (the cloud setting
+	// Life is how long a created key lives whose ttl is not granted (the cloud setting
 	// api_key_expires_in); 0 is five minutes.
 	Life time.Duration
-	// MaxTTL is the longest wish that is granted, and what a longer one gets; 0 is for a
-	// platform that ignores wishes.
+	// MaxTTL is the longest ttl that is granted, and what a longer one becomes; with 0 the
+	// platform ignores the ttl.
 	MaxTTL time.Duration
 	// TokenTimes has a created key described with the times of the token that it was
 	// created with, beside that token's id, as in the one published example of an
@@ -40,7 +40,7 @@ func (s *Sim) SetPlatformKeys(keys PlatformKeys) {
 	s.platformKeys = keys
 }
 
-// granted is the life that a key gets whose creator wishes for ttl, 0 if for none.
+// granted is how long a key lives whose creator asks for ttl, or for none with 0.
 func (p PlatformKeys) granted(ttl time.Duration) time.Duration {
 	if ttl > 0 && p.MaxTTL > 0 {
 		return min(ttl, p.MaxTTL)

@@ -19,8 +19,8 @@ type clock struct {
 	date, at time.Time
 }
 
-// RoundTrip takes note of the answer's Date (RFC 9110, section 6.6.1). That of a
-// redirection or of a failed gateway need not be the issuer's.
+// RoundTrip takes note of the answer's Date (RFC 9110, section 6.6.1), except of a
+// redirection or a 5xx, whose date may be a gateway's.
 func (c *clock) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := c.transport.RoundTrip(r)
 	if err != nil || resp.StatusCode >= 500 || resp.StatusCode/100 == 3 {

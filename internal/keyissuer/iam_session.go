@@ -41,10 +41,10 @@ func (s *iamSession) Get(ctx context.Context, id string) (rotation.Details, erro
 	return s.read(ctx, r, readKey, id, parseKey)
 }
 
-// Create creates a key with the description, leak action and session support of
-// another one, which lives as long as is asked for; see create. IAM accepts expires_at in
-// whole minutes (yyyy-MM-ddTHH:mm+0000, in IBM's reference). One of another identity or account than was asked for is
-// none to use. IAM may shorten the name, which is no error.
+// Create creates a key that lives for n.TTL and has the description, leak action and
+// session support of n.Like; see create. IAM accepts expires_at in whole minutes
+// (yyyy-MM-ddTHH:mm+0000, in IBM's reference). A key of another identity or account than
+// was asked for is an error. IAM may shorten the name, which is no error.
 func (s *iamSession) Create(ctx context.Context, n rotation.NewKey) (rotation.Details, rotation.Secret, error) {
 	wanted := newKeyRequest{
 		Name: n.Name, Description: n.Like.Description, IAMID: n.Of.Identity, AccountID: n.Of.AccountID,
@@ -65,8 +65,8 @@ func belongsTo(k rotation.Details, of rotation.Binding) bool {
 	return k.Identity == of.Identity && (of.AccountID == "" || k.AccountID == of.AccountID)
 }
 
-// Find returns all keys of an identity whose name begins with prefix, which is none
-// if there is none. IAM's lists may lag behind what was created by seconds.
+// Find returns all keys of an identity whose name begins with prefix; none is not an
+// error. IAM's lists may lag behind creations by seconds.
 func (s *iamSession) Find(ctx context.Context, prefix string, of rotation.Binding) ([]rotation.Details, error) {
 	if prefix == "" {
 		return nil, s.caller.NotSent("every key's name begins with nothing")
@@ -98,15 +98,14 @@ func (s *iamSession) list(ctx context.Context, of rotation.Binding, most int, ma
 	return s.find(ctx, query, most, parse, matches)
 }
 
-// Disable has a key refused until somebody enables it; one that is disabled stays
-// so. Tokens that were got with it live on. See disable-api-key in IBM's reference:
+// Disable disables a key, if it is not disabled already. Tokens that were got with it live on. See disable-api-key in IBM's reference:
 // POST /v1/apikeys/{id}/disable, without a body, answers 204.
 func (s *iamSession) Disable(ctx context.Context, id string) error {
 	return s.change(ctx, http.MethodPost, id, "/disable", disableKey)
 }
 
-// Delete deletes a key by its id. Tokens that were got with it live on. One that was
-// deleted by an attempt whose answer was lost is ErrNoSuchKey. See delete-api-key in
+// Delete deletes a key by its id. Tokens that were issued for it live on. If an earlier
+// attempt, whose answer was lost, deleted the key, the error is ErrNoSuchKey. See delete-api-key in
 // IBM's reference: DELETE /v1/apikeys/{id}, answers 204.
 func (s *iamSession) Delete(ctx context.Context, id string) error {
 	return s.change(ctx, http.MethodDelete, id, "", deleteKey)

@@ -31,7 +31,7 @@ const (
 // iam-ServiceId-<UUID>, 32 hex digits.
 var identifier = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$`)
 
-// screen lets through what is fit for requests, logs and storage of an answer.
+// screen lets through what of an answer is fit for requests, logs and storage.
 type screen struct {
 	secrets []upstream.Secret
 	// unfit says that an id was held back.
@@ -46,7 +46,7 @@ func newScreen(value *upstream.Secret, secrets []upstream.Secret) *screen {
 	return &screen{secrets: secrets}
 }
 
-// id is empty for what can't be one.
+// id returns an id, or nothing for what can't be one.
 func (s *screen) id(id string) string {
 	if !identifier.MatchString(id) || upstream.HoldsAny(id, s.secrets...) {
 		s.unfit = true
@@ -55,7 +55,7 @@ func (s *screen) id(id string) string {
 	return id
 }
 
-// text is empty for what gives a secret away.
+// text returns a text, or nothing for one that gives a secret away.
 func (s *screen) text(text string) string {
 	if upstream.HoldsAny(text, s.secrets...) {
 		return ""
@@ -65,10 +65,10 @@ func (s *screen) text(text string) string {
 
 // describer is a key in an issuer's JSON.
 type describer interface {
-	// key takes of it what is fit to keep, which its own value and the secrets are not,
-	// and says what is wrong with it.
+	// key returns what is fit to keep of the key, without its value and the secrets, or
+	// what is wrong with it.
 	key(secrets []upstream.Secret) (rotation.Details, string)
-	// value is the key's own, nil where the answer has none.
+	// value is the key's value, nil where the answer has none.
 	value() *upstream.Secret
 }
 

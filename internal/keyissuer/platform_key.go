@@ -13,8 +13,8 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// platformKey is a key as the platform writes it. What else it writes is ignored: an
-// id_token is secret.
+// platformKey is a key as the platform writes it. Other fields are ignored; one of them,
+// id_token, is secret.
 type platformKey struct {
 	ID          string           `json:"id"`
 	Name        string           `json:"name"`
@@ -42,7 +42,7 @@ type platformList struct {
 	Results *[]platformKey `json:"results"`
 }
 
-// defaultDescription is for a key that is like none.
+// defaultDescription is for a key that has no predecessor with a description.
 const defaultDescription = "Made by HashiCorp Vault, which replaces and deletes it: do not use it elsewhere"
 
 // maxNameBytes is the most that a key's name has.

@@ -32,8 +32,8 @@ func (s *platformSession) Details(context.Context) (rotation.Details, error) {
 	return rotation.Details{Identity: s.user}, nil
 }
 
-// Create creates a key of the session's user; see create. Of what the key is to be like
-// only the description is sent. The platform may ignore the life that is asked for.
+// Create creates a key of the session's user; see create. Of n.Like only the description
+// is sent. The platform may ignore n.TTL.
 func (s *platformSession) Create(ctx context.Context, n rotation.NewKey) (rotation.Details, rotation.Secret, error) {
 	if err := s.requireUser(n.Of); err != nil {
 		return rotation.Details{}, "", err
@@ -88,8 +88,8 @@ func (s *platformSession) list(ctx context.Context, of rotation.Binding, most in
 	return found, err
 }
 
-// requireUser keeps a session from being taken for one of another user's: what it does
-// not find is not there, and a successor of its is not one.
+// requireUser refuses a binding of another user than the session's: the session does not
+// see that user's keys, and can't create their successors.
 func (s *platformSession) requireUser(of rotation.Binding) error {
 	if of.Identity != "" && of.Identity != s.user {
 		return s.caller.NotSent("the token is of another user than the API key")
@@ -112,14 +112,15 @@ func (s *platformSession) Get(ctx context.Context, id string) (rotation.Details,
 	return key, nil
 }
 
-// Disable is errors.ErrUnsupported: the platform's keys are there or not.
+// Disable returns errors.ErrUnsupported: the platform can't disable a key.
 func (*platformSession) Disable(context.Context, string) error { return errors.ErrUnsupported }
 
-// Delete deletes a key by its id. Tokens that were got with it live on. One that was
-// deleted by an attempt whose answer was lost is ErrNoSuchKey.
+// Delete deletes a key by its id. Tokens that were issued for it live on. If an earlier
+// attempt, whose answer was lost, deleted the key, the error is ErrNoSuchKey.
 func (s *platformSession) Delete(ctx context.Context, id string) error {
 	return s.change(ctx, http.MethodDelete, id, "", deleteKey)
 }
 
-// wholeSeconds rounds up, so that a wish is not taken for none.
+// wholeSeconds rounds up, so that less than a second does not become 0, which asks for no
+// lifetime.
 func wholeSeconds(d time.Duration) int64 { return int64((max(d, 0) + time.Second - 1) / time.Second) }

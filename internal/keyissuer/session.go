@@ -33,17 +33,17 @@ const (
 	findTime = 40 * time.Second
 )
 
-// session is what sessions with all issuers have in common: calls with a bearer about
-// the keys of one address. All errors of its methods are an *upstream.Error; those of
-// calls about one key are rotation.ErrNoSuchKey too if the issuer answers that. A 404
-// that is not in the issuer's own words, such as a proxy's, is not.
+// session is what sessions with all issuers have in common: calls with a bearer token
+// about the keys of one address. All errors of its methods are an *upstream.Error. The
+// error of a call about one key is rotation.ErrNoSuchKey too if the issuer itself answers
+// that the key does not exist; a 404 of a proxy, for example, does not count.
 type session struct {
-	// keysURL is the address of all keys, which a slash and an id make that of one.
+	// keysURL is the address of all keys; a slash and an id after it are the address of one.
 	keysURL string
 	caller  *upstream.Caller
 	clock   clock
 	bearer  upstream.Secret
-	// secrets are all that requests may hold, and what no error tells.
+	// secrets are all secrets that requests may hold, which no error may contain.
 	secrets []upstream.Secret
 	// explain puts a 4xx that answers an action into words. own says that the issuer
 	// itself answered it, not something on the way.
@@ -73,14 +73,15 @@ func (s *session) open(o upstream.Options, transports *upstream.Transports, caCe
 // that are not exported.
 func (*session) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[session with a key issuer]") }
 
-// Close ends the session at this end; issuers know of none.
+// Close releases the session's transport; issuers know of no sessions.
 func (s *session) Close() { s.release() }
 
 // Now is the time by the issuer's clock: the Date of its last answer and what has passed
 // since. It errs on the early side, by a second and the time that the answer took.
 func (s *session) Now() time.Time { return s.clock.now() }
 
-// read returns the key that an answer describes; an empty id is that of any.
+// read returns the key that an answer describes, which must be the one called id unless id
+// is empty.
 func (s *session) read(ctx context.Context, r upstream.Request, wanted action, id string, parse func([]byte, ...upstream.Secret) (rotation.Details, string)) (rotation.Details, error) {
 	a, err := s.send(ctx, r, wanted)
 	if err != nil {
@@ -125,12 +126,12 @@ func (s *session) create(ctx context.Context, wanted any, parse func([]byte, ...
 // listPage is one page of a list of keys.
 type listPage struct {
 	keys []rotation.Details
-	// next is what the query for the next page has of its own, nil on the last one.
+	// next is what the query for the next page adds, nil on the last page.
 	next url.Values
 }
 
-// find returns those keys that match of all pages of a list, which is none if there is
-// none. More than most are an error. Lists may lag behind what was created by seconds.
+// find returns the matching keys of all pages of a list; none is not an error, and more
+// than most are one. Lists may lag behind creations by seconds.
 func (s *session) find(ctx context.Context, query url.Values, most int, parse func([]byte) (listPage, string), matches func(rotation.Details) bool) ([]rotation.Details, error) {
 	ctx, cancel := context.WithTimeout(ctx, findTime)
 	defer cancel()
@@ -164,7 +165,7 @@ func (s *session) find(ctx context.Context, query url.Values, most int, parse fu
 	}
 }
 
-// change makes a call whose answer's status tells all.
+// change makes a call of whose answer only the status matters.
 func (s *session) change(ctx context.Context, method, id, part string, wanted action) error {
 	r, err := s.requestFor(method, id, part)
 	if err != nil {
@@ -182,7 +183,7 @@ func (s *session) requestFor(method, id, part string) (upstream.Request, error) 
 	return s.request(method, "/"+url.PathEscape(id)+part), nil
 }
 
-// request is one to what path names below the address of all keys.
+// request returns a request for a path below the address of all keys.
 func (s *session) request(method, path string) upstream.Request {
 	return upstream.Request{
 		Method: method, URL: s.keysURL + path,

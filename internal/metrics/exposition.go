@@ -13,28 +13,28 @@ import (
 
 // State is what a mount holds at the moment it is asked.
 type State struct {
-	// Configs is how many there are, and Unreadable how many of them could not be
-	// loaded from storage.
+	// Configs is how many configs are stored, and Unreadable how many of them could not
+	// be loaded.
 	Configs, Unreadable int
-	// PerConfig are the configs to be told of by name, if any are.
+	// PerConfig are the configs that have metrics of their own, if any.
 	PerConfig []Config
 }
 
-// Config is what is told of one config. A time that is zero is not told.
+// Config is the state of one config. A time that is zero has no metric.
 type Config struct {
 	Name string
-	// TokenExpiresAt is the end of the shared token, which still lives, or of the one that
-	// was issued last, of a config that keeps one for each entity.
+	// TokenExpiresAt is the end of the shared token or, where each entity has a token, of
+	// the one that was issued last. It is zero if no token is valid.
 	TokenExpiresAt time.Time
-	// EntityTokens is how many Vault entities have a token of their own, of a config that
-	// keeps one for each, and nil for the others.
+	// EntityTokens is how many Vault entities have a token of their own; nil for a config
+	// without tokens for entities.
 	EntityTokens *int
 	// ClockSkew is how far the host's clock is ahead of the token service's, negative
 	// if it is behind; 0 while they agree.
 	ClockSkew time.Duration
 	// LastSuccess is when an exchange last succeeded.
 	LastSuccess time.Time
-	// ExchangeFailures and RotationFailures count those since the last success.
+	// ExchangeFailures and RotationFailures count failures since the last success.
 	ExchangeFailures, RotationFailures int
 	// KeySetAt is when the present API key came, by a write or a rotation.
 	KeySetAt time.Time
@@ -43,8 +43,8 @@ type Config struct {
 	NextRotation time.Time
 	// KeyExpiresAt is when the API key ends, as far as its issuer has said.
 	KeyExpiresAt time.Time
-	// CanBeAwayUntil is until when Vault may be down and still get tokens afterwards, of
-	// a config whose keys renew themselves.
+	// CanBeAwayUntil is until when Vault may be down and still get tokens afterwards;
+	// zero for a config whose keys do not renew themselves.
 	CanBeAwayUntil time.Time
 }
 
@@ -74,7 +74,7 @@ func (m *Metrics) Text(s State) ([]byte, error) {
 	return text.Bytes(), nil
 }
 
-// stateDescs describe the gauges whose values are those of the moment.
+// stateDescs describe the gauges whose values are read at each scrape.
 type stateDescs struct {
 	configs, unreadable                            *prometheus.Desc
 	tokenExpiry, lastSuccess, keySet, nextRotation *prometheus.Desc
@@ -105,7 +105,7 @@ func newStateDescs() stateDescs {
 	}
 }
 
-// stateCollector tells one State and is then thrown away.
+// stateCollector collects the metrics of one State; each exposition makes a new one.
 type stateCollector struct {
 	descs stateDescs
 	state State
@@ -143,7 +143,8 @@ func (c stateCollector) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// gauge leaves it to the registry to report a label value that cannot be told.
+// gauge makes one sample. A label value that is not UTF-8 becomes an invalid metric, which
+// the registry reports.
 func gauge(desc *prometheus.Desc, value float64, labels ...string) prometheus.Metric {
 	made, err := prometheus.NewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	if err != nil {

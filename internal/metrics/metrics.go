@@ -1,7 +1,7 @@
 // Copyright (c) The vault-plugin-secrets-apic authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Package metrics counts what one mount does and tells it in Prometheus' text
+// Package metrics counts what one mount does and writes it in Prometheus' text
 // format. It knows nothing of Vault, and nothing of another mount of the same
 // process: each has a registry of its own.
 //
@@ -24,7 +24,7 @@ type ExchangeOutcome string
 const (
 	// ExchangeSuccess issued a token.
 	ExchangeSuccess ExchangeOutcome = "success"
-	// ExchangeRefused is a service's no: it will stay one until somebody acts.
+	// ExchangeRefused is a service's refusal, which stays one until somebody acts.
 	ExchangeRefused ExchangeOutcome = "refused"
 	// ExchangeUnavailable is a service that could not be reached, was slow, failed or
 	// sent an invalid response.
@@ -49,9 +49,10 @@ const (
 	ReadShared ReadOutcome = "shared"
 	// ReadDedicated is a dedicated token: no other caller gets it.
 	ReadDedicated ReadOutcome = "dedicated"
-	// ReadStale is a shared token past its time, because no newer one was to be had.
+	// ReadStale is a shared token that is due for replacement, because no newer one was
+	// available.
 	ReadStale ReadOutcome = "stale"
-	// ReadError is no token but an error.
+	// ReadError is an error instead of a token.
 	ReadError ReadOutcome = "error"
 )
 
@@ -92,8 +93,8 @@ type Build struct {
 	Version, Commit, GoVersion string
 }
 
-// New returns the metrics of a mount that exchanges keys at services, all of whose
-// counters are 0 and told: a rate needs a value to start from.
+// New returns the metrics of a mount that exchanges keys at services. All counters are
+// exposed from the start, as 0: a rate needs a value to start from.
 func New(build Build, services []string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
@@ -128,8 +129,8 @@ func New(build Build, services []string) *Metrics {
 	return m
 }
 
-// durationBuckets reach from a service next door to the 80 s after which a shared
-// exchange is given up.
+// durationBuckets, in seconds, reach from a service nearby to the 80 s at which a shared
+// exchange times out.
 func durationBuckets() []float64 {
 	return []float64{0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80}
 }
@@ -150,7 +151,7 @@ func buildInfo(build Build) prometheus.Collector {
 	}, func() float64 { return 1 })
 }
 
-// Exchanged counts an exchange at one of the services that New was told.
+// Exchanged counts an exchange at one of the services that New got, and how long it took.
 func (m *Metrics) Exchanged(service string, outcome ExchangeOutcome, took time.Duration) {
 	m.exchanges.WithLabelValues(service, string(outcome)).Inc()
 	m.durations.WithLabelValues(service).Observe(took.Seconds())

@@ -67,7 +67,7 @@ func (n *Network) Line() *Line { return &Line{network: n} }
 // ErrCut is the error of a line that was cut.
 var ErrCut = errors.New("the line is cut")
 
-// Dial is a DialContext.
+// Dial connects to the network's host, as a DialContext for an http.Transport.
 func (l *Line) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	client, server := net.Pipe()
 	l.mu.Lock()

@@ -8,28 +8,28 @@ import (
 	"time"
 )
 
-// A group that fails backs off for firstGroupRetry, and twice as long each time,
-// to maxGroupRetry. It starts low, because one failure may be that of one job.
+// A group that fails backs off for firstGroupRetry, and twice as long each time, up to
+// maxGroupRetry. firstGroupRetry is short because one failure may be that of one job.
 const (
 	firstGroupRetry = 10 * time.Second
 	maxGroupRetry   = 10 * time.Minute
 )
 
-// group is the jobs that are served by one and the same. The queue's lock guards it.
+// group is jobs that one service serves, such as one host. The queue's lock guards it.
 type group struct {
 	name    string
 	queue   byDue
 	running int
-	// failures counts its failures in a row. While there are any, its jobs run one at a
-	// time, and none before until.
+	// failures counts the group's failures in a row. While it is not 0, the group's jobs
+	// run one at a time, and none before until.
 	failures int
 	until    time.Time
-	// era counts its failures: what was started in an earlier one tells nothing of how
-	// the group is since.
+	// era grows with each failure: a run that was started in an earlier era says nothing
+	// about the group's present state.
 	era int
 }
 
-// hasSlot says whether another of its jobs may run.
+// hasSlot says whether another job of the group may run.
 func (g *group) hasSlot() bool {
 	if g.failures > 0 {
 		return g.running == 0
@@ -37,7 +37,7 @@ func (g *group) hasSlot() bool {
 	return g.running < slotsPerGroup
 }
 
-// ready is when the first job of its queue, which must not be empty, may run.
+// ready is when the first job of the group's queue, which must not be empty, may run.
 func (g *group) ready() time.Time {
 	if due := g.queue[0].due; due.After(g.until) {
 		return due

@@ -5,18 +5,19 @@ package schedule
 
 import "time"
 
-// job is a job that is known. It is queued or runs. The queue's lock guards it.
+// job is a job that is queued or runs. The queue's lock guards it.
 type job struct {
 	name string
-	// group is the name of its group, which exists while the job is queued.
+	// group is the name of the job's group, which exists while the job is queued.
 	group string
-	// due is when it is to run, or was upserted to run while it runs.
+	// due is when the job is to run or, while it runs, when it was upserted to run again.
 	due time.Time
-	// failures counts its failed runs in a row.
+	// failures counts the job's failed runs in a row.
 	failures int
-	// running says that it holds a slot; meanwhile it may be upserted or removed.
+	// running says that the job holds a slot; upserted and removed are what happened to it
+	// meanwhile.
 	running, upserted, removed bool
-	// index is its place in the group's queue, or notQueued.
+	// index is the job's place in the group's queue, or notQueued.
 	index int
 }
 
@@ -43,7 +44,7 @@ func (j *job) ran(next time.Time, err error) {
 	j.due = next.Round(0)
 }
 
-// backoff doubles from first to most with the failures that there were before.
+// backoff doubles from first to most with the number of earlier failures.
 func backoff(first, most time.Duration, failures int) time.Duration {
 	return min(first<<min(failures, 16), most)
 }
@@ -59,14 +60,14 @@ func (h byDue) Swap(i, k int) {
 	h[i].index, h[k].index = i, k
 }
 
-// Push is for container/heap.
+// Push implements heap.Interface.
 func (h *byDue) Push(x any) {
 	j := x.(*job)
 	j.index = len(*h)
 	*h = append(*h, j)
 }
 
-// Pop is for container/heap.
+// Pop implements heap.Interface.
 func (h *byDue) Pop() any {
 	last := len(*h) - 1
 	j := (*h)[last]

@@ -3,7 +3,7 @@
 
 // Package schedule runs named jobs when they are due: many at a time, but no more of
 // one group than leaves room for others, and those of a group that fails as a whole
-// one at a time until it is well. It knows nothing of what the jobs do.
+// one at a time until one succeeds. It knows nothing of what the jobs do.
 package schedule
 
 import (
@@ -25,14 +25,14 @@ const (
 	firstRetry = time.Minute
 	maxRetry   = time.Hour
 
-	// minPause is between two runs of a job, even if it asks for less.
+	// minPause is the shortest time between two runs of a job, even if it asks for less.
 	minPause = time.Second
 
 	// closeWait is how long Close waits for what runs.
 	closeWait = 10 * time.Second
 )
 
-// Options say what the jobs are.
+// Options configure a Queue.
 type Options struct {
 	// Run runs a job, until ctx ends at the latest, and returns when it is due again;
 	// zero is never. With an error, zero is after a back-off.
@@ -40,8 +40,8 @@ type Options struct {
 	// Unavailable says whether a job's error means that its group as a whole can't be
 	// served, and for how long it asks to back off, 0 if it does not ask.
 	Unavailable func(group string, err error) (retryAfter time.Duration, unavailable bool)
-	// Panicked is told what a job panicked with, on the stack of the panic. The job has
-	// failed then. It may be nil.
+	// Panicked, if not nil, is called with what a job panicked with, on the stack of the
+	// panic. The job counts as failed.
 	Panicked func(name string, value any)
 }
 
@@ -71,9 +71,9 @@ func New(o Options) *Queue {
 	return q
 }
 
-// Upsert makes a job due at a time, in the place of when it was; zero is never, but
-// what a run that is under way returns counts all the same. A job that runs runs
-// again afterwards. Its failures are reset.
+// Upsert adds a job that is due at a time, or replaces the time of a job that is there,
+// and resets the job's failures. Zero is never, but what a run in progress returns counts
+// all the same. A job that is running runs again afterwards.
 func (q *Queue) Upsert(name, group string, due time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -97,7 +97,7 @@ func (q *Queue) Upsert(name, group string, due time.Time) {
 	q.dispatch()
 }
 
-// Remove has a job not run again. A run that is under way goes on.
+// Remove removes a job. A run in progress goes on.
 func (q *Queue) Remove(name string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -114,8 +114,8 @@ func (q *Queue) Remove(name string) {
 	q.dispatch()
 }
 
-// Close ends the context of the jobs that run and waits for them, for ten seconds at
-// most. None is started any more.
+// Close starts no more jobs, ends the context of those that run, and waits for them for
+// ten seconds at most.
 func (q *Queue) Close() {
 	q.mu.Lock()
 	if !q.closed {
@@ -132,7 +132,8 @@ func (q *Queue) Close() {
 	}
 }
 
-// end comes after the last run of a queue that is closed. The caller holds the lock.
+// end stops the timer and, unless jobs still run, ends the wait of Close. The caller holds
+// the lock.
 func (q *Queue) end() {
 	if q.timer != nil {
 		q.timer.Stop()
@@ -149,8 +150,8 @@ func (q *Queue) wake() {
 	q.dispatch()
 }
 
-// dispatch starts what is due, and sets the timer for what will be. It comes after
-// each change of what is due or runs. The caller holds the lock.
+// dispatch starts what is due, and sets the timer for what will be. It is called after each
+// change of what is due or runs. The caller holds the lock.
 func (q *Queue) dispatch() {
 	if q.closed {
 		return

@@ -50,8 +50,8 @@ type Options struct {
 	// ClientID and ClientSecret are sent to the platform service alone.
 	ClientID     string
 	ClientSecret upstream.Secret
-	// Others are secrets that are not sent, and that no token may hold all the same. Platform
-	// alone uses them, whose keys the service makes.
+	// Others are secrets that are not sent, and that no token may hold either. Only Platform,
+	// whose keys the service makes, uses them.
 	Others []upstream.Secret
 	// Worked is set once the key has got a token. A refusal is explained by that, also one of a
 	// service that is made later. Without it, each service has its own.
@@ -79,8 +79,8 @@ func New(o Options) (Service, error) {
 }
 
 // DefaultTokenURL is where kind's keys are exchanged in a region, after IBM's
-// documentation of each service. It is empty if that takes a region and there is
-// none.
+// documentation of each service. It is empty if the URL needs a region and region is
+// empty.
 func DefaultTokenURL(kind Kind, region string) string {
 	switch {
 	case kind == IAM:
@@ -126,6 +126,6 @@ type Token struct {
 	// where this host's clock is behind the service's.
 	ExpiresAt time.Time
 	// ClockSkew is how far this host's clock is ahead of the service's, negative if
-	// it is behind; 0 if they differ by less than a minute, or nothing tells.
+	// it is behind; 0 if they differ by less than a minute, or that is unknown.
 	ClockSkew time.Duration
 }

@@ -13,9 +13,9 @@ import (
 // maxSubjectBytes is far beyond a UUID or a user's path, which are what was seen.
 const maxSubjectBytes = 512
 
-// Subject is whose token it is: the JWT's sub claim, unverified, as all claims are
-// read here. Without one that is fit for storage and messages it is empty, and
-// reason completes the sentence "the token ...".
+// Subject returns a JWT's sub claim, which names the token's owner. It is unverified, as
+// all claims are here. If the claim is missing or not fit for storage and messages,
+// subject is empty and reason completes the sentence "the token ...".
 func Subject(token upstream.Secret) (subject, reason string) {
 	claims, ok := readClaims(string(token))
 	if !ok {

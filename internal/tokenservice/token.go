@@ -24,17 +24,17 @@ import (
 
 const (
 	// maxTokenLife is far beyond any token that API Connect issues; an expiry
-	// further off is a mistake or a lie, and a token kept that long would hide it.
+	// further off is a mistake, and a token kept that long would hide it.
 	maxTokenLife = 366 * 24 * time.Hour
 
 	maxTokenIDBytes = 128
 
-	// minSecretBytes is the length from which on a secret is sought in tokens: a shorter
-	// one may stand there by chance.
+	// minSecretBytes is the shortest secret that is looked for in tokens: a shorter one may
+	// occur there by chance.
 	minSecretBytes = 8
 
-	// minClockDifference is from when on two clocks are said to differ. Less is how
-	// far clocks drift and answers take.
+	// minClockDifference is the smallest clock skew that is reported. Less may come from
+	// drift and from the time that an answer takes.
 	minClockDifference = time.Minute
 )
 

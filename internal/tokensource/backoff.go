@@ -11,8 +11,8 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// A failure is remembered for a time that doubles with each further one. A
-// refusal will not pass by itself, so its memory starts longer and grows further.
+// A back-off doubles with each further failure. A refusal does not pass by itself, so that
+// its back-off starts longer and grows further.
 const (
 	firstUnavailableBackoff = time.Second
 	maxUnavailableBackoff   = 10 * time.Second
@@ -29,7 +29,7 @@ type Backoff struct {
 	failures int
 	last     error
 	until    time.Time
-	// limit is that of all who call the same service, or nil.
+	// limit is the rate limit of all keys that are sent to the same service, or nil.
 	limit *RateLimit
 }
 

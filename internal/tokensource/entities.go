@@ -15,9 +15,9 @@ import (
 // by whose name the caller tells readers apart. They share the options, and so
 // the back-off and the slots: a key that is refused is not sent once for each entity.
 //
-// They are bounded: in place of the one that was not read for longest comes another.
-// What reads from that one meanwhile still gets its token. Their methods may be called
-// from many goroutines.
+// They are bounded: a new entity replaces the one that was not read for longest. Readers
+// that wait for the replaced one still get its token. The methods may be called from many
+// goroutines.
 type Entities struct {
 	options Options
 	limit   int
@@ -31,7 +31,7 @@ type Entities struct {
 	byName map[string]*list.Element
 	// recent are the *member in byName, the one that was read last first.
 	recent *list.List
-	// leaving are the evicted ones that still have readers.
+	// leaving are the evicted members that still have readers.
 	leaving map[*member]struct{}
 }
 
@@ -42,9 +42,9 @@ type member struct {
 	readers int
 }
 
-// NewEntities returns the sources of at most limit entities, of which each is as New
-// would make it of o without Current. Their Release is called once, when they are
-// closed and no exchange of theirs is in flight.
+// NewEntities returns the sources of at most limit entities. Each is as New(o) would make
+// it, without o.Current. o.Release is called once, when all are closed and none of their
+// exchanges is in flight.
 func NewEntities(o Options, limit int) *Entities {
 	e := &Entities{
 		limit: limit, release: o.Release,
@@ -86,8 +86,8 @@ func (e *Entities) Drop(id string) {
 	}
 }
 
-// TakeOver has each entity that has a token in from, and no source here, keep that, for
-// as many as there is room.
+// TakeOver copies the tokens of from for the entities that have no source here, as far as
+// there is room.
 func (e *Entities) TakeOver(from *Entities) {
 	before := from.members()
 	e.mu.Lock()
@@ -141,7 +141,7 @@ func (e *Entities) Close() {
 	e.letGo()
 }
 
-// members are those at this instant, the one that was read last first.
+// members returns the present members, the one that was read last first.
 func (e *Entities) members() []*member {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -206,8 +206,8 @@ func (e *Entities) newMember(entity string, current *Lease) *member {
 	return &member{entity: entity, source: New(o)}
 }
 
-// letGo takes note that a source needs nothing of the options any more. A source calls
-// it with its lock held.
+// letGo notes that one holder needs the options no more, and calls release after the last.
+// A source calls it with its lock held.
 func (e *Entities) letGo() {
 	if e.held.Add(-1) == 0 && e.release != nil {
 		e.release()

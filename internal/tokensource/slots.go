@@ -30,7 +30,7 @@ type Slots struct {
 	users int
 }
 
-// turns are taken by sending into them.
+// turns are the slots of one config. A slot is taken by sending into its channel.
 type turns struct {
 	// shared is kept free for exchanges that readers of a shared token wait for, so that
 	// they do not queue behind callers who want a token each.
@@ -64,9 +64,9 @@ func (s *Slots) acquireDedicated(ctx, source context.Context) (free func(), err 
 	return s.acquire(ctx, source, func(t *turns) (own, spare chan struct{}) { return t.dedicated, nil })
 }
 
-// acquireShared is the same for an exchange whose token all readers share. A source
-// has one of these at a time. If the slot is taken, it is by another entity's source or
-// by one that was replaced meanwhile, and any other slot will do.
+// acquireShared waits for the slot of an exchange whose token all readers share, and fails
+// as acquireDedicated does. A source has one such exchange at a time. If another entity's
+// source or a replaced one has the slot, any other slot will do.
 func (s *Slots) acquireShared(source context.Context) (free func(), err error) {
 	return s.acquire(source, source, func(t *turns) (own, spare chan struct{}) { return t.shared, t.dedicated })
 }

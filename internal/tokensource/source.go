@@ -100,11 +100,11 @@ type Lease struct {
 	DueAt time.Time
 
 	refreshAt time.Time
-	// tokenLife is how long the token lives, counted from when the service first handed
-	// it out: a service may hand out the same one again. See follow.
+	// tokenLife is how long the token lives, counted from when the service first issued
+	// it: a service may return the same token again. See follow.
 	tokenLife time.Duration
 	wanted    atomic.Bool
-	// dropped says that it is not to be shared for much longer; see Drop.
+	// dropped says that the token is to be dropped as soon as Drop's limit allows.
 	dropped atomic.Bool
 }
 
@@ -228,8 +228,8 @@ func (s *Source) Drop(id string) {
 	s.current.Store(nil)
 }
 
-// DropNoSoonerThan has the source drop no token sooner than the one that it takes the place
-// of could have: where each token comes with a source of its own, the limit is that of all.
+// DropNoSoonerThan has the source drop no token sooner than its predecessor could have, so
+// that sources which replace each other share one limit on drops.
 func (s *Source) DropNoSoonerThan(predecessor *Source) {
 	predecessor.mu.Lock()
 	at := predecessor.mayDropAt
@@ -239,8 +239,8 @@ func (s *Source) DropNoSoonerThan(predecessor *Source) {
 	s.mayDropAt = later(s.mayDropAt, at)
 }
 
-// dropLater takes the place of what it was told before: that is of a token which is not
-// shared any more, or of the same one. The caller holds the lock.
+// dropLater drops the token called id after wait. It replaces an earlier call's, whose
+// token is not shared any more, or is the same one. The caller holds the lock.
 func (s *Source) dropLater(id string, wait time.Duration) {
 	if s.dropTimer != nil {
 		s.dropTimer.Stop()

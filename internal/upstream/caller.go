@@ -55,8 +55,8 @@ type Request struct {
 	Header http.Header
 	// Body may be nil.
 	Body []byte
-	// Secrets are those that the request holds. An answer that names the request after
-	// one of them does not name it.
+	// Secrets are the secrets that the request holds. A request ID that holds one of them
+	// is not used.
 	Secrets []Secret
 	// Once forbids another attempt as soon as the service may have acted on one. A
 	// request that was never sent, or answered with 429, may still be repeated.

@@ -50,7 +50,7 @@ type Error struct {
 	Untrusted bool
 	// Attempts is how many requests were sent.
 	Attempts int
-	// Elapsed is the time they took together.
+	// Elapsed is the time that all attempts took together.
 	Elapsed time.Duration
 	// RetryAfter is how long the service asked callers to back off, 0 if it did not.
 	RetryAfter time.Duration
@@ -73,8 +73,8 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// WithoutAdvice is a service's refusal alone, without its advice: that is for the person who wrote
-// the key, and another key may have been sent. It returns any other error as it is.
+// WithoutAdvice returns a service's refusal without its advice, which is for the person who
+// wrote the key: another key may have been sent. It returns any other error as it is.
 func WithoutAdvice(err error) error {
 	var failed *Error
 	if !errors.As(err, &failed) || failed.Outcome != Refused {

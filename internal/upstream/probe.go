@@ -16,28 +16,28 @@ import (
 	"time"
 )
 
-// Reach is what was found out about a service's address.
+// Reach is what Probe found out about a service's address.
 type Reach struct {
 	// Proxied says that requests go through a proxy, which resolves the host's name.
 	Proxied bool
 	// Failure completes the sentence "the service ..." if there was no answer.
 	Failure string
-	// Untrusted says that the failure is that of the certificate.
+	// Untrusted says that Failure is about the certificate.
 	Untrusted bool
 	// Status is the answer's HTTP status, 0 if there was none.
 	Status int
 	// CertificateEnds is when the first certificate of the chain ends that vouches for the
 	// service. It is zero without TLS, and for one that is not trusted.
 	CertificateEnds time.Time
-	// Dated says that the answer told the time. ClockSkew is how far this host's clock is
-	// ahead of it, in whole seconds, negative if it is behind.
+	// Dated says that the answer has a date. ClockSkew is how far this host's clock is
+	// ahead of that date, in whole seconds, negative if it is behind.
 	Dated     bool
 	ClockSkew time.Duration
 }
 
-// Probe asks the host of an address, as it asks for anything else that trusts caPEM, but
-// with neither a secret nor a path: HEAD /. It follows no redirect. What the host answers
-// does not matter. The error says what is wrong with caPEM or the address.
+// Probe sends HEAD / to the host of an address, over a transport that trusts caPEM, without
+// a secret. It follows no redirect, and any answer will do. The error says what is wrong with
+// caPEM or the address.
 func (t *Transports) Probe(ctx context.Context, address, caPEM string) (Reach, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" {
@@ -74,8 +74,8 @@ func (t *Transports) Probe(ctx context.Context, address, caPEM string) (Reach, e
 	return reach, nil
 }
 
-// Resolve looks the host of an address up, unless a proxy is to. The failure completes the
-// sentence "the service ...", and is empty if there is none.
+// Resolve looks up the host of an address, unless a proxy resolves it. A failure completes
+// the sentence "the service ..."; it is empty if the host resolves.
 func (t *Transports) Resolve(ctx context.Context, address string) (proxied bool, failure string) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodHead, address, nil)
 	if err != nil {
@@ -102,7 +102,7 @@ func (t *Transports) isProxied(r *http.Request) bool {
 	return err == nil && proxy != nil
 }
 
-// chainsEnd is when the last of the chains is broken.
+// chainsEnd is when the last of the chains expires.
 func chainsEnd(chains [][]*x509.Certificate) (end time.Time) {
 	for _, chain := range chains {
 		first := slices.MinFunc(chain, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })

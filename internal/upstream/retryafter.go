@@ -10,8 +10,7 @@ import (
 )
 
 const (
-	// maxRetryAfter is the longest wait that a service may ask for, in
-	// any form.
+	// maxRetryAfter is the longest wait that a service may ask for.
 	maxRetryAfter = time.Hour
 
 	// An X-RateLimit-Reset is a number of seconds from now, as a time of 1973 would be

@@ -26,8 +26,8 @@ const (
 	// tokens would exceed, each time at the price of a handshake.
 	maxIdleConnections = 32
 
-	// idleTimeout is how long they are kept: for as long as readers of dedicated tokens
-	// leave between two. Connections are not shared among configs, so that a long one
+	// idleTimeout is how long idle connections are kept, which is long enough for readers
+	// of dedicated tokens. Connections are not shared among configs, so that a long time-out
 	// would add up: ten thousand configs may all do their first exchange within a minute,
 	// and their next one within the hour.
 	idleTimeout = 2 * time.Second

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Package apic is a Vault secrets engine that keeps IBM API Connect API keys and
-// answers reads with the short-lived JWTs they buy.
+// answers reads with the short-lived JWTs that they are exchanged for.
 package apic
 
 import (

@@ -265,7 +265,7 @@ func renewSetting() setting {
 
 // rotationSettings are those of keys that IBM Cloud IAM manages.
 func rotationSettings() []setting {
-	iamURL := urlSetting("iam_url", "URL of IBM Cloud IAM, without a path, where the key is rotated and iam tokens are bought. login and iam only. Defaults to IBM Cloud's.",
+	iamURL := urlSetting("iam_url", "URL of IBM Cloud IAM, without a path, where the key is rotated and exchanged for iam tokens. login and iam only. Defaults to IBM Cloud's.",
 		func(c *config) *string { return &c.IAMURL }, (*config).iamURL)
 	iamURL.onlyFor = []tokenservice.Kind{tokenservice.Login, tokenservice.IAM}
 	iamURL.set = func(c *config, value any) error {

@@ -101,7 +101,7 @@ func configFields() map[string]*framework.FieldSchema {
 		"name": nameField(),
 		"verify": {
 			Type:        framework.TypeBool,
-			Description: "Buy a token before storing the config, and store nothing if that fails. Not stored. Defaults to true for a write that carries a key; other writes keep the shared token.",
+			Description: "Exchange the key for a token before storing the config, and store nothing if that fails. Not stored. Defaults to true for a write that carries a key; other writes keep the shared token.",
 		},
 	}
 	for _, s := range configSettings() {

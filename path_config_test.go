@@ -329,7 +329,7 @@ func TestAFailedVerificationStoresNothing(t *testing.T) {
 	m.readToken("us-south")
 }
 
-func TestTheTokenThatVerificationBoughtBecomesTheSharedOne(t *testing.T) {
+func TestTheTokenOfTheVerificationBecomesTheSharedOne(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	m.readToken("us-south")
@@ -531,7 +531,7 @@ func (m *mount) writeServiceConfig(service string, overrides map[string]any) {
 	m.writeConfig(service, data)
 }
 
-func TestEveryTokenServiceSellsATokenAndShowsNoSecret(t *testing.T) {
+func TestEveryTokenServiceIssuesATokenAndShowsNoSecret(t *testing.T) {
 	for service := range servicePaths() {
 		t.Run(service, func(t *testing.T) {
 			m := newMount(t)

@@ -42,7 +42,7 @@ func statusResponseFields() map[string]*framework.FieldSchema {
 		"ttl":                  {Type: framework.TypeInt64, Description: "Seconds after which readers get a newer token."},
 		"entities":             {Type: framework.TypeInt64, Description: "Vault entities that have a token in memory, at most 1,000. Only with cache=entity. Requests without an entity are not counted."},
 		"clock_ahead":          {Type: framework.TypeInt64, Description: "Seconds by which this node's clock is ahead of the token service's, negative if it is behind. Absent while they agree."},
-		"last_success":         {Type: framework.TypeTime, Description: "When the key last bought a token. A write of the config that leaves the shared token in place leaves this in place too."},
+		"last_success":         {Type: framework.TypeTime, Description: "When the key was last exchanged for a token. A write of the config that leaves the shared token in place leaves this in place too."},
 		"last_error":           {Type: framework.TypeString, Description: "Why the last exchange that failed did so, since the config was written or loaded. A later success leaves it in place."},
 		"last_error_time":      {Type: framework.TypeTime, Description: "When that exchange failed."},
 		"consecutive_failures": {Type: framework.TypeInt64, Description: "Failed exchanges of the key since its last success, in this config and in others of the same key and destination. A write of the config leaves it in place.", Required: true},

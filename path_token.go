@@ -63,7 +63,7 @@ func tokenResponseFields() map[string]*framework.FieldSchema {
 		"expires_at":          {Type: framework.TypeTime, Description: "End of the token's life.", Required: true},
 		"ttl":                 {Type: framework.TypeInt64, Description: "Seconds after which a read gets a newer token. This one outlives them.", Required: true},
 		"rotation_period":     {Type: framework.TypeInt64, Description: "Seconds between replacements of the shared token.", Required: true},
-		"last_vault_rotation": {Type: framework.TypeTime, Description: "When this token was bought.", Required: true},
+		"last_vault_rotation": {Type: framework.TypeTime, Description: "When this token was issued.", Required: true},
 		"region":              {Type: framework.TypeString, Description: "Region of the config.", Required: true},
 		"api_url":             {Type: framework.TypeString, Description: "URL of the API manager that takes the token.", Required: true},
 	}
@@ -180,9 +180,9 @@ func (b *backend) tokenResponse(name string, c *config, a tokensource.Response) 
 func staleWarning(a tokensource.Response) string {
 	expiry := a.ExpiresAt.Format(time.RFC3339)
 	if a.Why == nil {
-		return fmt.Sprintf("This token is due for replacement, and buying a newer one takes long. It is valid until %s.", expiry)
+		return fmt.Sprintf("This token is due for replacement, and the exchange for a newer one takes long. It is valid until %s.", expiry)
 	}
-	return fmt.Sprintf("This token is due for replacement, but no newer one could be bought: %s. It is valid until %s.", a.Why, expiry)
+	return fmt.Sprintf("This token is due for replacement, but the exchange for a newer one failed: %s. It is valid until %s.", a.Why, expiry)
 }
 
 // tokenRevoke ends a lease. The JWT itself cannot be called back; what can be

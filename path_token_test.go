@@ -119,7 +119,7 @@ func TestToken_staleTTL(t *testing.T) {
 	})
 }
 
-func TestReadersShareATokenAndAnUpdateBuysItsOwn(t *testing.T) {
+func TestReadersShareATokenAndAnUpdateGetsADedicatedOne(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	shared := m.readToken("us-south")["token_id"]
@@ -135,7 +135,7 @@ func TestReadersShareATokenAndAnUpdateBuysItsOwn(t *testing.T) {
 	}
 }
 
-func TestWithoutCacheEveryReadBuysItsOwn(t *testing.T) {
+func TestWithoutCacheEveryReadGetsADedicatedOne(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{"cache": false, "verify": false})
 	if m.readToken("us-south")["token_id"] == m.readToken("us-south")["token_id"] {

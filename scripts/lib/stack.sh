@@ -212,7 +212,7 @@ stack_mount() {
   step 'A mount is one instance of the engine, with its own configs and policies.'
   try 'vault secrets enable -path=apic vault-plugin-secrets-apic'
 
-  step 'The key goes in once: apikey.json is what the console downloads. Vault buys a token with it before it stores it.'
+  step 'The key goes in once: apikey.json is what the console downloads. Vault exchanges it for a token before it stores it.'
   try 'vault write apic/config/us-south api_key=@apikey.json token_url="$SIM/apikey" api_url="$SIM" iam_url="$SIM"'
 
   step 'That was for API Connect on IBM Cloud. A Reserved Instance takes the tokens of IBM Cloud IAM.'

@@ -149,8 +149,8 @@ func TestTheAuditLogSaysWhoGotTheTokenThatTheAPIManagerLogged(t *testing.T) {
 		if got := s.holders("audit.log", id); !slices.Equal(got, c.want) {
 			t.Errorf("the audit log has %q as holders of token %s, want %q", got, id, c.want)
 		}
-		if bought := s.sim.Issued(); !slices.ContainsFunc(bought, func(i apicsim.IssuedToken) bool { return i.ID == id }) {
-			t.Errorf("the token service sold no token %s", id)
+		if issued := s.sim.Issued(); !slices.ContainsFunc(issued, func(i apicsim.IssuedToken) bool { return i.ID == id }) {
+			t.Errorf("the token service issued no token %s", id)
 		}
 	}
 	s.readAs(bob)

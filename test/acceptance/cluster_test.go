@@ -144,7 +144,7 @@ func (c *cluster) requireOneKeyForGood(name string) {
 	secret, err := c.leader().client.Logical().Write("apic/token/"+name, nil)
 	c.check(err)
 	if c.exchangedKey(secret.Data["token_id"].(string)) != c.liveKeys()[0].KeyID {
-		c.Error("the token was bought with another key than the one that IAM holds")
+		c.Error("the token was issued for another key than the one that IAM holds")
 	}
 	c.Logf("one key was left %s after the last rotation", settled.Round(10*time.Millisecond))
 }

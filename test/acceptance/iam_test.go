@@ -51,9 +51,9 @@ func TestIAMKey_ThatWasPutRightAtIBMWorksAfterTheBackoff(t *testing.T) {
 	s := newStack(t)
 	s.check(s.writeService("iam", nil))
 	s.sim.DisableKey(s.key)
-	s.requireError("a disabled key", s.buyToken("iam"), http.StatusBadRequest, "BXNIM0462E")
+	s.requireError("a disabled key", s.dedicatedToken("iam"), http.StatusBadRequest, "BXNIM0462E")
 	s.sim.AddKey(s.key)
 	s.requireError("a write at once", s.writeService("iam", nil), http.StatusBadRequest, "BXNIM0462E", "the next attempt is possible in")
 	s.eventually("the back-off is over", func() bool { return s.writeService("iam", nil) == nil })
-	s.check(s.buyToken("iam"))
+	s.check(s.dedicatedToken("iam"))
 }

@@ -31,7 +31,7 @@ func TestTwoHundredClientsThatStartColdCostOneExchange(t *testing.T) {
 	}
 	for _, r := range readings {
 		if r.tokenID() != s.sim.Issued()[0].ID {
-			t.Fatal("a reader got another token than the one that was sold")
+			t.Fatal("a reader got another token than the one that was issued")
 		}
 	}
 	t.Logf("%d reads in %s, the slowest %s", len(readings), took.Round(time.Millisecond), slowest(readings).Round(time.Millisecond))
@@ -95,19 +95,19 @@ func TestFromTheAnswerToAWriteOnNobodyGetsATokenOfTheOldKey(t *testing.T) {
 	readings := stop()
 	requireAllAnswered(t, readings)
 
-	boughtIn := map[string]int{}
+	issuedIn := map[string]int{}
 	for _, token := range s.sim.Issued() {
-		boughtIn[token.ID] = generation[token.KeyID]
+		issuedIn[token.ID] = generation[token.KeyID]
 	}
 	seen := map[int]bool{}
 	for _, r := range readings {
-		bought, known := boughtIn[r.tokenID()]
+		current, known := issuedIn[r.tokenID()]
 		if !known {
-			t.Fatal("a token was answered that the service did not sell")
+			t.Fatal("a token was answered that the service did not issue")
 		}
-		seen[bought] = true
-		if bought+1 < len(answered) && r.began.After(answered[bought+1]) {
-			t.Fatalf("%s after the answer to a write a token of the key before it was answered", r.began.Sub(answered[bought+1]))
+		seen[current] = true
+		if current+1 < len(answered) && r.began.After(answered[current+1]) {
+			t.Fatalf("%s after the answer to a write a token of the key before it was answered", r.began.Sub(answered[current+1]))
 		}
 	}
 	if len(seen) < len(answered)/2 {
@@ -124,12 +124,12 @@ func TestAReloadOfThePluginUnderLoadLeavesReadersServed(t *testing.T) {
 	var reloaded time.Time
 	for range 3 {
 		s.readOften("us-south")
-		sold := s.sim.Counts().Issued
+		before := s.sim.Counts().Issued
 		_, err := s.client.Sys().ReloadPlugin(&api.ReloadPluginInput{Plugin: pluginName})
 		s.check(err)
 		reloaded = time.Now()
 		// What was in memory is gone, and has been read from storage again.
-		s.eventually("the reloaded plugin has bought a token", func() bool { return s.sim.Counts().Issued > sold })
+		s.eventually("the reloaded plugin has exchanged the key", func() bool { return s.sim.Counts().Issued > before })
 	}
 	s.readOften("us-south")
 	readings := stop()

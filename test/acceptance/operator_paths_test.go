@@ -20,7 +20,7 @@ func TestTheCLIShowsWhetherAKeyWorksAndWhichBuildRuns(t *testing.T) {
 	s.expectCLI("0", "read", "-field=consecutive_failures", "apic/status/us-south")
 	s.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 401})
 	if _, err := s.cli("write", "-f", "apic/token/us-south"); err == nil {
-		t.Fatal("the refused key bought a token")
+		t.Fatal("the refused key was exchanged for a token")
 	}
 	s.expectCLI("refused the API key (HTTP 401)", "read", "-field=last_error", "apic/status/us-south")
 	s.expectCLI(id, "read", "-field=token_id", "apic/status/us-south")

@@ -68,7 +68,7 @@ func (s *stack) requireWarnings(readings []reading, id string, due time.Time) (w
 		if warnings != "" {
 			warned++
 		}
-		if r.began.After(due) && !strings.Contains(warnings, "due for replacement, but no newer one could be bought") {
+		if r.began.After(due) && !strings.Contains(warnings, "due for replacement, but the exchange for a newer one failed") {
 			s.Fatalf("%s past due the answer warns of %q", r.began.Sub(due), warnings)
 		}
 		if r.began.Add(r.took).Before(due.Add(-2*time.Second)) && warnings != "" {

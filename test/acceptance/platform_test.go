@@ -39,7 +39,7 @@ func TestAKeyThatCanBeUsedOnceIsSpentOnTheTokenThatAllReadersGet(t *testing.T) {
 		requireAllAnswered(t, readings)
 		for _, r := range readings {
 			if r.tokenID() != s.sim.Issued()[0].ID {
-				t.Fatal("a reader got another token than the one that the key bought")
+				t.Fatal("a reader got another token than the one that the key was exchanged for")
 			}
 		}
 	}
@@ -51,7 +51,7 @@ func TestAKeyThatCanBeUsedOnceIsSpentOnTheTokenThatAllReadersGet(t *testing.T) {
 	requireExchanges(1)
 
 	s.mustCLI("patch", "apic/config/platform", "cache=false")
-	s.requireError("a read that buys", s.readError("platform"), http.StatusBadRequest, "API Key timeout, Multiple use of apikey")
+	s.requireError("a read that makes an exchange", s.readError("platform"), http.StatusBadRequest, "API Key timeout, Multiple use of apikey")
 }
 
 func TestAKeyThatWasUsedUpOrHasExpiredIsExplainedAndItsTokenIsSharedOn(t *testing.T) {
@@ -68,10 +68,10 @@ func TestAKeyThatWasUsedUpOrHasExpiredIsExplainedAndItsTokenIsSharedOn(t *testin
 			first := s.readToken("platform").Data["token_id"]
 			var refused error
 			s.eventually("the key is refused", func() bool {
-				refused = s.buyToken("platform")
+				refused = s.dedicatedToken("platform")
 				return refused != nil
 			})
-			s.requireError("a purchase", refused, http.StatusBadRequest, explained()...)
+			s.requireError("an exchange", refused, http.StatusBadRequest, explained()...)
 			if got := s.readToken("platform").Data["token_id"]; got != first {
 				t.Error("readers have lost the token that they share")
 			}
@@ -103,7 +103,7 @@ func TestAPlatformExchangeWhoseOutcomeIsUnknownIsNotRepeatedWhateverTheRetries(t
 			err := s.writeService("platform", patient)
 			if at == "an update" {
 				s.check(err)
-				err = s.buyToken("platform")
+				err = s.dedicatedToken("platform")
 			}
 			s.requireError(c.name+" at "+at, err, http.StatusBadGateway, c.says)
 			if got := s.sim.Counts().Exchanges - before; got != 1 {
@@ -132,7 +132,7 @@ func TestClientCredentialsChangeWithoutTheKeyButGoNowhereElse(t *testing.T) {
 		http.StatusBadRequest, "client_secret is not the stored one", "name these fields again")
 	tokenURL := s.service.URL() + "/api/token"
 	s.check(write(map[string]any{"client_id": "another", "client_secret": "another", "token_service": "platform", "token_url": tokenURL}))
-	s.requireError("wrong credentials", s.buyToken("platform"), http.StatusBadRequest, "refused the API key or the client credentials (HTTP 401)", "check client_id and client_secret")
+	s.requireError("wrong credentials", s.dedicatedToken("platform"), http.StatusBadRequest, "refused the API key or the client credentials (HTTP 401)", "check client_id and client_secret")
 	config, err := s.client.Logical().Read("apic/config/platform")
 	s.check(err)
 	if _, there := config.Data["client_secret"]; there || config.Data["client_id"] != "another" {
@@ -142,10 +142,10 @@ func TestClientCredentialsChangeWithoutTheKeyButGoNowhereElse(t *testing.T) {
 	file := fmt.Sprintf(`{"toolkit":{"client_id":%q,"client_secret":%q}}`, s.clientID, s.clientSecret)
 	s.check(os.WriteFile(s.path("credentials.json"), []byte(file), 0o600))
 	s.mustCLI("write", "apic/config/platform", "credentials=@credentials.json", "token_service=platform", "token_url="+tokenURL)
-	works := func() bool { return s.buyToken("platform") == nil }
+	works := func() bool { return s.dedicatedToken("platform") == nil }
 	s.eventually("the back-off of the wrong credentials is over", works)
 	s.mustCLI("patch", "apic/config/platform", "credentials=@credentials.json", "client_secret=another", "token_service=platform", "token_url="+tokenURL)
-	s.requireError("a secret beside the file", s.buyToken("platform"), http.StatusBadRequest, "client credentials")
+	s.requireError("a secret beside the file", s.dedicatedToken("platform"), http.StatusBadRequest, "client credentials")
 	s.mustCLI("patch", "apic/config/platform", "client_secret="+s.clientSecret, "token_service=platform", "token_url="+tokenURL)
 	s.eventually("the back-off of the wrong secret is over", works)
 

@@ -23,10 +23,10 @@ func TestAKilledPluginIsStartedAgainAndFailsFewReads(t *testing.T) {
 	bare := newBareStack(t).killUnderLoad(clients)
 	s := newStack(t)
 	s.writeConfig("us-south", nil)
-	sold := s.sim.Counts().Issued
+	before := s.sim.Counts().Issued
 	ours := s.killUnderLoad(clients)
-	if s.sim.Counts().Issued == sold {
-		t.Error("the plugin that was started again bought no token")
+	if s.sim.Counts().Issued == before {
+		t.Error("the plugin that was started again got no token")
 	}
 	// Each client may have met the dead process once or twice.
 	if ours > bare+2*clients {

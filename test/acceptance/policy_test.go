@@ -37,7 +37,7 @@ func TestAPolicyOnOneTokenPathGrantsThatAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestAPolicyThatGrantsUpdateAloneBuysTokensAndDoesNotReadTheSharedOne(t *testing.T) {
+func TestAPolicyThatGrantsUpdateAloneIssuesTokensAndDoesNotReadTheSharedOne(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", nil)

@@ -236,12 +236,12 @@ func TestPrometheusAnswersWhatAnOperatorAsks(t *testing.T) {
 	s.writeConfig("eu-gb", nil)
 	p := s.startPrometheus()
 	nothing := func() {}
-	buy := func() { _, _ = s.client.Logical().Write("apic/token/us-south", nil) }
+	exchange := func() { _, _ = s.client.Logical().Write("apic/token/us-south", nil) }
 
 	p.eventuallyBetween(0, 1, `up{job="vault-apic"}`, nothing)
-	p.eventuallyBetween(0, 1000, `sum(rate(vault_apic_exchanges_total{service="login", outcome="success"}[1m]))`, buy)
+	p.eventuallyBetween(0, 1000, `sum(rate(vault_apic_exchanges_total{service="login", outcome="success"}[1m]))`, exchange)
 	s.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
-	p.eventuallyBetween(0, 0.999, `sum(rate(vault_apic_exchanges_total{outcome!="success"}[1m])) / sum(rate(vault_apic_exchanges_total[1m]))`, buy)
+	p.eventuallyBetween(0, 0.999, `sum(rate(vault_apic_exchanges_total{outcome!="success"}[1m])) / sum(rate(vault_apic_exchanges_total[1m]))`, exchange)
 	p.eventuallyBetween(0, 100, `vault_apic_exchange_consecutive_failures{config="us-south"}`, nothing)
 	p.eventuallyBetween(3000, 3600, `min(vault_apic_token_expiry_timestamp_seconds - time())`, nothing)
 	p.eventuallyBetween(0, 600, `max(time() - vault_apic_api_key_set_timestamp_seconds)`, nothing)

@@ -116,26 +116,26 @@ func TestRotation_keyTakenBackInItsGrace(t *testing.T) {
 	if left := s.awaitOneKey(""); left.KeyID != s.sim.KeyID(s.key) {
 		t.Error("the key that was taken back is deleted")
 	}
-	s.check(s.buyToken("us-south"))
+	s.check(s.dedicatedToken("us-south"))
 }
 
 // requireNoTokenOfADeletedKey fails if a read began after the deletion of the key
-// that bought its token.
+// whose token it is.
 func (s *stack) requireNoTokenOfADeletedKey(readings []reading) {
 	s.Helper()
 	deletions := map[string]time.Time{}
 	for _, key := range s.sim.Keys() {
 		deletions[key.KeyID] = key.DeletedAt
 	}
-	buyers := map[string]string{}
+	keyOf := map[string]string{}
 	for _, issued := range s.sim.Issued() {
-		buyers[issued.ID] = issued.KeyID
+		keyOf[issued.ID] = issued.KeyID
 	}
 	seen := map[string]bool{}
 	for _, r := range readings {
-		buyer := buyers[r.tokenID()]
-		seen[buyer] = true
-		if deleted := deletions[buyer]; !deleted.IsZero() && r.began.After(deleted) {
+		keyID := keyOf[r.tokenID()]
+		seen[keyID] = true
+		if deleted := deletions[keyID]; !deleted.IsZero() && r.began.After(deleted) {
 			s.Fatalf("a read that began %s after the deletion of a key was answered with that key's token", r.began.Sub(deleted))
 		}
 	}

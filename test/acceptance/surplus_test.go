@@ -146,7 +146,7 @@ func TestServerLog_holdsNothingOfSurplusAnswers(t *testing.T) {
 				})
 				for range 5 {
 					s.readToken(service)
-					s.persist("a token is issued", func() error { return s.buyToken(service) })
+					s.persist("a token is issued", func() error { return s.dedicatedToken(service) })
 				}
 			}
 			// A key that two configs hold is not rotated.

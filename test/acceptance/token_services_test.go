@@ -40,8 +40,8 @@ func (s *stack) writeService(service string, overrides map[string]any) error {
 	return err
 }
 
-// buyToken buys a token that nobody else gets.
-func (s *stack) buyToken(name string) error {
+// dedicatedToken has the key exchanged for a dedicated token.
+func (s *stack) dedicatedToken(name string) error {
 	_, err := s.client.Logical().Write("apic/token/"+name, nil)
 	return err
 }
@@ -92,7 +92,7 @@ func TestATokenOfEachServiceIsTakenByTheAPIThatItsAnswerNames(t *testing.T) {
 		s.requireNowhere("a config", fmt.Sprint(config.Data))
 	}
 	if got := s.sim.Counts(); got.Issued != 3 || got.MeAccepted != 9 {
-		t.Errorf("%d tokens were sold and %d calls accepted", got.Issued, got.MeAccepted)
+		t.Errorf("%d tokens were issued and %d calls accepted", got.Issued, got.MeAccepted)
 	}
 }
 
@@ -200,8 +200,8 @@ func TestTokenServices_documentedStart(t *testing.T) {
 }
 
 // TestTheConfigsThatTheDocumentationShowsAreTakenAndWork runs the commands of
-// docs/token-services.md as they stand, but for a purchase at hosts that do not
-// exist, and then has each config buy its token from the simulation.
+// docs/token-services.md as they stand, but for an exchange at hosts that do not
+// exist, and then has each config get its token from the simulation.
 func TestTheConfigsThatTheDocumentationShowsAreTakenAndWork(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

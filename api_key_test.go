@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-func FuzzTheAPIKeyParser(f *testing.F) {
+func FuzzParseAPIKey(f *testing.F) {
 	for _, seed := range []string{
 		"", "key", " key\n", `{"apikey":"key"}`, `{"APIKEY":" key "}`, `{"apikey":1}`, `{"apikey":"a","apiKey":"b"}`,
 		`{`, `[]`, `{"apikey":"{\"apikey\":\"x\"}"}`, "\x00", "k\u00e9y", strings.Repeat("k", 5000),
@@ -34,7 +34,7 @@ func FuzzTheAPIKeyParser(f *testing.F) {
 	})
 }
 
-func FuzzTheCredentialsParser(f *testing.F) {
+func FuzzParseCredentials(f *testing.F) {
 	for _, seed := range []string{"", "{}", testCredentials, `{"toolkit":{"client_id":"a"}}`, `{"toolkit":[]}`, "{\"toolkit\":{\"client_id\":\"\x00\",\"client_secret\":\"b\"}}"} {
 		f.Add(seed)
 	}
@@ -49,7 +49,7 @@ func FuzzTheCredentialsParser(f *testing.F) {
 	})
 }
 
-func TestASecretSentAsJSONIsTurnedBackIntoText(t *testing.T) {
+func TestSecret_sentAsJSONBecomesText(t *testing.T) {
 	req := &logical.Request{Data: map[string]any{"api_key": map[string]any{"apikey": "k"}, "region": map[string]any{"a": 1}}}
 	stringifySecretFields(req)
 	if req.Data["api_key"] != `{"apikey":"k"}` {

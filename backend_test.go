@@ -352,7 +352,7 @@ func (s *failingStorage) List(ctx context.Context, prefix string) (keys []string
 	return keys, err
 }
 
-func TestTheFactoryTouchesNeitherStorageNorSystemView(t *testing.T) {
+func TestFactory_touchesNeitherStorageNorSystemView(t *testing.T) {
 	made, err := Factory(context.Background(), &logical.BackendConfig{})
 	if err != nil {
 		t.Fatal(err)
@@ -362,7 +362,7 @@ func TestTheFactoryTouchesNeitherStorageNorSystemView(t *testing.T) {
 	}
 }
 
-func TestTheBackendReportsTheVersionItWasBuiltWith(t *testing.T) {
+func TestBackend_reportsItsBuildVersion(t *testing.T) {
 	made, err := FactoryWithBuild(BuildInfo{Version: "v1.2.3"})(context.Background(), &logical.BackendConfig{})
 	if err != nil {
 		t.Fatal(err)
@@ -372,7 +372,8 @@ func TestTheBackendReportsTheVersionItWasBuiltWith(t *testing.T) {
 	}
 }
 
-func TestConfigsAreSealWrappedUnderAPrefixThatMatches(t *testing.T) {
+// Configs are stored under a prefix that is seal-wrapped.
+func TestConfigs_areSealWrapped(t *testing.T) {
 	paths := newBackend(BuildInfo{}).SpecialPaths()
 	if !slices.Equal(paths.SealWrapStorage, []string{"config/", "deleted/"}) {
 		t.Fatalf("seal-wrapped are %q", paths.SealWrapStorage)
@@ -382,7 +383,8 @@ func TestConfigsAreSealWrappedUnderAPrefixThatMatches(t *testing.T) {
 	}
 }
 
-func TestAPanicInAHandlerIsAnsweredWith500AndDoesNotQuoteItsValue(t *testing.T) {
+// A panic in a handler is answered with status 500, and its value is not quoted.
+func TestHandler_panicIs500(t *testing.T) {
 	m := newMount(t)
 	m.backend.Paths = append(m.backend.Paths, &framework.Path{
 		Pattern: "panic",
@@ -401,7 +403,7 @@ func TestAPanicInAHandlerIsAnsweredWith500AndDoesNotQuoteItsValue(t *testing.T) 
 	requireNoKey(t, text)
 }
 
-func TestTheReplicationStateIsAskedForOnceForManyRequests(t *testing.T) {
+func TestReplicationState_isReadOnceForManyRequests(t *testing.T) {
 	asked := &countingSystemView{SystemView: logical.TestSystemView()}
 	view := &systemView{SystemView: asked}
 	for range 1000 {
@@ -422,7 +424,7 @@ func (v *countingSystemView) ReplicationState() consts.ReplicationState {
 	return v.SystemView.ReplicationState()
 }
 
-func TestEveryOperationHasAnOperationIDASummaryAndResponses(t *testing.T) {
+func TestOperations_haveIDSummaryAndResponses(t *testing.T) {
 	for _, path := range newBackend(BuildInfo{}).Paths {
 		if path.HelpSynopsis == "" || path.HelpDescription == "" {
 			t.Errorf("%s has no help", path.Pattern)

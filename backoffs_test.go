@@ -15,7 +15,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-func TestBackoffID_IsTheKeyAndItsDestination(t *testing.T) {
+func TestBackoffID_isTheKeyAndItsDestination(t *testing.T) {
 	base := config{TokenService: tokenservice.Login, TokenURL: "https://a.example/", CACert: "ca", APIKey: "key"}
 	same := base
 	same.Region, same.APIURL, same.ClientID, same.ClientSecret, same.MaxRetries, same.Revision = "r", "u", "c", "s", 1, "2"
@@ -55,7 +55,7 @@ func (b *backoffs) until(key string) time.Time {
 	return backoff.Until()
 }
 
-func TestBackoffs_KeepAFailureThatNobodyHolds(t *testing.T) {
+func TestBackoffs_keepAFailureThatNobodyHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b backoffs
 		refused := &upstream.Error{Outcome: upstream.Refused}
@@ -77,7 +77,7 @@ func TestBackoffs_KeepAFailureThatNobodyHolds(t *testing.T) {
 	})
 }
 
-func TestBackoffs_KeepNothingOfKeysThatDidNotFail(t *testing.T) {
+func TestBackoffs_keepNothingOfKeysThatDidNotFail(t *testing.T) {
 	var b backoffs
 	for i := range 100 {
 		_, release := b.acquire(newBackoffID(&config{APIKey: fmt.Sprint("key-", i)}))
@@ -93,9 +93,9 @@ func TestBackoffs_KeepNothingOfKeysThatDidNotFail(t *testing.T) {
 	}
 }
 
-// TestBackoffs_OfMadeUpKeysAreBounded floods the memory beside a key that is held and
+// TestBackoffs_ofMadeUpKeysAreBounded floods the memory beside a key that is held and
 // one that is not and whose back-off is long.
-func TestBackoffs_OfMadeUpKeysAreBounded(t *testing.T) {
+func TestBackoffs_ofMadeUpKeysAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b backoffs
 		held, release := b.acquire(newBackoffID(&config{APIKey: "held"}))

@@ -53,7 +53,8 @@ func (m *mount) fail() {
 	}
 }
 
-func TestAKeyThatWasRevokedIsShownAsOneThatIsRefused(t *testing.T) {
+// A key that was revoked is shown as one that is refused.
+func TestBadState_revokedKey(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.sim.RevokeKey(testKey)
 		m.fail()
@@ -63,7 +64,8 @@ func TestAKeyThatWasRevokedIsShownAsOneThatIsRefused(t *testing.T) {
 	})
 }
 
-func TestAServiceThatIsDownIsShownAsOne(t *testing.T) {
+// A service that is down is shown as one.
+func TestBadState_serviceDown(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: http.StatusServiceUnavailable})
 		m.fail()
@@ -73,7 +75,8 @@ func TestAServiceThatIsDownIsShownAsOne(t *testing.T) {
 	})
 }
 
-func TestAClockThatIsAheadOfTheServicesIsNamedAndByHowMuch(t *testing.T) {
+// A clock that is ahead of the service's is reported, and by how much.
+func TestBadState_clockAhead(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.sim.SetTokenTTL(5 * time.Minute)
 		m.sim.SetClockSkew(-10 * time.Minute)
@@ -85,9 +88,9 @@ func TestAClockThatIsAheadOfTheServicesIsNamedAndByHowMuch(t *testing.T) {
 	})
 }
 
-// TestAClockThatIsBehindTheServicesIsNamedAndNoTokenIsKeptPastItsEnd has tokens
+// TestBadState_clockBehind has tokens
 // that, by this host's clock, are not valid yet.
-func TestAClockThatIsBehindTheServicesIsNamedAndNoTokenIsKeptPastItsEnd(t *testing.T) {
+func TestBadState_clockBehind(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.sim.SetClockSkew(10 * time.Minute)
 		m.must(logical.UpdateOperation, "config/us-south", m.configData(nil))
@@ -121,7 +124,8 @@ func TestAClockThatIsBehindTheServicesIsNamedAndNoTokenIsKeptPastItsEnd(t *testi
 	})
 }
 
-func TestACertificateThatExpiredIsNamedWithItsDate(t *testing.T) {
+// A certificate that expired is reported with its date.
+func TestBadState_expiredCertificate(t *testing.T) {
 	m := newMount(t)
 	server, err := apicsim.StartTLSUntil(m.sim, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
 	if err != nil {
@@ -136,7 +140,9 @@ func TestACertificateThatExpiredIsNamedWithItsDate(t *testing.T) {
 	})
 }
 
-func TestAConfigOfASnapshotFromBeforeARotationSaysThatItsKeyMayBeOld(t *testing.T) {
+// A config that was restored from a snapshot older than a rotation says that its key
+// may be old.
+func TestBadState_snapshotFromBeforeARotation(t *testing.T) {
 	for service, says := range map[string]string{
 		"login": "a restored snapshot may hold one that was rotated since",
 		"iam":   "rotated since the snapshot that was restored",

@@ -43,9 +43,9 @@ func TestConfigDelete_saysWhatIsLeftWhenIAMHangs(t *testing.T) {
 	})
 }
 
-// TestConfigDelete_thatNeverHappenedLeavesTheConfigAlone has the deletion fail for good, after
+// TestConfigDelete_thatNeverHappenedKeepsTheConfig has the deletion fail for good, after
 // its tombstone was stored.
-func TestConfigDelete_thatNeverHappenedLeavesTheConfigAlone(t *testing.T) {
+func TestConfigDelete_thatNeverHappenedKeepsTheConfig(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.rotate("us-south")
 		synctest.Wait()

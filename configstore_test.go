@@ -261,9 +261,9 @@ func TestStore_unloadWaitsForWhatIsBeingWritten(t *testing.T) {
 	})
 }
 
-// TestStore_abandonedRequestIsHeardOut ends a request in the middle of its deletion, which
+// TestStore_abandonedRequestIsFinished ends a request in the middle of its deletion, which
 // could otherwise take effect after a later write.
-func TestStore_abandonedRequestIsHeardOut(t *testing.T) {
+func TestStore_abandonedRequestIsFinished(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		c := m.claimed()
 		defer c.Release()
@@ -275,9 +275,9 @@ func TestStore_abandonedRequestIsHeardOut(t *testing.T) {
 	})
 }
 
-// TestStore_freshConfigsAreForgotten creates configs for longer than it is of interest
+// TestStore_freshConfigsAreCleared creates configs for longer than it is of interest
 // that storage had nothing of the name.
-func TestStore_freshConfigsAreForgotten(t *testing.T) {
+func TestStore_freshConfigsAreCleared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newRotationMount(t)
 		m.restart()

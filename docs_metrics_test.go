@@ -76,7 +76,7 @@ func readDoc(t *testing.T, name string) string {
 	return string(content)
 }
 
-func TestTheDocumentedMetricsAreThoseThatAreTold(t *testing.T) {
+func TestDocumentedMetrics_areThoseExposed(t *testing.T) {
 	written := make(map[string]documented)
 	for _, row := range tableRow.FindAllStringSubmatch(readDoc(t, "metrics.md"), -1) {
 		var labels []string
@@ -99,7 +99,7 @@ func TestTheDocumentedMetricsAreThoseThatAreTold(t *testing.T) {
 	}
 }
 
-func TestTheDocumentedOutcomesAreThoseThatAreTold(t *testing.T) {
+func TestDocumentedOutcomes_areThoseExposed(t *testing.T) {
 	page := readDoc(t, "metrics.md")
 	var outcomes []string
 	for _, outcome := range metrics.ExchangeOutcomes() {
@@ -170,7 +170,8 @@ func readDashboard(t *testing.T) dashboard {
 	return d
 }
 
-func TestTheDashboardQueriesMetricsThatExistFromADatasourceThatIsChosen(t *testing.T) {
+// The dashboard queries metrics that exist, from a data source that its user chooses.
+func TestDashboard_queriesMetricsThatExist(t *testing.T) {
 	d, told := readDashboard(t), toldMetrics(t)
 	ids := make(map[int]bool)
 	for _, panel := range d.Panels {
@@ -202,7 +203,7 @@ func TestTheDashboardQueriesMetricsThatExistFromADatasourceThatIsChosen(t *testi
 	}
 }
 
-func TestTheDashboardShowsEveryMetric(t *testing.T) {
+func TestDashboard_showsEveryMetric(t *testing.T) {
 	content := readDoc(t, "dashboard.json")
 	for name := range toldMetrics(t) {
 		if !strings.Contains(content, name) {
@@ -211,13 +212,15 @@ func TestTheDashboardShowsEveryMetric(t *testing.T) {
 	}
 }
 
-func TestTheAlertsAndTheirTestsWatchMetricsThatExist(t *testing.T) {
+// So do the tests of the alerts.
+func TestAlerts_watchMetricsThatExist(t *testing.T) {
 	told := toldMetrics(t)
 	requireTold(t, told, readDoc(t, "alerts.yml"))
 	requireTold(t, told, readDoc(t, "alerts_test.yml"))
 }
 
-func TestEveryAlertIsDocumentedAndShownToFireAndNotToFire(t *testing.T) {
+// Every alert is documented, and has a test where it fires and one where it does not.
+func TestAlerts_areDocumentedAndTested(t *testing.T) {
 	page, tests := readDoc(t, "metrics.md"), readDoc(t, "alerts_test.yml")
 	alerts := regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(readDoc(t, "alerts.yml"), -1)
 	if len(alerts) == 0 {
@@ -254,16 +257,16 @@ func promtool(t *testing.T, input string, args ...string) {
 	}
 }
 
-func TestPromtoolFindsNothingWrongWithTheExposition(t *testing.T) {
+func TestExposition_passesPromtool(t *testing.T) {
 	promtool(t, fullExposition(t), "check", "metrics")
 }
 
-func TestTheAlertsFireWhenTheyShould(t *testing.T) {
+func TestAlerts_fireWhenTheyShould(t *testing.T) {
 	promtool(t, "", "test", "rules", "docs/alerts_test.yml")
 }
 
-// TestTheDashboardsQueriesParse has promtool parse each query as if it were a rule.
-func TestTheDashboardsQueriesParse(t *testing.T) {
+// TestDashboard_queriesParse has promtool parse each query as if it were a rule.
+func TestDashboard_queriesParse(t *testing.T) {
 	type rule struct {
 		Record string `json:"record"`
 		Expr   string `json:"expr"`

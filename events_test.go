@@ -78,7 +78,8 @@ func (e *testEvents) take() (kinds []string) {
 	return kinds
 }
 
-func TestEachChangeOfStateIsAnEventAndALineAndNothingElseIs(t *testing.T) {
+// Each change of state is one event and one log line, and nothing else is either.
+func TestEvents_oneForEachChangeOfState(t *testing.T) {
 	quietly := func(m *mount) {
 		for range 5 {
 			m.readToken("us-south")
@@ -139,7 +140,7 @@ func TestEachChangeOfStateIsAnEventAndALineAndNothingElseIs(t *testing.T) {
 	}
 }
 
-func TestAnEventSaysWhatHappenedToWhichConfig(t *testing.T) {
+func TestEvents_sayWhatHappenedToWhichConfig(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.events.take()
 		m.writeConfig("us-south", nil)
@@ -157,7 +158,7 @@ func TestAnEventSaysWhatHappenedToWhichConfig(t *testing.T) {
 	})
 }
 
-func TestARequestSucceedsWhereEventsCannotBeSent(t *testing.T) {
+func TestEvents_thatCannotBeSentFailNoRequest(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.events.fail = errors.New("no event bus")
 		m.writeConfig("us-south", nil)

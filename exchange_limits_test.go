@@ -117,9 +117,9 @@ func ofCode(err error) int {
 	return http.StatusBadRequest
 }
 
-// TestBackoff_OfARefusedKeyIsGotAroundByNothing has somebody without the key, who may
+// TestBackoff_ofARefusedKeyCannotBeBypassed has somebody without the key, who may
 // do everything with configs, try twenty times to have it sent.
-func TestBackoff_OfARefusedKeyIsGotAroundByNothing(t *testing.T) {
+func TestBackoff_ofARefusedKeyCannotBeBypassed(t *testing.T) {
 	background := context.Background()
 	for name, try := range map[string]func(m *mount, calls *callGauge, i int) error{
 		"reads": func(m *mount, _ *callGauge, _ int) error {
@@ -183,9 +183,9 @@ func TestBackoff_OfARefusedKeyIsGotAroundByNothing(t *testing.T) {
 	}
 }
 
-// TestBackoff_CountsAnAnswerToAConfigThatWasReplaced has each exchange find its config
+// TestBackoff_countsAnAnswerToAReplacedConfig has each exchange find its config
 // replaced before the answer comes, whereupon its reader begins anew.
-func TestBackoff_CountsAnAnswerToAConfigThatWasReplaced(t *testing.T) {
+func TestBackoff_countsAnAnswerToAReplacedConfig(t *testing.T) {
 	limitsTest(t, func(m *mount, calls *callGauge) {
 		time.Sleep(45 * time.Minute) // The shared token is due.
 		m.sim.RevokeKey(testKey)
@@ -206,7 +206,7 @@ func TestBackoff_CountsAnAnswerToAConfigThatWasReplaced(t *testing.T) {
 	})
 }
 
-func TestBackoff_IsNotThatOfAnotherKeyOrDestination(t *testing.T) {
+func TestBackoff_isNotThatOfAnotherKeyOrDestination(t *testing.T) {
 	for name, write := range map[string]func(m *mount) map[string]any{
 		"another key": func(m *mount) map[string]any {
 			m.sim.AddKey("another-key")
@@ -231,9 +231,9 @@ func TestBackoff_IsNotThatOfAnotherKeyOrDestination(t *testing.T) {
 	}
 }
 
-// TestBackoff_IsNotThatOfTheClient has somebody who may write a config
+// TestBackoff_isNotThatOfTheClient has somebody who may write a config
 // of the platform service change who asks.
-func TestBackoff_IsNotThatOfTheClient(t *testing.T) {
+func TestBackoff_isNotThatOfTheClient(t *testing.T) {
 	limitsTest(t, func(m *mount, calls *callGauge) {
 		m.writeConfig("onprem", map[string]any{
 			"token_service": "platform", "token_url": m.url + "/api/token", "client_id": "client", "client_secret": testClientSecret, "renew": false,
@@ -251,8 +251,8 @@ func TestBackoff_IsNotThatOfTheClient(t *testing.T) {
 	})
 }
 
-// TestExchanges_AreEightAtATime has everybody at once ask for what takes an exchange.
-func TestExchanges_AreEightAtATime(t *testing.T) {
+// TestExchanges_areEightAtATime has everybody at once ask for what takes an exchange.
+func TestExchanges_areEightAtATime(t *testing.T) {
 	for name, c := range map[string]struct {
 		latency time.Duration
 		busy    bool
@@ -303,9 +303,9 @@ func TestExchanges_AreEightAtATime(t *testing.T) {
 	}
 }
 
-// TestExchanges_AreEightAtATimeThroughWrites has writes replace the config, and try
+// TestExchanges_areEightAtATimeThroughWrites has writes replace the config, and try
 // keys that are made up, while others want tokens.
-func TestExchanges_AreEightAtATimeThroughWrites(t *testing.T) {
+func TestExchanges_areEightAtATimeThroughWrites(t *testing.T) {
 	limitsTest(t, func(m *mount, calls *callGauge) {
 		m.sim.Inject(apicsim.Fault{Latency: time.Second})
 		var all sync.WaitGroup
@@ -331,7 +331,7 @@ func TestExchanges_AreEightAtATimeThroughWrites(t *testing.T) {
 	})
 }
 
-func TestExchanges_OfOneConfigDoNotHoldUpAnother(t *testing.T) {
+func TestExchanges_ofOneConfigDoNotDelayAnother(t *testing.T) {
 	limitsTest(t, func(m *mount, _ *callGauge) {
 		m.writeConfig("eu-de", nil)
 		m.sim.Inject(apicsim.Fault{Latency: 5 * time.Second})
@@ -349,9 +349,9 @@ func TestExchanges_OfOneConfigDoNotHoldUpAnother(t *testing.T) {
 	})
 }
 
-// TestUnload_EndsTheExchangesWhoseClientsLeft leaves exchanges of all kinds in flight
+// TestUnload_endsTheExchangesWhoseClientsLeft leaves exchanges of all kinds in flight
 // at a service that does not answer. The bubble fails for a goroutine that is left.
-func TestUnload_EndsTheExchangesWhoseClientsLeft(t *testing.T) {
+func TestUnload_endsTheExchangesWhoseClientsLeft(t *testing.T) {
 	limitsTest(t, func(m *mount, calls *callGauge) {
 		m.sim.Inject(apicsim.Fault{Kind: apicsim.KindHang})
 		time.Sleep(45 * time.Minute)
@@ -383,7 +383,7 @@ func TestUnload_EndsTheExchangesWhoseClientsLeft(t *testing.T) {
 	})
 }
 
-func TestWrite_WhoseClientLeftStoresAndSharesNothing(t *testing.T) {
+func TestWrite_whoseClientLeftStoresAndSharesNothing(t *testing.T) {
 	limitsTest(t, func(m *mount, calls *callGauge) {
 		m.sim.AddKey("another-key")
 		shared := m.readToken("us-south")["token_id"]
@@ -399,7 +399,7 @@ func TestWrite_WhoseClientLeftStoresAndSharesNothing(t *testing.T) {
 	})
 }
 
-func TestWatch_TellsNothingOfAKeyThatWasReplaced(t *testing.T) {
+func TestWatch_reportsNothingOfAReplacedKey(t *testing.T) {
 	limitsTest(t, func(m *mount, calls *callGauge) {
 		m.sim.AddKey("another-key")
 		m.sim.RevokeKey(testKey)
@@ -413,9 +413,9 @@ func TestWatch_TellsNothingOfAKeyThatWasReplaced(t *testing.T) {
 	})
 }
 
-// TestLease_revokedByItsReaderCostsTenExchangesALife has somebody who may only read
+// TestLease_revokedByItsReaderCostsTenExchanges has somebody who may only read
 // tokens give back each lease, as the end of a Vault token does.
-func TestLease_revokedByItsReaderCostsTenExchangesALife(t *testing.T) {
+func TestLease_revokedByItsReaderCostsTenExchanges(t *testing.T) {
 	limitsTest(t, func(m *mount, calls *callGauge) {
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"lease": true})
 		before := calls.total()

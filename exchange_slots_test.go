@@ -5,7 +5,7 @@ package apic
 
 import "testing"
 
-func TestExchangeSlots_AreThoseOfTheNameWhileSomebodyHoldsThem(t *testing.T) {
+func TestExchangeSlots_areThoseOfTheNameWhileHeld(t *testing.T) {
 	var slots exchangeSlots
 	first, releaseFirst := slots.acquire("a")
 	second, releaseSecond := slots.acquire("a")

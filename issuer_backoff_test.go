@@ -30,9 +30,9 @@ func refusedKeyTest(t *testing.T, test func(m *mount, calls *callGauge)) {
 	})
 }
 
-// TestIssuerBackoff_isGotAroundByNothing has somebody without the key, who may do
+// TestIssuerBackoff_cannotBeBypassed has somebody without the key, who may do
 // everything with configs, try twenty times to have it sent to its issuer.
-func TestIssuerBackoff_isGotAroundByNothing(t *testing.T) {
+func TestIssuerBackoff_cannotBeBypassed(t *testing.T) {
 	for name, try := range map[string]func(m *mount, i int){
 		"rotations": func(m *mount, i int) {
 			err := m.attempt(m.Context(), logical.UpdateOperation, "config/us-south/rotate", nil)
@@ -60,9 +60,9 @@ func TestIssuerBackoff_isGotAroundByNothing(t *testing.T) {
 	}
 }
 
-// TestIssuerBackoff_leavesAnIssuerAloneThatAsksForIt has somebody ask for rotations at
+// TestIssuerBackoff_rateLimitedIssuerIsNotCalled has somebody ask for rotations at
 // an issuer that wants none for an hour.
-func TestIssuerBackoff_leavesAnIssuerAloneThatAsksForIt(t *testing.T) {
+func TestIssuerBackoff_rateLimitedIssuerIsNotCalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := &callGauge{handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "3600")

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestOneNamesLockKeepsOthersOutAndNoOtherName(t *testing.T) {
+func TestNameLocks_excludeOthersOfTheSameNameOnly(t *testing.T) {
 	var locks nameLocks
 	unlock := locks.lock("a")
 	locks.lock("b")()
@@ -44,7 +44,7 @@ func (l *nameLocks) users(name string) int {
 	return 0
 }
 
-func TestNoLockIsKeptForANameNobodyUses(t *testing.T) {
+func TestNameLocks_keepNoneForAnUnusedName(t *testing.T) {
 	var locks nameLocks
 	var users sync.WaitGroup
 	count := 0

@@ -22,7 +22,7 @@ func requireNoKey(t *testing.T, text string) {
 	}
 }
 
-func TestAConfigIsReadBackWithoutItsKey(t *testing.T) {
+func TestConfigRead_showsNoKey(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	data := m.must(logical.ReadOperation, "config/us-south", nil).Data
@@ -47,7 +47,7 @@ func TestAConfigIsReadBackWithoutItsKey(t *testing.T) {
 	}
 }
 
-func TestDefaultURLsFollowTheRegion(t *testing.T) {
+func TestConfig_defaultURLsDependOnTheRegion(t *testing.T) {
 	m := newMount(t)
 	m.must(logical.CreateOperation, "config/us-south", map[string]any{"api_key": testKey, "verify": false})
 	data := m.must(logical.ReadOperation, "config/us-south", nil).Data
@@ -59,7 +59,8 @@ func TestDefaultURLsFollowTheRegion(t *testing.T) {
 	}
 }
 
-func TestAConfigWhoseNameIsNoRegionNeedsARegionOrBothURLs(t *testing.T) {
+// A config whose name is no region needs a region or both URLs.
+func TestConfigCreate_nameThatIsNoRegion(t *testing.T) {
 	m := newMount(t)
 	status, text := m.failure(logical.CreateOperation, "config/Prod_1", map[string]any{"api_key": testKey, "verify": false})
 	if status != 400 || !strings.HasPrefix(text, "region ") {
@@ -69,7 +70,7 @@ func TestAConfigWhoseNameIsNoRegionNeedsARegionOrBothURLs(t *testing.T) {
 	m.readToken("Prod_1")
 }
 
-func TestTheKeyMayComeAsADownloadedFile(t *testing.T) {
+func TestConfigCreate_keyAsDownloadedFile(t *testing.T) {
 	for name, key := range map[string]any{
 		"the bare key":              testKey,
 		"the bare key and newline":  testKey + "\n",
@@ -85,7 +86,8 @@ func TestTheKeyMayComeAsADownloadedFile(t *testing.T) {
 	}
 }
 
-func TestBadInputIsRefusedNamesTheFieldAndChangesNothing(t *testing.T) {
+// Bad input is refused by an error that names the field, and changes nothing.
+func TestConfigWrite_badInput(t *testing.T) {
 	cases := []struct {
 		name, field string
 		data        map[string]any
@@ -193,7 +195,7 @@ func (m *mount) stored(name string) map[string]any {
 	return fields
 }
 
-func TestACreateWithoutAKeyIsRefused(t *testing.T) {
+func TestConfigCreate_withoutAKeyIsRefused(t *testing.T) {
 	m := newMount(t)
 	for _, data := range []map[string]any{nil, {"api_key": nil}} {
 		status, text := m.failure(logical.CreateOperation, "config/us-south", data)
@@ -203,7 +205,7 @@ func TestACreateWithoutAKeyIsRefused(t *testing.T) {
 	}
 }
 
-func TestNamesWithOddCharactersAreRefused(t *testing.T) {
+func TestConfigCreate_oddNamesAreRefused(t *testing.T) {
 	m := newMount(t)
 	for _, name := range []string{"a/b", "a b", "-a", "a-", "ü", "a\x00", "..", "a..b", "a%2Fb", strings.Repeat("a", 129)} {
 		status, text := m.failure(logical.CreateOperation, "config/"+name, m.configData(nil))
@@ -216,7 +218,7 @@ func TestNamesWithOddCharactersAreRefused(t *testing.T) {
 	}
 }
 
-func TestAnUnknownFieldIsWarnedAbout(t *testing.T) {
+func TestConfigWrite_unknownFieldWarns(t *testing.T) {
 	m := newMount(t)
 	resp := m.must(logical.CreateOperation, "config/us-south", m.configData(map[string]any{"regoin": "x"}))
 	if resp == nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "regoin") {
@@ -224,7 +226,7 @@ func TestAnUnknownFieldIsWarnedAbout(t *testing.T) {
 	}
 }
 
-func TestAPartialUpdateChangesOnlyWhatItNames(t *testing.T) {
+func TestConfigUpdate_changesOnlyWhatItNames(t *testing.T) {
 	for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
 		t.Run(string(op), func(t *testing.T) {
 			m := newMount(t)
@@ -246,7 +248,7 @@ func TestAPartialUpdateChangesOnlyWhatItNames(t *testing.T) {
 	}
 }
 
-func TestANullInAPatchSetsAFieldBackToItsDefault(t *testing.T) {
+func TestConfigPatch_nullResetsToTheDefault(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{"request_timeout": "7s", "max_retries": 5, "cache": false})
 	m.must(logical.PatchOperation, "config/us-south", map[string]any{"request_timeout": nil, "max_retries": nil, "cache": nil})
@@ -256,7 +258,7 @@ func TestANullInAPatchSetsAFieldBackToItsDefault(t *testing.T) {
 	}
 }
 
-func TestAPatchOfNothingIsRefused(t *testing.T) {
+func TestConfigPatch_ofNoConfigIsRefused(t *testing.T) {
 	m := newMount(t)
 	status, text := m.failure(logical.PatchOperation, "config/us-south", m.configData(nil))
 	if status != 400 || !strings.Contains(text, `vault write <mount>/config/us-south api_key=`) {
@@ -264,7 +266,8 @@ func TestAPatchOfNothingIsRefused(t *testing.T) {
 	}
 }
 
-func TestWhoeverDoesNotKnowTheKeyCannotSendItElsewhere(t *testing.T) {
+// A client that does not know the key cannot have it sent elsewhere.
+func TestDestination_needsTheKey(t *testing.T) {
 	ca := startTLS(t).CACertPEM()
 	for field, value := range map[string]any{
 		"token_service": "iam",
@@ -294,7 +297,7 @@ func TestWhoeverDoesNotKnowTheKeyCannotSendItElsewhere(t *testing.T) {
 	}
 }
 
-func TestResettingTheTokenURLIsAChangeOfDestinationToo(t *testing.T) {
+func TestDestination_resetOfTheTokenURLIsAChange(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	status, text := m.failure(logical.PatchOperation, "config/us-south", map[string]any{"token_url": nil})
@@ -303,7 +306,7 @@ func TestResettingTheTokenURLIsAChangeOfDestinationToo(t *testing.T) {
 	}
 }
 
-func TestADestinationThatStaysTheSameNeedsNoKey(t *testing.T) {
+func TestDestination_thatStaysTheSameNeedsNoKey(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	m.must(logical.UpdateOperation, "config/us-south", map[string]any{
@@ -311,7 +314,7 @@ func TestADestinationThatStaysTheSameNeedsNoKey(t *testing.T) {
 	})
 }
 
-func TestAFailedVerificationStoresNothing(t *testing.T) {
+func TestVerification_failedStoresNothing(t *testing.T) {
 	m := newMount(t)
 	status, text := m.failure(logical.CreateOperation, "config/us-south", m.configData(map[string]any{"api_key": "another-key"}))
 	if status != 400 || !strings.Contains(text, "refused the API key") {
@@ -329,7 +332,7 @@ func TestAFailedVerificationStoresNothing(t *testing.T) {
 	m.readToken("us-south")
 }
 
-func TestTheTokenOfTheVerificationBecomesTheSharedOne(t *testing.T) {
+func TestVerification_tokenBecomesTheSharedOne(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	m.readToken("us-south")
@@ -338,7 +341,7 @@ func TestTheTokenOfTheVerificationBecomesTheSharedOne(t *testing.T) {
 	}
 }
 
-func TestVerificationCanBeSkipped(t *testing.T) {
+func TestVerification_canBeSkipped(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{"api_key": "another-key", "verify": false})
 	if got := m.sim.Counts().Exchanges; got != 0 {
@@ -346,7 +349,7 @@ func TestVerificationCanBeSkipped(t *testing.T) {
 	}
 }
 
-func TestADeletedConfigIsGoneWithItsToken(t *testing.T) {
+func TestConfigDelete_removesItsTokenToo(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	resp := m.must(logical.DeleteOperation, "config/us-south", nil)
@@ -364,7 +367,7 @@ func TestADeletedConfigIsGoneWithItsToken(t *testing.T) {
 	}
 }
 
-func TestAWriteThatAnotherWriteOvertookStoresNothing(t *testing.T) {
+func TestConfigWrite_overtakenStoresNothing(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	before := m.backend.configs.inUse("us-south").config
@@ -384,7 +387,8 @@ func TestAWriteThatAnotherWriteOvertookStoresNothing(t *testing.T) {
 	}
 }
 
-func TestAConfigOfANewerSchemaIsRefusedAndNeverRewritten(t *testing.T) {
+// A config of a newer schema is refused, and never rewritten.
+func TestConfig_ofANewerSchemaIsNotRewritten(t *testing.T) {
 	m := newMount(t)
 	newer := `{"schema":3,"api_key":"` + testKey + `","request_timeout":"10s","revision":"seven"}`
 	if err := m.storage.Put(context.Background(), &logical.StorageEntry{Key: "config/us-south", Value: []byte(newer)}); err != nil {
@@ -414,7 +418,7 @@ func TestAConfigOfANewerSchemaIsRefusedAndNeverRewritten(t *testing.T) {
 	}
 }
 
-func TestAnEntryThatCannotBeDecodedIsNotQuoted(t *testing.T) {
+func TestConfig_undecodableEntryIsNotQuoted(t *testing.T) {
 	m := newMount(t)
 	broken := `{"api_key":"` + testKey + `","max_retries":"` + testKey + `"}`
 	if err := m.storage.Put(context.Background(), &logical.StorageEntry{Key: "config/us-south", Value: []byte(broken)}); err != nil {
@@ -427,7 +431,8 @@ func TestAnEntryThatCannotBeDecodedIsNotQuoted(t *testing.T) {
 	requireNoKey(t, text)
 }
 
-func TestAStorageFailureAtAnyCallLeavesTheStoredConfigAndTheTokenInForce(t *testing.T) {
+// A storage failure at any call leaves the stored config and its token in use.
+func TestConfigWrite_storageFailureAtAnyCall(t *testing.T) {
 	for n := int64(1); ; n++ {
 		m := newMount(t)
 		m.writeConfig("us-south", nil)
@@ -457,7 +462,7 @@ func TestAStorageFailureAtAnyCallLeavesTheStoredConfigAndTheTokenInForce(t *test
 	}
 }
 
-func TestAConfigThatAnotherNodeWroteIsReadAnew(t *testing.T) {
+func TestConfig_writtenByAnotherNodeIsReadAgain(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	m.readToken("us-south")
@@ -470,7 +475,7 @@ func TestAConfigThatAnotherNodeWroteIsReadAnew(t *testing.T) {
 	}
 }
 
-func TestThePrivateCAOfAConfigIsTrusted(t *testing.T) {
+func TestCACert_isTrusted(t *testing.T) {
 	m := newMount(t)
 	server := startTLS(t)
 	elsewhere := map[string]any{"token_url": server.URL() + "/apikey", "api_url": server.URL()}
@@ -497,9 +502,9 @@ func startTLS(t *testing.T) *apicsim.Server {
 	return server
 }
 
-// TestAReadOnlyStorageMakesVaultForwardTheRequest has storage fail as it does on
+// TestConfigWrite_readOnlyStorageForwards has storage fail as it does on
 // a node that may not write, where the error reaches a plugin as mere text.
-func TestAReadOnlyStorageMakesVaultForwardTheRequest(t *testing.T) {
+func TestConfigWrite_readOnlyStorageForwards(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	m.storage.refuseWrites.Store(true)
@@ -531,7 +536,8 @@ func (m *mount) writeServiceConfig(service string, overrides map[string]any) {
 	m.writeConfig(service, data)
 }
 
-func TestEveryTokenServiceIssuesATokenAndShowsNoSecret(t *testing.T) {
+// Every token service issues a token, and no answer shows a secret.
+func TestTokenService_eachIssuesAToken(t *testing.T) {
 	for service := range servicePaths() {
 		t.Run(service, func(t *testing.T) {
 			m := newMount(t)
@@ -548,7 +554,7 @@ func TestEveryTokenServiceIssuesATokenAndShowsNoSecret(t *testing.T) {
 	}
 }
 
-func TestTheDefaultURLsAreThoseOfTheTokenService(t *testing.T) {
+func TestTokenService_defaultURLs(t *testing.T) {
 	for service, want := range map[string][2]string{
 		"login":    {"https://login.service.eu-gb.apiconnect.ibmcloud.com/apikey", "https://apimanager.eu-gb.apiconnect.cloud.ibm.com"},
 		"iam":      {"https://iam.cloud.ibm.com/identity/token", ""},
@@ -569,7 +575,8 @@ func TestTheDefaultURLsAreThoseOfTheTokenService(t *testing.T) {
 	}
 }
 
-func TestTheAPIOfASelfManagedPlatformIsWhereItsTokensComeFrom(t *testing.T) {
+// The API manager of a self-managed platform is where its tokens come from.
+func TestTokenService_apiURLOfASelfManagedPlatform(t *testing.T) {
 	m := newMount(t)
 	m.writeServiceConfig("platform", map[string]any{"api_url": ""})
 	if got := m.readToken("platform")["api_url"]; got != m.server.URL() {
@@ -577,7 +584,8 @@ func TestTheAPIOfASelfManagedPlatformIsWhereItsTokensComeFrom(t *testing.T) {
 	}
 }
 
-func TestAPlatformKeyThatCanBeUsedOnceIsSpentOnTheTokenThatReadersGet(t *testing.T) {
+// A platform key that can be used once is used for the token that readers get.
+func TestVerification_singleUseKey(t *testing.T) {
 	m := newMount(t)
 	m.sim.AddLimitedKey(testKey, apicsim.KeyOptions{SingleUse: true})
 	m.writeServiceConfig("platform", map[string]any{"renew": false})
@@ -592,9 +600,9 @@ func TestAPlatformKeyThatCanBeUsedOnceIsSpentOnTheTokenThatReadersGet(t *testing
 	}
 }
 
-// TestClientCredentialsMayChangeWithoutTheKey holds the decision that client
+// TestClientCredentials_changeWithoutTheKey holds the decision that client
 // credentials say who asks, not where the key goes.
-func TestClientCredentialsMayChangeWithoutTheKey(t *testing.T) {
+func TestClientCredentials_changeWithoutTheKey(t *testing.T) {
 	m := newMount(t)
 	m.writeServiceConfig("platform", map[string]any{"renew": false})
 	m.must(logical.PatchOperation, "config/platform", map[string]any{
@@ -610,7 +618,9 @@ func TestClientCredentialsMayChangeWithoutTheKey(t *testing.T) {
 	}
 }
 
-func TestAConfigThatLeavesThePlatformLeavesItsCredentialsBehind(t *testing.T) {
+// A config that changes from the platform to another service does not keep its client
+// credentials.
+func TestClientCredentials_endWithThePlatform(t *testing.T) {
 	m := newMount(t)
 	m.writeServiceConfig("platform", map[string]any{"renew": false})
 	m.must(logical.UpdateOperation, "config/platform", map[string]any{
@@ -621,7 +631,7 @@ func TestAConfigThatLeavesThePlatformLeavesItsCredentialsBehind(t *testing.T) {
 	}
 }
 
-func TestAnExistenceCheckDoesNotQuoteWhatWasSent(t *testing.T) {
+func TestExistenceCheck_doesNotQuoteWhatWasSent(t *testing.T) {
 	m := newMount(t)
 	_, exists, err := m.backend.HandleExistenceCheck(context.Background(), &logical.Request{
 		Operation: logical.CreateOperation, Path: "config/us-south", Storage: m.storage,
@@ -632,9 +642,9 @@ func TestAnExistenceCheckDoesNotQuoteWhatWasSent(t *testing.T) {
 	}
 }
 
-// TestAClientSecretCannotBeSentElsewhereWithAnyKey has somebody who may write the
+// TestDestination_madeUpKeyMovesNoClientSecret has somebody who may write the
 // config, and knows neither key nor client secret, make a key up.
-func TestAClientSecretCannotBeSentElsewhereWithAnyKey(t *testing.T) {
+func TestDestination_madeUpKeyMovesNoClientSecret(t *testing.T) {
 	m := newMount(t)
 	m.writeServiceConfig("platform", nil)
 	elsewhere := map[string]any{"api_key": "made-up", "token_url": "https://elsewhere.example/"}
@@ -649,7 +659,8 @@ func TestAClientSecretCannotBeSentElsewhereWithAnyKey(t *testing.T) {
 	m.must(logical.UpdateOperation, "config/platform", elsewhere)
 }
 
-func TestAStorageThatFailsAfterItsEffectLeavesNothingOldInUse(t *testing.T) {
+// A storage that fails after its effect leaves nothing old in use.
+func TestConfigWrite_storageFailsAfterItsEffect(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	m.storage.lateFailures.Store(true)
@@ -665,7 +676,7 @@ func TestAStorageThatFailsAfterItsEffectLeavesNothingOldInUse(t *testing.T) {
 	}
 }
 
-func TestAnOvertakenWriteDoesNotBringADeletedKeyBack(t *testing.T) {
+func TestConfigWrite_overtakenRestoresNoDeletedKey(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	before := m.backend.configs.inUse("us-south").config
@@ -685,7 +696,7 @@ func TestAnOvertakenWriteDoesNotBringADeletedKeyBack(t *testing.T) {
 	}
 }
 
-func TestANullForCredentialsLeavesThemAsTheyAre(t *testing.T) {
+func TestConfigPatch_nullCredentialsChangeNothing(t *testing.T) {
 	m := newMount(t)
 	m.writeServiceConfig("platform", nil)
 	m.must(logical.PatchOperation, "config/platform", map[string]any{"credentials": nil})

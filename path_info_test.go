@@ -16,7 +16,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
-func TestTheInfoIsThatOfTheRunningBuild(t *testing.T) {
+func TestInfo_isThatOfTheRunningBuild(t *testing.T) {
 	m := newMount(t)
 	m.backend.build = BuildInfo{Version: "v1.2.3", Commit: "0123abc", Date: "2026-01-02T03:04:05Z"}
 	data := m.must(logical.ReadOperation, "info", nil).Data
@@ -33,7 +33,8 @@ func TestTheInfoIsThatOfTheRunningBuild(t *testing.T) {
 	}
 }
 
-func TestWhatABuildWasNotToldIsUnknownAndNotEmpty(t *testing.T) {
+// What the build was not given is "unknown", and not empty.
+func TestInfo_missingBuildDataIsUnknown(t *testing.T) {
 	made, err := FactoryWithBuild(BuildInfo{})(context.Background(), &logical.BackendConfig{})
 	if err != nil {
 		t.Fatal(err)

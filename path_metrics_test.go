@@ -54,7 +54,7 @@ func (m *mount) requireSample(sample string, want float64) {
 	}
 }
 
-func TestReadsAreCountedByWhatTheyWereAnsweredWith(t *testing.T) {
+func TestMetrics_countReadsByTheirOutcome(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	m.writeConfig("eu-gb", map[string]any{"cache": false, "verify": false})
@@ -70,7 +70,7 @@ func TestReadsAreCountedByWhatTheyWereAnsweredWith(t *testing.T) {
 	}
 }
 
-func TestAReadOfAnOldTokenIsCountedAsStale(t *testing.T) {
+func TestMetrics_readOfAnOldTokenIsStale(t *testing.T) {
 	m := newMount(t)
 	m.sim.SetTokenTTL(3 * time.Second)
 	m.writeConfig("us-south", nil)
@@ -87,7 +87,7 @@ func TestAReadOfAnOldTokenIsCountedAsStale(t *testing.T) {
 	m.requireSample(`vault_apic_reads_total{outcome="stale"}`, 1)
 }
 
-func TestAReadThatVaultForwardsIsNotCounted(t *testing.T) {
+func TestMetrics_forwardedReadIsNotCounted(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{"lease": true, "verify": false})
 	view := *logical.TestSystemView()
@@ -103,7 +103,7 @@ func TestAReadThatVaultForwardsIsNotCounted(t *testing.T) {
 	}
 }
 
-func TestExchangesAreCountedByServiceAndOutcome(t *testing.T) {
+func TestMetrics_countExchangesByServiceAndOutcome(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	m.writeConfig("reserved", map[string]any{"token_service": "iam", "token_url": m.server.URL() + "/identity/token"})
@@ -126,7 +126,7 @@ func TestExchangesAreCountedByServiceAndOutcome(t *testing.T) {
 	}
 }
 
-func TestAnExchangesErrorIsCountedAsWhatItIs(t *testing.T) {
+func TestMetrics_exchangeErrors(t *testing.T) {
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()
 	late, stop := context.WithTimeout(context.Background(), 0)
@@ -155,7 +155,7 @@ func TestAnExchangesErrorIsCountedAsWhatItIs(t *testing.T) {
 	}
 }
 
-func TestAPanicInAnExchangeIsCountedAsAnError(t *testing.T) {
+func TestMetrics_panicInAnExchangeIsAnError(t *testing.T) {
 	m := newMount(t)
 	exchange := counted(m.backend.metrics, tokenservice.IAM, func(context.Context) (*tokenservice.Token, error) { panic("odd") })
 	func() {
@@ -165,7 +165,8 @@ func TestAPanicInAnExchangeIsCountedAsAnError(t *testing.T) {
 	m.requireSample(`vault_apic_exchanges_total{outcome="error",service="iam"}`, 1)
 }
 
-func TestAConfigIsWatchedFromTheStartAndForgottenWhenItIsDeleted(t *testing.T) {
+// A config is in the metrics from the start until it is deleted.
+func TestMetrics_ofAConfigEndWithIt(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	m.requireSample("vault_apic_configs", 1)
@@ -223,7 +224,7 @@ func TestMetrics_canBeAwayUntil(t *testing.T) {
 	}
 }
 
-func TestAConfigThatCannotBeLoadedDoesNotHideTheOthers(t *testing.T) {
+func TestMetrics_unreadableConfigHidesNoOther(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	if err := m.storage.Put(context.Background(), &logical.StorageEntry{Key: "config/broken", Value: []byte(`{"schema":99}`)}); err != nil {
@@ -234,7 +235,8 @@ func TestAConfigThatCannotBeLoadedDoesNotHideTheOthers(t *testing.T) {
 	m.sample(`vault_apic_token_expiry_timestamp_seconds{config="us-south"}`)
 }
 
-func TestTheMountsOperatorCanKeepConfigNamesOutOfTheMetrics(t *testing.T) {
+// The operator of the mount can keep the names of configs out of the metrics.
+func TestMetrics_withoutConfigNames(t *testing.T) {
 	for value, named := range map[string]bool{"": true, "true": true, "1": true, "false": false, "0": false, "off": false} {
 		t.Run("per_config_metrics="+value, func(t *testing.T) {
 			m := newMount(t)
@@ -251,7 +253,7 @@ func TestTheMountsOperatorCanKeepConfigNamesOutOfTheMetrics(t *testing.T) {
 	}
 }
 
-func TestNoSecretIsInTheMetrics(t *testing.T) {
+func TestMetrics_holdNoSecret(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	token := m.readToken("us-south")
@@ -264,7 +266,7 @@ func TestNoSecretIsInTheMetrics(t *testing.T) {
 	}
 }
 
-func TestMetricsThatStorageFailsAreAnsweredWith500(t *testing.T) {
+func TestMetrics_storageFailureIs500(t *testing.T) {
 	m := newMount(t)
 	m.storage.failNth(1)
 	if status, text := m.failure(logical.ReadOperation, "metrics", nil); status != 500 || !strings.Contains(text, "listing configs") {

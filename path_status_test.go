@@ -43,7 +43,9 @@ func requireRecent(t *testing.T, data map[string]any, field string) {
 	}
 }
 
-func TestTheStatusOfAConfigNobodyUsedIsLoadedFromStorageAndCallsNobody(t *testing.T) {
+// The status of a config that was not used yet is loaded from storage, and calls no
+// service.
+func TestStatus_ofAnUnusedConfig(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{"verify": false})
 	m.restart()
@@ -57,7 +59,7 @@ func TestTheStatusOfAConfigNobodyUsedIsLoadedFromStorageAndCallsNobody(t *testin
 	}
 }
 
-func TestTheStatusTellsOfTheSharedTokenWhatItsReadersSee(t *testing.T) {
+func TestStatus_sharedTokenAsItsReadersSeeIt(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	answer, data := m.readToken("us-south"), m.readStatus("us-south")
@@ -71,7 +73,8 @@ func TestTheStatusTellsOfTheSharedTokenWhatItsReadersSee(t *testing.T) {
 	requireRecent(t, data, "last_success")
 }
 
-func TestTheStatusSaysWhatFailedAndNeverASecret(t *testing.T) {
+// The status says what failed, and shows no secret.
+func TestStatus_failures(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	token := m.readToken("us-south")
@@ -98,7 +101,8 @@ func TestTheStatusSaysWhatFailedAndNeverASecret(t *testing.T) {
 	}
 }
 
-func TestStatus_AfterAWriteKeepsTheBackoffAndTheTokensHistory(t *testing.T) {
+// The status after a write keeps the backoff and the history of the token.
+func TestStatus_afterAWrite(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503, RetryAfter: "600"})
@@ -118,7 +122,7 @@ func TestStatus_AfterAWriteKeepsTheBackoffAndTheTokensHistory(t *testing.T) {
 	}
 }
 
-func TestTheStatusOfNoConfigSaysHowToMakeOne(t *testing.T) {
+func TestStatus_ofNoConfigSaysHowToMakeOne(t *testing.T) {
 	m := newMount(t)
 	for _, name := range []string{"us-south", "a/b", ".."} {
 		status, text := m.failure(logical.ReadOperation, "status/"+name, nil)
@@ -128,7 +132,7 @@ func TestTheStatusOfNoConfigSaysHowToMakeOne(t *testing.T) {
 	}
 }
 
-func TestAStatusThatStorageFailsIsAnsweredWith500(t *testing.T) {
+func TestStatus_storageFailureIs500(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{"verify": false})
 	m.restart()

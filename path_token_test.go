@@ -20,7 +20,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
-func TestAReadAnswersATokenAndWhereToUseIt(t *testing.T) {
+func TestTokenRead_returnsTheTokenAndWhereToUseIt(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	data := m.readToken("us-south")
@@ -40,7 +40,7 @@ func TestAReadAnswersATokenAndWhereToUseIt(t *testing.T) {
 	}
 }
 
-// TestTheTimesOfAnAnswerAreWhatRotationAwareReadersParse holds the rules by
+// TestTokenRead_timesParseForRotationAwareReaders holds the rules by
 // which readers recognise a secret that rotates without a lease.
 //
 // Vault Agent, in consul-template's leaseCheckWait: the answer has no lease id, a
@@ -52,7 +52,7 @@ func TestAReadAnswersATokenAndWhereToUseIt(t *testing.T) {
 // string in RFC 3339, with or without a fraction, and differs from one token to
 // the next in its seconds; rotation_period is a JSON number, an integer and at
 // least 1; ttl is a JSON number and an integer.
-func TestTheTimesOfAnAnswerAreWhatRotationAwareReadersParse(t *testing.T) {
+func TestTokenRead_timesParseForRotationAwareReaders(t *testing.T) {
 	for life, seconds := range map[time.Duration]int64{time.Hour: 2700, 20 * time.Second: 15, 4 * time.Second: 3} {
 		t.Run(life.String(), func(t *testing.T) {
 			m := newMount(t)
@@ -119,7 +119,8 @@ func TestToken_staleTTL(t *testing.T) {
 	})
 }
 
-func TestReadersShareATokenAndAnUpdateGetsADedicatedOne(t *testing.T) {
+// Readers share a token, and an update gets a dedicated one.
+func TestTokenRead_isSharedAndAnUpdateIsDedicated(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	shared := m.readToken("us-south")["token_id"]
@@ -135,7 +136,7 @@ func TestReadersShareATokenAndAnUpdateGetsADedicatedOne(t *testing.T) {
 	}
 }
 
-func TestWithoutCacheEveryReadGetsADedicatedOne(t *testing.T) {
+func TestTokenRead_withoutCacheIsDedicated(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{"cache": false, "verify": false})
 	if m.readToken("us-south")["token_id"] == m.readToken("us-south")["token_id"] {
@@ -143,7 +144,8 @@ func TestWithoutCacheEveryReadGetsADedicatedOne(t *testing.T) {
 	}
 }
 
-func TestColdReadersOfAConfigShareOneStorageReadAndOneExchange(t *testing.T) {
+// They share one read of storage too.
+func TestTokenRead_coldReadersShareOneExchange(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	m.restart()
@@ -168,7 +170,7 @@ func TestColdReadersOfAConfigShareOneStorageReadAndOneExchange(t *testing.T) {
 	}
 }
 
-func TestAReadOfAFreshTokenTouchesNoStorage(t *testing.T) {
+func TestTokenRead_ofAFreshTokenReadsNoStorage(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	m.readToken("us-south")
@@ -181,7 +183,7 @@ func TestAReadOfAFreshTokenTouchesNoStorage(t *testing.T) {
 	}
 }
 
-func TestATokenWithTooLittleLifeLeftIsReplacedFirst(t *testing.T) {
+func TestMinTTL_replacesATokenThatEndsSooner(t *testing.T) {
 	m := newMount(t)
 	m.sim.SetTokenTTL(10 * time.Second)
 	m.writeConfig("us-south", nil)
@@ -198,7 +200,7 @@ func TestATokenWithTooLittleLifeLeftIsReplacedFirst(t *testing.T) {
 	t.Fatal("the token was not replaced when it had less than eight seconds left")
 }
 
-func TestMinTTL_ThatCannotBePromisedSaysTheLongestThatCan(t *testing.T) {
+func TestMinTTL_tooLongNamesTheLongestPossible(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newRotationMount(t)
 		m.writeConfig("us-south", nil)
@@ -233,7 +235,7 @@ func TestMinTTL_ThatCannotBePromisedSaysTheLongestThatCan(t *testing.T) {
 	})
 }
 
-func TestAMinTTLThatIsNoDurationIsNotQuoted(t *testing.T) {
+func TestMinTTL_thatIsNoDurationIsNotQuoted(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	status, text := m.failure(logical.ReadOperation, "token/us-south", map[string]any{"min_ttl": testKey})
@@ -243,7 +245,7 @@ func TestAMinTTLThatIsNoDurationIsNotQuoted(t *testing.T) {
 	requireNoKey(t, text)
 }
 
-func TestAnUnknownConfigIsNamedTogetherWithTheCommandThatCreatesIt(t *testing.T) {
+func TestTokenRead_ofNoConfigSaysHowToMakeOne(t *testing.T) {
 	m := newMount(t)
 	for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation} {
 		status, text := m.failure(op, "token/us-south", nil)
@@ -253,7 +255,7 @@ func TestAnUnknownConfigIsNamedTogetherWithTheCommandThatCreatesIt(t *testing.T)
 	}
 }
 
-func TestTheServicesFailuresMapToTheDocumentedStatus(t *testing.T) {
+func TestTokenRead_statusOfEachServiceFailure(t *testing.T) {
 	cases := []struct {
 		name   string
 		fault  apicsim.Fault
@@ -280,7 +282,7 @@ func TestTheServicesFailuresMapToTheDocumentedStatus(t *testing.T) {
 	}
 }
 
-func TestALeaseIsNotRenewableAndEndsNoLaterThanItsToken(t *testing.T) {
+func TestLease_isNotRenewableAndEndsWithItsToken(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{"lease": true})
 	secret := m.must(logical.ReadOperation, "token/us-south", nil).Secret
@@ -293,7 +295,9 @@ func TestALeaseIsNotRenewableAndEndsNoLaterThanItsToken(t *testing.T) {
 	}
 }
 
-func TestRevokingALeaseDropsItsTokenAndNeedsNothingElse(t *testing.T) {
+// The revocation of a lease drops its token, and needs neither the config nor the
+// network.
+func TestLease_revocationDropsTheToken(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{"lease": true})
 	first := m.must(logical.ReadOperation, "token/us-south", nil)
@@ -320,7 +324,7 @@ func (m *mount) revoke(secret *logical.Secret) {
 	}
 }
 
-func TestAPerformanceStandbyForwardsALeasedReadBeforeAnyExchange(t *testing.T) {
+func TestLease_standbyForwardsBeforeAnyExchange(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{"lease": true, "verify": false})
 	view := *logical.TestSystemView()
@@ -337,7 +341,8 @@ func TestAPerformanceStandbyForwardsALeasedReadBeforeAnyExchange(t *testing.T) {
 	}
 }
 
-func TestNoReaderGetsATokenOfTheOldKeyAfterTheWriteOfANewOne(t *testing.T) {
+// After the write of a new key no reader gets a token of the old one.
+func TestConfigWrite_newKeyEndsTheOldToken(t *testing.T) {
 	m := newMount(t)
 	m.sim.AddKey("second-key")
 	m.writeConfig("us-south", map[string]any{"verify": false})
@@ -379,7 +384,7 @@ func (m *mount) waitForExchanges(n int) {
 	}
 }
 
-func TestAReaderThatWaitsThroughTheUnmountDoesNotReviveItsConfig(t *testing.T) {
+func TestUnmount_waitingReaderRevivesNoConfig(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{"verify": false})
 	m.sim.Inject(apicsim.Fault{Kind: apicsim.KindHang})
@@ -400,9 +405,9 @@ func TestAReaderThatWaitsThroughTheUnmountDoesNotReviveItsConfig(t *testing.T) {
 	}
 }
 
-// TestATokenThatIsRevokedDuringAWriteWithoutAKeyIsNotSharedAgain has the
+// TestLease_revokedDuringAWriteWithoutAKey has the
 // revocation arrive while the write stores its config.
-func TestATokenThatIsRevokedDuringAWriteWithoutAKeyIsNotSharedAgain(t *testing.T) {
+func TestLease_revokedDuringAWriteWithoutAKey(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{"lease": true})
 	first := m.must(logical.ReadOperation, "token/us-south", nil)

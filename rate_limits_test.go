@@ -151,8 +151,8 @@ func TestRateLimit_isNoLongerThanTheServiceAsked(t *testing.T) {
 	})
 }
 
-// TestRateLimit_takesATime has a service ask for no time, which is for the one key.
-func TestRateLimit_takesATime(t *testing.T) {
+// TestRateLimit_needsATime has a service ask for no time, which is for the one key.
+func TestRateLimit_needsATime(t *testing.T) {
 	for name, fault := range map[string]apicsim.Fault{
 		"429 without a time": {Kind: apicsim.KindStatus, Status: 429, Times: 1},
 		"503 with one":       {Kind: apicsim.KindStatus, Status: 503, RetryAfter: "600", Times: 1},

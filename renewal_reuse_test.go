@@ -71,8 +71,8 @@ func TestRenewal_periodWhereKeysWorkOnce(t *testing.T) {
 	})
 }
 
-// TestRenewal_periodTakesRenew, for Vault makes no keys without.
-func TestRenewal_periodTakesRenew(t *testing.T) {
+// TestRenewal_periodNeedsRenew, for Vault makes no keys without.
+func TestRenewal_periodNeedsRenew(t *testing.T) {
 	reuseTest(t, true, func(m *mount) {
 		_, text := m.failure(logical.PatchOperation, "config/saas", map[string]any{"renew": false})
 		if !strings.Contains(text, "rotation_period") {

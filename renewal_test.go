@@ -80,9 +80,9 @@ func (m *mount) requireReads(d time.Duration) {
 	}
 }
 
-// TestRenewal_oneShortLivedKeyIsAllItTakes lets fifty lives of a token pass, with restarts
+// TestRenewal_needsOneShortLivedKey lets fifty lives of a token pass, with restarts
 // and kills among them.
-func TestRenewal_oneShortLivedKeyIsAllItTakes(t *testing.T) {
+func TestRenewal_needsOneShortLivedKey(t *testing.T) {
 	for name, platform := range map[string]apicsim.PlatformKeys{
 		"keys live five minutes":                    {},
 		"keys live for a month":                     {MaxTTL: 30 * 24 * time.Hour},
@@ -307,8 +307,8 @@ func TestRenewal_switchedOff(t *testing.T) {
 	})
 }
 
-// TestRenewal_standbyForwardsWhatTakesAKey serves what is fresh itself.
-func TestRenewal_standbyForwardsWhatTakesAKey(t *testing.T) {
+// TestRenewal_standbyForwardsWhatNeedsAKey serves what is fresh itself.
+func TestRenewal_standbyForwardsWhatNeedsAKey(t *testing.T) {
 	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
 		m.replication = consts.ReplicationPerformanceStandby
 		m.restart()
@@ -358,9 +358,9 @@ func TestRenewal_failureIsOverThoughPeopleAsk(t *testing.T) {
 	}
 }
 
-// TestRenewal_revokedLeasesCostTenExchangesALife has somebody who may only read tokens give
+// TestRenewal_revokedLeasesCostTenExchanges has somebody who may only read tokens give
 // back each lease. Each token takes a key, and comes with another source.
-func TestRenewal_revokedLeasesCostTenExchangesALife(t *testing.T) {
+func TestRenewal_revokedLeasesCostTenExchanges(t *testing.T) {
 	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -428,8 +428,8 @@ func TestRenewal_storedTokenStaysAtItsAddress(t *testing.T) {
 	}
 }
 
-// TestRenewal_switchedOnKeepsTheTokenInHand has a key that works once and is used up.
-func TestRenewal_switchedOnKeepsTheTokenInHand(t *testing.T) {
+// TestRenewal_switchedOnKeepsTheCurrentToken has a key that works once and is used up.
+func TestRenewal_switchedOnKeepsTheCurrentToken(t *testing.T) {
 	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
 		m.sim.AddLimitedKey("other-key", apicsim.KeyOptions{SingleUse: true, Life: 5 * time.Minute})
 		m.must(logical.UpdateOperation, "config/saas", m.configData(map[string]any{"api_key": "other-key", "token_service": "platform", "renew": false}))

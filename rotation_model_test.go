@@ -60,10 +60,10 @@ type life struct {
 	unfinished bool
 }
 
-// TestWhateverHappensOneKeyIsStoredAndNoneIsForgotten leads configs through random
+// TestRotationModel_oneKeyStoredNoneOrphaned leads configs through random
 // writes, rotations, deletions, kills, faults of IAM and of storage, and time, and
 // holds the promise of rotation after each.
-func TestWhateverHappensOneKeyIsStoredAndNoneIsForgotten(t *testing.T) {
+func TestRotationModel_oneKeyStoredNoneOrphaned(t *testing.T) {
 	created := 0
 	for seed := range uint64(modelSeeds) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {

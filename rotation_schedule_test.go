@@ -31,7 +31,8 @@ func (m *mount) ticks(d time.Duration) {
 	}
 }
 
-func TestAKeyIsRotatedOncePerPeriodAndUpToATenthEarlier(t *testing.T) {
+// A key is rotated once per period, and up to a tenth of the period early.
+func TestRotationPeriod_onceAndUpToATenthEarlier(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		const period = 24 * time.Hour
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "24h"})
@@ -54,7 +55,7 @@ func TestAKeyIsRotatedOncePerPeriodAndUpToATenthEarlier(t *testing.T) {
 	})
 }
 
-func TestTheScheduleGoesOnAfterARestart(t *testing.T) {
+func TestRotationPeriod_continuesAfterARestart(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "24h"})
 		next := m.must(logical.ReadOperation, "config/us-south", nil).Data["next_vault_rotation"]
@@ -82,7 +83,8 @@ func (m *mount) putConfig(name string, c *config) {
 	}
 }
 
-func TestARotationThatAClockWhichWasAheadPutOffIsDue(t *testing.T) {
+// A rotation that was postponed by a clock which was ahead is due.
+func TestRotationPeriod_postponedByAClockAhead(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "24h"})
 		stored := m.storedConfigOf("us-south")
@@ -96,7 +98,7 @@ func TestARotationThatAClockWhichWasAheadPutOffIsDue(t *testing.T) {
 	})
 }
 
-func TestARotationThatIsOffIsNeverDone(t *testing.T) {
+func TestRotationPeriod_zeroNeverRotates(t *testing.T) {
 	for name, turnOff := range map[string]map[string]any{
 		"set to 0":      {"rotation_period": 0},
 		"reset by null": {"rotation_period": nil},
@@ -114,7 +116,7 @@ func TestARotationThatIsOffIsNeverDone(t *testing.T) {
 	}
 }
 
-func TestAWriteThatIsNotAboutTheKeyLeavesTheScheduleAlone(t *testing.T) {
+func TestRotationPeriod_writeOfOtherFieldsKeepsTheDate(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "24h"})
 		before := m.must(logical.ReadOperation, "config/us-south", nil).Data["next_vault_rotation"]
@@ -126,7 +128,7 @@ func TestAWriteThatIsNotAboutTheKeyLeavesTheScheduleAlone(t *testing.T) {
 	})
 }
 
-func TestTheNextRotationIsSpreadOverATenthOfThePeriod(t *testing.T) {
+func TestRotationPeriod_isSpreadOverItsLastTenth(t *testing.T) {
 	const period = 100 * time.Hour
 	now := time.Now()
 	var waits []time.Duration
@@ -139,7 +141,7 @@ func TestTheNextRotationIsSpreadOverATenthOfThePeriod(t *testing.T) {
 	}
 }
 
-func TestAFailedRotationBacksOffAndLeavesTheKeyAlone(t *testing.T) {
+func TestRotationPeriod_failureBacksOffAndKeepsTheKey(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "1h"})
 		m.ticks(50 * time.Minute)
@@ -167,7 +169,8 @@ func TestAFailedRotationBacksOffAndLeavesTheKeyAlone(t *testing.T) {
 	})
 }
 
-func TestATickAtWhichNothingIsDueCostsNothingHoweverManyConfigsThereAre(t *testing.T) {
+// A tick at which nothing is due costs nothing, however many configs there are.
+func TestTick_withNothingDueCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newRotationMount(t)
 		for i := range 10_000 {
@@ -192,7 +195,7 @@ func TestATickAtWhichNothingIsDueCostsNothingHoweverManyConfigsThereAre(t *testi
 	})
 }
 
-func TestAThousandConfigsThatAreDueAreAllRotatedAFewAtATime(t *testing.T) {
+func TestTick_rotatesAThousandConfigsAFewAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newRotationMount(t)
 		const configs = 50
@@ -211,7 +214,7 @@ func TestAThousandConfigsThatAreDueAreAllRotatedAFewAtATime(t *testing.T) {
 	})
 }
 
-func TestNodesThatMayNotWriteRotateNothing(t *testing.T) {
+func TestTick_nodesThatMayNotWriteRotateNothing(t *testing.T) {
 	for _, state := range []consts.ReplicationState{
 		consts.ReplicationPerformanceStandby, consts.ReplicationPerformanceSecondary, consts.ReplicationDRSecondary,
 	} {
@@ -248,7 +251,7 @@ func (s *panickingStorage) Get(ctx context.Context, key string) (*logical.Storag
 	return s.Storage.Get(ctx, key)
 }
 
-func TestAPanicEndsNeitherTheProcessNorTheSchedule(t *testing.T) {
+func TestTick_panicEndsNeitherProcessNorSchedule(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "1h"})
 		m.ticks(30 * time.Minute)
@@ -262,7 +265,7 @@ func TestAPanicEndsNeitherTheProcessNorTheSchedule(t *testing.T) {
 	})
 }
 
-func TestAConfigThatCannotBeDecodedDoesNotStopTheSchedule(t *testing.T) {
+func TestTick_undecodableConfigStopsNoOther(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		if err := m.storage.Put(context.Background(), &logical.StorageEntry{Key: "config/broken", Value: []byte("{")}); err != nil {
 			t.Fatal(err)
@@ -276,7 +279,7 @@ func TestAConfigThatCannotBeDecodedDoesNotStopTheSchedule(t *testing.T) {
 	})
 }
 
-func TestARotationPeriodTakesZeroOrAtLeastAnHour(t *testing.T) {
+func TestRotationPeriod_isZeroOrAtLeastAnHour(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	for _, period := range []any{"59m", 1, "10000h"} {

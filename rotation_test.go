@@ -223,7 +223,7 @@ func (m *mount) waitForCleanup() {
 	}
 }
 
-func TestARotationReplacesTheKeyAndDeletesTheOldOne(t *testing.T) {
+func TestRotation_replacesTheKeyAndDeletesTheOldOne(t *testing.T) {
 	for _, service := range []string{"login", "iam"} {
 		t.Run(service, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -251,7 +251,7 @@ func TestARotationReplacesTheKeyAndDeletesTheOldOne(t *testing.T) {
 	}
 }
 
-func TestARotationIsRefusedBeforeAnythingIsCreated(t *testing.T) {
+func TestRotation_isRefusedBeforeAnythingIsCreated(t *testing.T) {
 	tests := map[string]struct {
 		prepare func(m *mount)
 		status  int
@@ -317,7 +317,7 @@ func TestRotation_failureNamesTheRequestInTheLog(t *testing.T) {
 	}
 }
 
-func TestAPlatformConfigWithoutRenewalCannotBeRotated(t *testing.T) {
+func TestRotation_platformWithoutRenewalIsRefused(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{
 		"token_service": "platform", "token_url": m.url + "/api/token", "client_id": "client", "client_secret": testClientSecret, "renew": false,
@@ -339,7 +339,7 @@ func TestAPlatformConfigWithoutRenewalCannotBeRotated(t *testing.T) {
 	}
 }
 
-func TestANewKeyThatIsRefusedForAMinuteIsWaitedFor(t *testing.T) {
+func TestRotation_waitsForANewKeyRefusedForAMinute(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.sim.SetLag(apicsim.Lag{Tokens: time.Minute})
 		m.requireLongRotation()
@@ -365,7 +365,8 @@ func (m *mount) requireLongRotation() {
 	}
 }
 
-func TestANewKeyThatIsRefusedForTooLongIsDeletedAndTheOldOneStays(t *testing.T) {
+// A new key that is refused for too long is deleted, and the old one stays.
+func TestRotation_newKeyRefusedForTooLong(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.sim.SetLag(apicsim.Lag{Tokens: 24 * time.Hour})
 		m.requireLongRotation()
@@ -382,7 +383,7 @@ func TestANewKeyThatIsRefusedForTooLongIsDeletedAndTheOldOneStays(t *testing.T) 
 	})
 }
 
-func TestTwoRotationsAtOnceMakeOneSuccessor(t *testing.T) {
+func TestRotation_twoAtOnceMakeOneSuccessor(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.sim.SetLag(apicsim.Lag{Tokens: 10 * time.Second})
 		ids := make([]any, 5)
@@ -402,7 +403,7 @@ func TestTwoRotationsAtOnceMakeOneSuccessor(t *testing.T) {
 	})
 }
 
-func TestARotationWhoseCallerGivesUpGoesOn(t *testing.T) {
+func TestRotation_continuesWithoutItsCaller(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.sim.SetLag(apicsim.Lag{Tokens: 20 * time.Second})
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -528,9 +529,9 @@ func TestRotation_rightAfterTheStart(t *testing.T) {
 	})
 }
 
-// TestRotation_keyThatAnotherConfigTakes has a second config take the old key before
+// TestRotation_keyThatAnotherConfigUses has a second config take the old key before
 // its deletion is decided: it is kept until that config gives it up.
-func TestRotation_keyThatAnotherConfigTakes(t *testing.T) {
+func TestRotation_keyThatAnotherConfigUses(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "2m"})
 		m.writeConfig("eu-de", nil)
@@ -615,7 +616,7 @@ func TestRotation_gracePeriodEndsWithTheDeletion(t *testing.T) {
 	})
 }
 
-func TestRotation_gracePeriodsThatMakeNoSense(t *testing.T) {
+func TestRotation_invalidGracePeriods(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	for field, data := range map[string]map[string]any{
@@ -646,7 +647,7 @@ func (m *mount) requireKeyWorks(key string, want bool) {
 	}
 }
 
-func TestADeletionDuringARotationDeletesTheNewKeyToo(t *testing.T) {
+func TestConfigDelete_duringARotationDeletesBothKeys(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.sim.SetLag(apicsim.Lag{Tokens: 30 * time.Second})
 		failed := make(chan string)
@@ -698,7 +699,8 @@ func TestRotation_unloadInTheMiddle(t *testing.T) {
 	})
 }
 
-func TestAKeyThatRotationMadeIsDeletedWithItsConfigAndAnImportedOneIsNot(t *testing.T) {
+// A managed key is deleted with its config, and an imported one is not.
+func TestConfigDelete_deletesManagedKeysOnly(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.writeConfig("imported", map[string]any{"api_key": m.newKey()})
 		id := m.rotate("us-south").Data["api_key_id"].(string)
@@ -743,7 +745,7 @@ func TestConfigDelete_whileIAMFails(t *testing.T) {
 	})
 }
 
-func TestAKeyThatRotationMadeIsDeletedWhenAnotherOneIsWritten(t *testing.T) {
+func TestConfigWrite_replacedManagedKeyIsDeleted(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		id := m.rotate("us-south").Data["api_key_id"].(string)
 		synctest.Wait()
@@ -784,9 +786,9 @@ func TestRotation_keyOfAnotherIdentity(t *testing.T) {
 	})
 }
 
-// TestNoKeyIsAnywhereButInItsSealedEntry looks for the keys that somebody brought
+// TestRotation_keysAreOnlyInSealedEntries looks for the keys that somebody brought
 // and those that rotations made, in what is stored, logged, sent and answered.
-func TestNoKeyIsAnywhereButInItsSealedEntry(t *testing.T) {
+func TestRotation_keysAreOnlyInSealedEntries(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		var keys, elsewhere []string
 		m.storage.watch = func(entry *logical.StorageEntry) {
@@ -836,9 +838,9 @@ func TestNoKeyIsAnywhereButInItsSealedEntry(t *testing.T) {
 	})
 }
 
-// TestWhateverStorageCallFailsARotationLeavesOneKey fails one storage call after
+// TestRotation_anyStorageFailureLeavesOneKey fails one storage call after
 // the other, before and after its effect.
-func TestWhateverStorageCallFailsARotationLeavesOneKey(t *testing.T) {
+func TestRotation_anyStorageFailureLeavesOneKey(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		for n := int64(1); ; n++ {
 			passed := false
@@ -871,9 +873,9 @@ func TestWhateverStorageCallFailsARotationLeavesOneKey(t *testing.T) {
 	}
 }
 
-// TestACreationThatBeginsLateAndWhoseAnswerIsLostIsNotForgotten has an IAM whose
+// TestRotation_lateCreationIsCleanedUp has an IAM whose
 // lists lag behind what was created.
-func TestACreationThatBeginsLateAndWhoseAnswerIsLostIsNotForgotten(t *testing.T) {
+func TestRotation_lateCreationIsCleanedUp(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"request_timeout": "60s", "max_retries": 10})
 		m.sim.SetLag(apicsim.Lag{List: 20 * time.Second, Get: 20 * time.Second})

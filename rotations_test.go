@@ -68,8 +68,8 @@ func TestRotations_writeThatFailedLateIsScheduled(t *testing.T) {
 	}
 }
 
-// TestRotations_deletionThatFailedLateIsForgotten has it take effect, at once or later.
-func TestRotations_deletionThatFailedLateIsForgotten(t *testing.T) {
+// TestRotations_deletionThatFailedLateIsRemoved has it take effect, at once or later.
+func TestRotations_deletionThatFailedLateIsRemoved(t *testing.T) {
 	for _, later := range []time.Duration{0, 20 * time.Second} {
 		t.Run(later.String(), func(t *testing.T) {
 			rotationTest(t, func(m *mount) {
@@ -96,9 +96,9 @@ func TestRotations_deletionThatFailedLateIsForgotten(t *testing.T) {
 	}
 }
 
-// TestRotations_stepThatFailedLateIsFollowed has one put of a scheduled rotation, which deletes
+// TestRotations_stepThatFailedLateIsScheduled has one put of a scheduled rotation, which deletes
 // the old key at once, fail and take effect when all is done. Nobody reads the config.
-func TestRotations_stepThatFailedLateIsFollowed(t *testing.T) {
+func TestRotations_stepThatFailedLateIsScheduled(t *testing.T) {
 	for failing := 1; failing <= 5; failing++ {
 		t.Run(fmt.Sprint("put ", failing), func(t *testing.T) {
 			rotationTest(t, func(m *mount) {
@@ -364,8 +364,8 @@ func TestRotations_nodesThatMayNotWriteDoNothing(t *testing.T) {
 	}
 }
 
-// TestRotations_unloadIsToldToWhoeverAsks asks for a rotation of a mount that ends.
-func TestRotations_unloadIsToldToWhoeverAsks(t *testing.T) {
+// TestRotations_unloadIsReportedToTheCaller asks for a rotation of a mount that ends.
+func TestRotations_unloadIsReportedToTheCaller(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.readToken("us-south")
 		m.backend.rotations.Close()
@@ -414,9 +414,9 @@ func TestRotations_whatKeepsAnIssuersOthersWaiting(t *testing.T) {
 	}
 }
 
-// TestRotations_writeMeetsNoStepOfItsOwnMaking writes a config again and again that has a
+// TestRotations_writeMeetsNoStepThatItCaused writes a config again and again that has a
 // replaced key: to read what is stored is no reason to look after that key.
-func TestRotations_writeMeetsNoStepOfItsOwnMaking(t *testing.T) {
+func TestRotations_writeMeetsNoStepThatItCaused(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "24h"})
 		time.Sleep(time.Minute)

@@ -54,9 +54,9 @@ func TestTombstone_outlivesARestart(t *testing.T) {
 	})
 }
 
-// TestTombstone_keyIsTakenByNoOtherConfig holds the key of a deleted config, whose deletion is
+// TestTombstone_keyIsUsedByNoOtherConfig holds the key of a deleted config, whose deletion is
 // decided, against a config that wants it.
-func TestTombstone_keyIsTakenByNoOtherConfig(t *testing.T) {
+func TestTombstone_keyIsUsedByNoOtherConfig(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		grave := m.buried()
 		record, err := m.backend.configs.tombstoneRecord(context.Background(), grave)

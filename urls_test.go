@@ -74,7 +74,7 @@ func TestURL_originHasNoPath(t *testing.T) {
 	}
 }
 
-func FuzzTheURLCheck(f *testing.F) {
+func FuzzCheckURL(f *testing.F) {
 	for _, seed := range []string{
 		"https://a.example", "http://localhost:1/", "http://[::1]/", "http://127.0.0.1.example", "https://u@h", "https://h#f",
 		"HTTP://LOCALHOST", "//h", "https:h", "http://127.1/", "http://2130706433/", "http://localhost.@x/", "https://%ff.example",

@@ -31,8 +31,8 @@ func TestYoungKey_refusedByLaggingPartsFailsNoRead(t *testing.T) {
 	})
 }
 
-// TestYoungKey_patience is what is done about a refusal.
-func TestYoungKey_patience(t *testing.T) {
+// TestYoungKey_wait is what is done about a refusal.
+func TestYoungKey_wait(t *testing.T) {
 	refused := &upstream.Error{Outcome: upstream.Refused}
 	unavailable := &upstream.Error{Outcome: upstream.Unavailable}
 	always := func() bool { return true }

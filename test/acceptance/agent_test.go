@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// TestAgentRendersEachTokenJustAfterItExistsAndNoConsumerHoldsADeadOne lets the
+// TestAgent_rendersEachTokenInTime lets the
 // real Vault Agent template tokens that live 20 s, and a consumer use whatever
 // the file holds all the time.
-func TestAgentRendersEachTokenJustAfterItExistsAndNoConsumerHoldsADeadOne(t *testing.T) {
+func TestAgent_rendersEachTokenInTime(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.sim.SetTokenTTL(20 * time.Second)

@@ -316,7 +316,7 @@ func (p *apiPath) markdown(name string) string {
 // the name of a method.
 var operationID = regexp.MustCompile(`^apic-(list|read|write|patch|delete|generate|rotate|check)(-[a-z]+)+$`)
 
-func TestTheAPIDocumentSaysWhatTheMountServes(t *testing.T) {
+func TestAPIDocument_matchesTheMount(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	served := s.servedAPI()
@@ -359,7 +359,9 @@ func (s *stack) requireHelp(path string, served *apiPath) {
 	}
 }
 
-func TestTheComparisonFindsWhatADocumentLacksAndMakesUp(t *testing.T) {
+// The comparison finds what a document lacks, and what it has that the mount does not
+// serve.
+func TestAPIDocument_comparisonFindsDifferences(t *testing.T) {
 	const whole = "## `widget/<name>`\n\n" +
 		"| to | capability | operation | command |\n|---|---|---|---|\n" +
 		"| read it | `read` | `apic-read-widget` | `vault read apic/widget/x` |\n\n" +

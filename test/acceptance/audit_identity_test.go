@@ -121,9 +121,9 @@ func (s *stack) usedTokenID(log *managerLog, token string) string {
 	return log.tokenIDs(s.T)[before]
 }
 
-// TestTheAuditLogSaysWhoGotTheTokenThatTheAPIManagerLogged follows docs/audit.md
+// TestAuditLog_namesTheReaderOfAToken follows docs/audit.md
 // from an id in API Connect's log to the Vault identities that held the token.
-func TestTheAuditLogSaysWhoGotTheTokenThatTheAPIManagerLogged(t *testing.T) {
+func TestAuditLog_namesTheReaderOfAToken(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	managerLog := s.logUses()
@@ -242,7 +242,7 @@ func (s *stack) requireDocumentedQueryByTime(auditLog string) {
 	}
 }
 
-func TestUntilTheMountIsTunedTheAuditLogHasNoTokenID(t *testing.T) {
+func TestAuditLog_hasNoTokenIDUntilTheMountIsTuned(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.auditTo("audit.log")
@@ -253,9 +253,9 @@ func TestUntilTheMountIsTunedTheAuditLogHasNoTokenID(t *testing.T) {
 	}
 }
 
-// TestAWrappedTokenAndALeaseAreFoundInTheAuditLog holds what docs/audit.md says of
+// TestAuditLog_wrappedTokenAndLease holds what docs/audit.md says of
 // answers that do not look like the others.
-func TestAWrappedTokenAndALeaseAreFoundInTheAuditLog(t *testing.T) {
+func TestAuditLog_wrappedTokenAndLease(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.runDocumented("audit.md", "## Set it up", "AUDIT_LOG="+s.path("audit.log"))

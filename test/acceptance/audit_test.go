@@ -44,7 +44,7 @@ func (s *stack) auditedRequests(file, operation, path string) int {
 	return count
 }
 
-func TestEveryIssuanceIsInTheAuditLogAndNoSecretIs(t *testing.T) {
+func TestAuditLog_hasEachIssuanceAndNoSecret(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.auditTo("audit.log")

@@ -60,7 +60,7 @@ func (s *stack) requireNowhere(what, text string, more ...string) {
 	}
 }
 
-func TestTheSearchFindsASecretInAnyForm(t *testing.T) {
+func TestSearch_findsASecretInAnyForm(t *testing.T) {
 	for _, form := range forms("a key/with+signs") {
 		if !occurs("before "+form+" after", "a key/with+signs") {
 			t.Errorf("the form %q is not found", form)
@@ -68,9 +68,9 @@ func TestTheSearchFindsASecretInAnyForm(t *testing.T) {
 	}
 }
 
-// TestNeitherTheKeyNorTheClientSecretIsAnywhere drives everything that handles
+// TestSecrets_areNowhereInPlaintext drives everything that handles
 // them, rightly and wrongly, and then searches all that a server leaves behind.
-func TestNeitherTheKeyNorTheClientSecretIsAnywhere(t *testing.T) {
+func TestSecrets_areNowhereInPlaintext(t *testing.T) {
 	t.Parallel()
 	s := newRaftStack(t)
 	s.auditTo("audit.log")

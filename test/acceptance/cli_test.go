@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-func TestTheCLIShowsAnOperatorAllOfIt(t *testing.T) {
+func TestCLI_showsAnOperatorEverything(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	file := fmt.Sprintf(`{"name":"n","description":"","createdAt":"2026-01-01T00:00+0000","apikey":%q}`, s.key)
@@ -75,7 +75,7 @@ func (s *stack) call(path, token string) int {
 	return resp.StatusCode
 }
 
-func TestJSONOutputHasWholeNumbersForTimes(t *testing.T) {
+func TestCLI_jsonHasWholeNumbersForTimes(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", nil)
@@ -97,7 +97,8 @@ func TestJSONOutputHasWholeNumbersForTimes(t *testing.T) {
 	}
 }
 
-func TestHelpNamesEveryFieldAndTheOpenAPIDocumentEveryOperation(t *testing.T) {
+// The help names every field, and the OpenAPI document every operation.
+func TestHelp_namesEveryFieldAndOperation(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.expectCLI("into short-lived JWTs", "path-help", "apic/")
@@ -141,7 +142,7 @@ func schemaOf(t *testing.T, document map[string]any, name string) map[string]any
 	return at
 }
 
-func TestTheMountRunsTheVersionThatWasRegistered(t *testing.T) {
+func TestMount_runsTheRegisteredVersion(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	mounts, err := s.client.Sys().ListMounts()

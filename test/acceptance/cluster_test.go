@@ -56,9 +56,9 @@ func killMoments() []moment {
 	}
 }
 
-// TestCluster_ReadersAndOneKeyOutliveEveryLeader kills the leaders of a raft
+// TestCluster_readersAndOneKeySurviveEveryLeader kills the leaders of a raft
 // cluster, and their plugins, in the middle of rotations while clients read.
-func TestCluster_ReadersAndOneKeyOutliveEveryLeader(t *testing.T) {
+func TestCluster_readersAndOneKeySurviveEveryLeader(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	c.lag(2 * time.Second)
@@ -205,7 +205,7 @@ func isLeaderless(err error) bool {
 	return errors.Is(err, errRedirected) || errors.As(err, &unanswered) && !unanswered.Timeout()
 }
 
-func TestLongestWait_IsFromTokenToToken(t *testing.T) {
+func TestLongestWait_isFromTokenToToken(t *testing.T) {
 	start := time.Now()
 	at := func(began, took time.Duration, err error) reading {
 		return reading{began: start.Add(began * time.Second), took: took * time.Second, err: err}
@@ -227,7 +227,7 @@ func TestLongestWait_IsFromTokenToToken(t *testing.T) {
 	}
 }
 
-func TestIsLeaderless_NothingThatThePluginSays(t *testing.T) {
+func TestIsLeaderless_nothingThatThePluginSays(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		want bool

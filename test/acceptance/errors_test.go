@@ -12,7 +12,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
-func TestEachKindOfFailureHasItsStatus(t *testing.T) {
+func TestErrors_statusOfEachKindOfFailure(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", map[string]any{"verify": false})
@@ -57,7 +57,8 @@ func (s *stack) writeError(overrides map[string]any) error {
 	return err
 }
 
-func TestALeaseEndsWithItsTokenAndItsRevocationNeedsNothing(t *testing.T) {
+// Its revocation needs nothing.
+func TestLease_endsWithItsToken(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", map[string]any{"lease": true})

@@ -10,7 +10,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
-func TestAnIAMRefusalTellsAClientOfVaultItsCodeAndWhatToDo(t *testing.T) {
+func TestIAM_refusalNamesItsCodeAndWhatToDo(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.check(s.writeService("iam", nil))
@@ -46,7 +46,7 @@ func TestAnIAMRefusalTellsAClientOfVaultItsCodeAndWhatToDo(t *testing.T) {
 	}
 }
 
-func TestIAMKey_ThatWasPutRightAtIBMWorksAfterTheBackoff(t *testing.T) {
+func TestIAM_reenabledKeyWorksAfterTheBackoff(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.check(s.writeService("iam", nil))

@@ -34,9 +34,9 @@ func (s *stack) leave(request func(ctx context.Context) error) {
 	}
 }
 
-// TestBackoff_OfARefusedKeyHoldsForClientsThatDisconnect has clients come and leave,
+// TestBackoff_holdsForClientsThatDisconnect has clients come and leave,
 // who may do everything with tokens and configs and do not know the key.
-func TestBackoff_OfARefusedKeyHoldsForClientsThatDisconnect(t *testing.T) {
+func TestBackoff_holdsForClientsThatDisconnect(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	update := func(ctx context.Context) error {
@@ -69,9 +69,9 @@ func TestBackoff_OfARefusedKeyHoldsForClientsThatDisconnect(t *testing.T) {
 	}
 }
 
-// TestExchanges_OfACrowdAreEightAtATime has more clients want a dedicated token at
+// TestExchanges_ofManyClientsAreEightAtATime has more clients want a dedicated token at
 // once than are served at a time, beside one who reads the shared one.
-func TestExchanges_OfACrowdAreEightAtATime(t *testing.T) {
+func TestExchanges_ofManyClientsAreEightAtATime(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", map[string]any{"verify": false})

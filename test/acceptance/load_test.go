@@ -16,7 +16,8 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
-func TestTwoHundredClientsThatStartColdCostOneExchange(t *testing.T) {
+// Two hundred clients that start cold cost one exchange.
+func TestLoad_coldClientsCostOneExchange(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", map[string]any{"verify": false})
@@ -37,7 +38,7 @@ func TestTwoHundredClientsThatStartColdCostOneExchange(t *testing.T) {
 	t.Logf("%d reads in %s, the slowest %s", len(readings), took.Round(time.Millisecond), slowest(readings).Round(time.Millisecond))
 }
 
-func TestClientsThatStartColdCostOneExchangeForEachConfig(t *testing.T) {
+func TestLoad_coldClientsCostOneExchangePerConfig(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	var names []string
@@ -52,7 +53,7 @@ func TestClientsThatStartColdCostOneExchangeForEachConfig(t *testing.T) {
 	}
 }
 
-func TestAClientThatGivesUpDoesNotEndTheExchangeForOthers(t *testing.T) {
+func TestLoad_clientThatLeavesEndsNoExchangeOfOthers(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", map[string]any{"verify": false})
@@ -74,9 +75,9 @@ func TestAClientThatGivesUpDoesNotEndTheExchangeForOthers(t *testing.T) {
 	}
 }
 
-// TestFromTheAnswerToAWriteOnNobodyGetsATokenOfTheOldKey replaces the key again
+// TestLoad_noTokenOfTheOldKeyAfterAWrite replaces the key again
 // and again, with and without trying it first, while clients read.
-func TestFromTheAnswerToAWriteOnNobodyGetsATokenOfTheOldKey(t *testing.T) {
+func TestLoad_noTokenOfTheOldKeyAfterAWrite(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.sim.Inject(apicsim.Fault{Latency: 20 * time.Millisecond})
@@ -116,7 +117,7 @@ func TestFromTheAnswerToAWriteOnNobodyGetsATokenOfTheOldKey(t *testing.T) {
 	t.Logf("%d reads through %d writes, tokens of %d keys", len(readings), len(answered)-1, len(seen))
 }
 
-func TestAReloadOfThePluginUnderLoadLeavesReadersServed(t *testing.T) {
+func TestLoad_reloadKeepsReadersServed(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", nil)

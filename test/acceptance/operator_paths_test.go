@@ -11,7 +11,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
-func TestTheCLIShowsWhetherAKeyWorksAndWhichBuildRuns(t *testing.T) {
+func TestCLI_showsWhetherAKeyWorksAndTheBuild(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", nil)
@@ -32,7 +32,7 @@ func TestTheCLIShowsWhetherAKeyWorksAndWhichBuildRuns(t *testing.T) {
 	}
 }
 
-func TestTheOperatorsPathsNeedAVaultTokenThatGrantsThem(t *testing.T) {
+func TestOperatorPaths_needAPolicyThatGrantsThem(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", nil)

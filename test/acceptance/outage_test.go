@@ -13,10 +13,10 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
-// TestNoReadFailsWhileTheServiceIsDownForLongerThanRefreshBefore lets several
+// TestOutage_longerThanRefreshBefore lets several
 // clients read through an outage that begins with a new token in hand and ends
 // shortly before that token does.
-func TestNoReadFailsWhileTheServiceIsDownForLongerThanRefreshBefore(t *testing.T) {
+func TestOutage_longerThanRefreshBefore(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.sim.SetTokenTTL(24 * time.Second)
@@ -81,7 +81,8 @@ func (s *stack) requireWarnings(readings []reading, id string, due time.Time) (w
 	return warned
 }
 
-func TestAReaderOfADueTokenDoesNotWaitLongForAServiceThatHangs(t *testing.T) {
+// A reader of a token that is due does not wait long for a service that hangs.
+func TestOutage_hangingServiceDelaysNoReaderForLong(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.sim.SetTokenTTL(14 * time.Second)
@@ -101,7 +102,9 @@ func TestAReaderOfADueTokenDoesNotWaitLongForAServiceThatHangs(t *testing.T) {
 	}
 }
 
-func TestAColdStartWithoutTheServiceFailsSoonAndIsOverOnceItIsBack(t *testing.T) {
+// A cold start without the service fails soon, and reads succeed once the service is
+// back.
+func TestOutage_coldStart(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	const clients, attempts = 50, 3
@@ -162,7 +165,8 @@ func (s *stack) heal() error {
 	return nil
 }
 
-func TestARevokedKeyIsTheCallersToMendAndIsNotSentAgainAndAgain(t *testing.T) {
+// A revoked key is the client's to fix, and is not sent again and again.
+func TestOutage_revokedKey(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", map[string]any{"verify": false})

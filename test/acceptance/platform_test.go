@@ -22,7 +22,8 @@ func explained() []string {
 	}
 }
 
-func TestAKeyThatCanBeUsedOnceIsSpentOnTheTokenThatAllReadersGet(t *testing.T) {
+// A key that can be used once is used for the token that all readers get.
+func TestPlatform_singleUseKey(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.sim.AddLimitedKey(s.key, apicsim.KeyOptions{SingleUse: true})
@@ -54,7 +55,8 @@ func TestAKeyThatCanBeUsedOnceIsSpentOnTheTokenThatAllReadersGet(t *testing.T) {
 	s.requireError("a read that makes an exchange", s.readError("platform"), http.StatusBadRequest, "API Key timeout, Multiple use of apikey")
 }
 
-func TestAKeyThatWasUsedUpOrHasExpiredIsExplainedAndItsTokenIsSharedOn(t *testing.T) {
+// A key that was used up or has expired is explained, and its token is still shared.
+func TestPlatform_usedUpOrExpiredKey(t *testing.T) {
 	t.Parallel()
 	for name, limits := range map[string]apicsim.KeyOptions{
 		"a key that can be used once":   {SingleUse: true},
@@ -79,9 +81,9 @@ func TestAKeyThatWasUsedUpOrHasExpiredIsExplainedAndItsTokenIsSharedOn(t *testin
 	}
 }
 
-// TestAPlatformExchangeWhoseOutcomeIsUnknownIsNotRepeatedWhateverTheRetries
+// TestPlatform_exchangeInDoubtIsNotRepeated
 // counts what reaches the service, which may have used the key up by then.
-func TestAPlatformExchangeWhoseOutcomeIsUnknownIsNotRepeatedWhateverTheRetries(t *testing.T) {
+func TestPlatform_exchangeInDoubtIsNotRepeated(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	for _, c := range []struct {
@@ -113,7 +115,8 @@ func TestAPlatformExchangeWhoseOutcomeIsUnknownIsNotRepeatedWhateverTheRetries(t
 	}
 }
 
-func TestClientCredentialsChangeWithoutTheKeyButGoNowhereElse(t *testing.T) {
+// Client credentials can change without the key, but are not sent elsewhere.
+func TestPlatform_clientCredentials(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	write := func(data map[string]any) error {

@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// TestAKilledPluginIsStartedAgainAndFailsFewReads compares with a plugin that
+// TestPluginProcess_killedStartsAgain compares with a plugin that
 // answers a constant, killed in the same way: what that one loses nobody can keep.
-func TestAKilledPluginIsStartedAgainAndFailsFewReads(t *testing.T) {
+func TestPluginProcess_killedStartsAgain(t *testing.T) {
 	t.Parallel()
 	const clients = 8
 	bare := newBareStack(t).killUnderLoad(clients)

@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-func TestAPolicyOnOneTokenPathGrantsThatAndNothingElse(t *testing.T) {
+func TestPolicy_onOneTokenPathGrantsNothingElse(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", nil)
@@ -37,7 +37,9 @@ func TestAPolicyOnOneTokenPathGrantsThatAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestAPolicyThatGrantsUpdateAloneIssuesTokensAndDoesNotReadTheSharedOne(t *testing.T) {
+// A policy that grants update alone issues dedicated tokens, and does not read the
+// shared one.
+func TestPolicy_updateReadsNoSharedToken(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", nil)
@@ -50,7 +52,7 @@ func TestAPolicyThatGrantsUpdateAloneIssuesTokensAndDoesNotReadTheSharedOne(t *t
 	}
 }
 
-func TestAPolicyThatOnlyCreatesCannotOverwriteAConfig(t *testing.T) {
+func TestPolicy_createOverwritesNoConfig(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	creator := s.as(`path "apic/config/*" { capabilities = ["create"] }`)

@@ -49,7 +49,7 @@ func (s *stack) get(path, token string) (status int, contentType, body string) {
 	return resp.StatusCode, resp.Header.Get("Content-Type"), string(content)
 }
 
-func TestPromtoolFindsNothingWrongWithAMountsMetrics(t *testing.T) {
+func TestMetrics_passPromtool(t *testing.T) {
 	t.Parallel()
 	promtool := requireProgram(t, "promtool")
 	s := newStack(t)
@@ -75,7 +75,8 @@ func TestPromtoolFindsNothingWrongWithAMountsMetrics(t *testing.T) {
 	s.expectCLI("# TYPE vault_apic_reads_total counter", "read", "-format=raw", "apic/metrics")
 }
 
-func TestTheMountsOperatorTurnsTheMetricsOfSingleConfigsOffAndOn(t *testing.T) {
+// The operator of the mount turns the metrics of single configs off and on.
+func TestMetrics_perConfigOffAndOn(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	requireNamed := func(wanted bool, when string) {
@@ -227,9 +228,9 @@ func (p *prometheus) eventuallyBetween(low, high float64, expr string, happen fu
 	}
 }
 
-// TestPrometheusAnswersWhatAnOperatorAsks has a real server scrape a real Vault with
+// TestPrometheus_answersWhatAnOperatorAsks has a real server scrape a real Vault with
 // a token that may read the metrics and nothing else.
-func TestPrometheusAnswersWhatAnOperatorAsks(t *testing.T) {
+func TestPrometheus_answersWhatAnOperatorAsks(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", nil)

@@ -15,10 +15,10 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// TestAReloadLosesReadsOfAnotherMountOnlyWithTheirProcess runs the same with a
+// TestReload_failsReadsOfMountsInTheSameProcess runs the same with a
 // plugin that answers a constant: Vault ends the process that the mounts of one
 // plugin share, and what is under way in it nobody can keep.
-func TestAReloadLosesReadsOfAnotherMountOnlyWithTheirProcess(t *testing.T) {
+func TestReload_failsReadsOfMountsInTheSameProcess(t *testing.T) {
 	t.Parallel()
 	bare := newBareStack(t)
 	bare.mountSecond(pluginName)
@@ -33,9 +33,9 @@ func TestAReloadLosesReadsOfAnotherMountOnlyWithTheirProcess(t *testing.T) {
 	}
 }
 
-// TestAReloadFailsNoReadOfAMountThatHasACatalogueNameOfItsOwn is how
+// TestReload_failsNoReadOfAnotherCatalogueName is how
 // docs/operations.md keeps mounts apart.
-func TestAReloadFailsNoReadOfAMountThatHasACatalogueNameOfItsOwn(t *testing.T) {
+func TestReload_failsNoReadOfAnotherCatalogueName(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	binary, err := os.ReadFile(pluginBinary)

@@ -92,10 +92,10 @@ const (
 	renewedWithin = 15 * time.Minute
 )
 
-// TestCluster_aThousandLivesFromShortLivedKeys has configs that were each given one key,
+// TestCluster_aThousandTokensFromShortLivedKeys has configs that were each given one key,
 // which works once within five minutes, go on for a thousand lives of tokens. Leaders are
 // killed and step down meanwhile.
-func TestCluster_aThousandLivesFromShortLivedKeys(t *testing.T) {
+func TestCluster_aThousandTokensFromShortLivedKeys(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	c.sim.SetTokenTTL(renewedLife)

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// TestAfterARestoreTheConfigsWithDeletedKeysAreFound loses a key's change with a
+// TestRestore_findsConfigsWithDeletedKeys loses a key's change with a
 // restored snapshot, and writes another one as docs/operations.md says.
-func TestAfterARestoreTheConfigsWithDeletedKeysAreFound(t *testing.T) {
+func TestRestore_findsConfigsWithDeletedKeys(t *testing.T) {
 	t.Parallel()
 	s := newRaftStack(t)
 	s.writeConfig("us-south", nil)

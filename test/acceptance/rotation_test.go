@@ -21,9 +21,9 @@ import (
 // in use, and those that are to be deleted, of which the plugin allows five.
 const mostAlive = 4
 
-// TestFiftyRotationsUnderLoadFailNoReadAndLeaveOneKey rotates while 200 clients
+// TestRotation_fiftyUnderLoadFailNoRead rotates while 200 clients
 // read.
-func TestFiftyRotationsUnderLoadFailNoReadAndLeaveOneKey(t *testing.T) {
+func TestRotation_fiftyUnderLoadFailNoRead(t *testing.T) {
 	t.Parallel()
 	const clients, rotations = 200, 50
 	s := newRaftStack(t)
@@ -144,8 +144,8 @@ func (s *stack) requireNoTokenOfADeletedKey(readings []reading) {
 	}
 }
 
-// TestTheCLIRotatesAKeyAndShowsItsId is a user's first rotation.
-func TestTheCLIRotatesAKeyAndShowsItsId(t *testing.T) {
+// TestCLI_rotatesAKeyAndShowsItsID is a user's first rotation.
+func TestCLI_rotatesAKeyAndShowsItsID(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.writeConfig("us-south", map[string]any{"iam_url": s.service.URL()})
@@ -211,9 +211,9 @@ func TestExampleRotation_adoptsAKey(t *testing.T) {
 	s.readToken("us-south")
 }
 
-// TestAScheduledRotationThatCameDueWhileNobodyRanIsDoneAfterTheStart sets the
+// TestRotation_dueWhileVaultWasDown sets the
 // schedule back in Vault's own storage, because the shortest period is an hour.
-func TestAScheduledRotationThatCameDueWhileNobodyRanIsDoneAfterTheStart(t *testing.T) {
+func TestRotation_dueWhileVaultWasDown(t *testing.T) {
 	t.Parallel()
 	s := newStackOn(t, withRawStorage, pluginBinary)
 	s.writeConfig("us-south", map[string]any{"iam_url": s.service.URL(), "rotation_period": "24h", "rotation_grace_period": "0s"})

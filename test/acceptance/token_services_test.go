@@ -70,7 +70,8 @@ func (s *stack) requireNoConfig(name string) {
 	}
 }
 
-func TestATokenOfEachServiceIsTakenByTheAPIThatItsAnswerNames(t *testing.T) {
+// The API that the answer names accepts the token of each service.
+func TestTokenServices_apiAcceptsTheToken(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	for service := range tokenServices() {
@@ -96,7 +97,8 @@ func TestATokenOfEachServiceIsTakenByTheAPIThatItsAnswerNames(t *testing.T) {
 	}
 }
 
-func TestACertificateOfItsOwnAuthorityIsTrustedByACACertAlone(t *testing.T) {
+// A certificate of a private CA is trusted with ca_cert only.
+func TestTokenServices_privateCANeedsCACert(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	secured, err := apicsim.StartTLS(s.sim)
@@ -126,7 +128,7 @@ func TestACertificateOfItsOwnAuthorityIsTrustedByACACertAlone(t *testing.T) {
 	}
 }
 
-func TestAFieldThatTheChosenServiceDoesNotTakeIsRefused(t *testing.T) {
+func TestTokenServices_fieldOfAnotherServiceIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	for _, service := range []string{"login", "iam"} {
@@ -199,10 +201,10 @@ func TestTokenServices_documentedStart(t *testing.T) {
 	}
 }
 
-// TestTheConfigsThatTheDocumentationShowsAreTakenAndWork runs the commands of
+// TestTokenServices_documentedConfigs runs the commands of
 // docs/token-services.md as they stand, but for an exchange at hosts that do not
 // exist, and then has each config get its token from the simulation.
-func TestTheConfigsThatTheDocumentationShowsAreTakenAndWork(t *testing.T) {
+func TestTokenServices_documentedConfigs(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	secured, err := apicsim.StartTLS(s.sim)

@@ -109,10 +109,10 @@ func (s *stack) requireTooNew(name string) {
 	}
 }
 
-// TestAnUpgradeAndARollBackFailNoRead follows docs/operations.md from one build to
+// TestUpgrade_andRollbackFailNoRead follows docs/operations.md from one build to
 // the next and back, while clients read. The newer one leaves a config behind whose form
 // the older one does not know.
-func TestAnUpgradeAndARollBackFailNoRead(t *testing.T) {
+func TestUpgrade_andRollbackFailNoRead(t *testing.T) {
 	t.Parallel()
 	s := newUnmountedStack(t, withRawStorage, pluginBinary)
 	old, present := s.release(oldVersion), s.release(newVersion)
@@ -165,9 +165,9 @@ func TestAnUpgradeAndARollBackFailNoRead(t *testing.T) {
 	s.readToken("us-south")
 }
 
-// TestAfterAFailedReloadTheOldVersionServes is what docs/operations.md promises of
+// TestUpgrade_failedReloadKeepsTheOldVersion is what docs/operations.md promises of
 // an upgrade to a file that is not the one registered.
-func TestAfterAFailedReloadTheOldVersionServes(t *testing.T) {
+func TestUpgrade_failedReloadKeepsTheOldVersion(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	present := s.release(newVersion)

@@ -174,7 +174,7 @@ func (s *configStore) unsettled(ref rotation.Ref) *claim {
 	case s.doubts.isDeletion(ref):
 		return &claim{ref: ref, why: whyDeleted}
 	default:
-		return &claim{ref: ref, why: "looked after, for a write of it has failed that may take effect"}
+		return &claim{ref: ref, why: "reconciled, because an earlier write of it failed and may still take effect"}
 	}
 }
 

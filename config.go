@@ -100,7 +100,7 @@ func (c *config) follow(name string, stored *config, now time.Time) error {
 	} else {
 		keys, err := stored.Keys.Import(upstream.Secret(c.APIKey), c.RotationGracePeriod)
 		if err != nil {
-			return fieldError("api_key", "cannot be taken: "+err.Error())
+			return fieldError("api_key", "cannot be imported: "+err.Error())
 		}
 		c.Keys = keys
 	}
@@ -186,7 +186,7 @@ func (c *config) iamURL() string {
 	return defaultIAMURL
 }
 
-// dropForeignFields clears what only another token service takes, as is left over
+// dropForeignFields clears what only another token service accepts, as is left over
 // when a config changes its service.
 func (c *config) dropForeignFields() {
 	if c.TokenService != tokenservice.Platform {
@@ -236,7 +236,7 @@ func defaultRegion(name string) string {
 // checkName refuses names that could not stand in a policy, a path or a log line.
 func checkName(name string) error {
 	if len(name) > maxNameLength || strings.Contains(name, "..") || !configName.MatchString(name) {
-		return fieldError("name", fmt.Sprintf("takes at most %d letters, digits, '_', '-' and '.', begins and ends with a letter, digit or '_', and has no '..'", maxNameLength))
+		return fieldError("name", fmt.Sprintf("must be at most %d letters, digits, '_', '-' and '.', must begin and end with a letter, digit or '_', and must not contain '..'", maxNameLength))
 	}
 	return nil
 }

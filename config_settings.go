@@ -23,7 +23,7 @@ type setting struct {
 	name   string
 	schema *framework.FieldSchema
 	set    func(c *config, value any) error
-	// onlyFor are the token services that take the field, if not all do.
+	// onlyFor are the token services that accept the field, if not all do.
 	onlyFor []tokenservice.Kind
 	// fillsOthers marks a field that has no default of its own to go back to.
 	fillsOthers bool
@@ -97,7 +97,7 @@ func addressSettings() []setting {
 			set: func(c *config, value any) error {
 				region := value.(string)
 				if region != "" && !isDNSLabel(region) {
-					return errors.New("takes a DNS label: lower-case letters, digits and '-', at most 63, such as us-south")
+					return errors.New("must be a DNS label: lower-case letters, digits and '-', at most 63, such as us-south")
 				}
 				c.Region = region
 				return nil
@@ -106,7 +106,7 @@ func addressSettings() []setting {
 		},
 		urlSetting("token_url", "URL at which the key is exchanged for a token. Defaults to the region's.",
 			func(c *config) *string { return &c.TokenURL }, (*config).tokenURL),
-		urlSetting("api_url", "URL of the API manager that takes the tokens; answered with each token. Defaults to the region's.",
+		urlSetting("api_url", "URL of the API manager that accepts the tokens; answered with each token. Defaults to the region's.",
 			func(c *config) *string { return &c.APIURL }, (*config).apiURL),
 		caCertSetting(),
 	}
@@ -202,7 +202,7 @@ func requestSettings() []setting {
 			set: func(c *config, value any) error {
 				timeout := time.Duration(value.(int)) * time.Second
 				if timeout < time.Second || timeout > maxRequestTimeout {
-					return errors.New("takes a duration from 1s to 60s")
+					return errors.New("must be a duration from 1s to 60s")
 				}
 				c.RequestTimeout = timeout
 				return nil
@@ -219,7 +219,7 @@ func requestSettings() []setting {
 			set: func(c *config, value any) error {
 				retries := value.(int)
 				if retries < 0 || retries > mostRetries {
-					return fmt.Errorf("takes a number from 0 to %d", mostRetries)
+					return fmt.Errorf("must be a number from 0 to %d", mostRetries)
 				}
 				c.MaxRetries = retries
 				return nil
@@ -240,7 +240,7 @@ func sharingSettings() []setting {
 			set: func(c *config, value any) error {
 				before := value.(int)
 				if before < 0 || before > int(maxRefreshBefore/time.Second) {
-					return errors.New("takes a duration from 0 to 24h")
+					return errors.New("must be a duration from 0 to 24h")
 				}
 				c.RefreshBefore = time.Duration(before) * time.Second
 				return nil
@@ -284,7 +284,7 @@ func rotationSettings() []setting {
 			set: func(c *config, value any) error {
 				period := time.Duration(value.(int)) * time.Second
 				if period != 0 && (period < minRotationPeriod || period > maxRotationPeriod) {
-					return errors.New("takes 0 or a duration from 1h to 8784h")
+					return errors.New("must be 0 or a duration from 1h to 8784h")
 				}
 				c.RotationPeriod = period
 				return nil
@@ -387,7 +387,7 @@ func (c *config) applySettings(settings []setting, d *framework.FieldData) error
 		}
 		// The service is set by now if the request sets it; see configSettings.
 		if raw != nil && s.onlyFor != nil && !slices.Contains(s.onlyFor, c.TokenService) {
-			return fieldError(s.name, fmt.Sprintf("is taken by the %s alone, and this config's is %s", listServices(s.onlyFor), c.TokenService))
+			return fieldError(s.name, fmt.Sprintf("is accepted by the %s only, and this config's is %s", listServices(s.onlyFor), c.TokenService))
 		}
 	}
 	c.dropForeignFields()

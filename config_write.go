@@ -221,12 +221,12 @@ func overtaken(name string, prev *config) error {
 // existsByNow is what a creation gets that came second. Changing a config takes
 // another capability, which Vault asked for only if there was the config.
 func existsByNow(name string) error {
-	return logical.CodedError(http.StatusConflict, fmt.Sprintf("config %q was created by another write meanwhile; nothing was stored: read it, and write again to change it, which takes the update capability", name))
+	return logical.CodedError(http.StatusConflict, fmt.Sprintf("config %q was created by another write meanwhile; nothing was stored: read it, and write again to change it, which needs the update capability", name))
 }
 
 // goneByNow is what a change gets that comes after a deletion, for the same reason.
 func goneByNow(name string) error {
-	return logical.CodedError(http.StatusConflict, fmt.Sprintf("config %q was deleted by another request meanwhile; nothing was stored: write again to create it, which takes the create capability", name))
+	return logical.CodedError(http.StatusConflict, fmt.Sprintf("config %q was deleted by another request meanwhile; nothing was stored: write again to create it, which needs the create capability", name))
 }
 
 func ignoresFields(req *logical.Request, d *framework.FieldData) bool {

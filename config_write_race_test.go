@@ -26,7 +26,7 @@ func TestConfigCreate_ofWhatExistsChangesNothing(t *testing.T) {
 	token := m.readToken("us-south")["token_id"]
 	for _, data := range []map[string]any{m.configData(nil), {"max_retries": 7}, nil} {
 		status, text := m.failure(logical.CreateOperation, "config/us-south", data)
-		if status != http.StatusConflict || !strings.Contains(text, "takes the update capability") {
+		if status != http.StatusConflict || !strings.Contains(text, "needs the update capability") {
 			t.Errorf("responded %d %s", status, text)
 		}
 	}
@@ -43,7 +43,7 @@ func TestConfigUpdate_ofWhatIsGoneCreatesNothing(t *testing.T) {
 	m.must(logical.DeleteOperation, "config/us-south", nil)
 	calls := m.sim.Counts().Exchanges
 	status, text := m.failure(logical.UpdateOperation, "config/us-south", m.configData(nil))
-	if status != http.StatusConflict || !strings.Contains(text, "takes the create capability") {
+	if status != http.StatusConflict || !strings.Contains(text, "needs the create capability") {
 		t.Errorf("responded %d %s", status, text)
 	}
 	if m.storedConfig("us-south") != "" || m.sim.Counts().Exchanges != calls {

@@ -174,7 +174,7 @@ func TestDestination_defaultsNeedNotBeNamed(t *testing.T) {
 }
 
 // TestDestination_leavingAServiceLeavesItsFields has a move to the platform service,
-// which does not take the iam_url that is stored.
+// which does not accept the iam_url that is stored.
 func TestDestination_leavingAServiceLeavesItsFields(t *testing.T) {
 	stored := &config{APIKey: testKey, TokenService: tokenservice.IAM, Region: "us-south", IAMURL: "https://iam.elsewhere.example"}
 	requireVerdict(t, stored, map[string]any{

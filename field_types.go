@@ -23,7 +23,7 @@ func checkFieldTypes(path *framework.Path, data map[string]any) error {
 		}
 		one := framework.FieldData{Raw: map[string]any{field: data[field]}, Schema: path.Fields}
 		if one.Validate() != nil {
-			return fieldError(field, "takes "+describeType(schema.Type))
+			return fieldError(field, "must be "+describeType(schema.Type))
 		}
 	}
 	return nil

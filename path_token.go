@@ -65,7 +65,7 @@ func tokenResponseFields() map[string]*framework.FieldSchema {
 		"rotation_period":     {Type: framework.TypeInt64, Description: "Seconds between replacements of the shared token.", Required: true},
 		"last_vault_rotation": {Type: framework.TypeTime, Description: "When this token was issued.", Required: true},
 		"region":              {Type: framework.TypeString, Description: "Region of the config.", Required: true},
-		"api_url":             {Type: framework.TypeString, Description: "URL of the API manager that takes the token.", Required: true},
+		"api_url":             {Type: framework.TypeString, Description: "URL of the API manager that accepts the token.", Required: true},
 	}
 }
 
@@ -115,7 +115,7 @@ func (b *backend) answerToken(ctx context.Context, req *logical.Request, d *fram
 func (b *backend) getToken(ctx context.Context, name string, op logical.Operation, d *framework.FieldData, get func(*entry, time.Duration) (tokensource.Response, error)) (*entry, tokensource.Response, error) {
 	minTTL := time.Duration(d.Get("min_ttl").(int)) * time.Second
 	if minTTL > maxMinTTL || minTTL < 0 {
-		return nil, tokensource.Response{}, fieldError("min_ttl", "takes a duration of at most a year")
+		return nil, tokensource.Response{}, fieldError("min_ttl", "must be a duration of at most a year")
 	}
 	for {
 		e, err := b.configs.Get(ctx, name)

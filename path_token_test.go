@@ -239,7 +239,7 @@ func TestMinTTL_thatIsNoDurationIsNotQuoted(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
 	status, text := m.failure(logical.ReadOperation, "token/us-south", map[string]any{"min_ttl": testKey})
-	if status != 400 || !strings.HasPrefix(text, "min_ttl takes a duration") {
+	if status != 400 || !strings.HasPrefix(text, "min_ttl must be a duration") {
 		t.Fatalf("answered %d %s", status, text)
 	}
 	requireNoKey(t, text)

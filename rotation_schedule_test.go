@@ -284,7 +284,7 @@ func TestRotationPeriod_isZeroOrAtLeastAnHour(t *testing.T) {
 	m.writeConfig("us-south", nil)
 	for _, period := range []any{"59m", 1, "10000h"} {
 		status, text := m.failure(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": period})
-		if status != http.StatusBadRequest || !strings.Contains(text, "rotation_period takes 0 or") {
+		if status != http.StatusBadRequest || !strings.Contains(text, "rotation_period must be 0 or") {
 			t.Errorf("%v answered %d %s", period, status, text)
 		}
 	}

@@ -362,7 +362,7 @@ func (r *rotations) observe(e rotation.Event) {
 		r.metrics.Rotated(metrics.RotationSuccess)
 		log.Info("token renewed", "config", name, "key_id", e.KeyID)
 	case rotation.NotReusable:
-		log.Warn("a key of this platform works once, so that each token takes a key of its own whatever rotation_period says", "config", name, "key_id", e.KeyID, "reason", e.Err)
+		log.Warn("a key of this platform works once, so that each token needs a key of its own, and rotation_period has no effect", "config", name, "key_id", e.KeyID, "reason", e.Err)
 	case rotation.Failed, rotation.Discarded:
 		if e.Ref.Tombstone != "" {
 			log.Warn("an api key of a deleted config is not deleted yet; it will be tried again", "config", name, "reason", e.Err)

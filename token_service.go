@@ -31,7 +31,7 @@ func tokenServiceSetting() setting {
 		set: func(c *config, value any) error {
 			kind := tokenservice.Kind(value.(string))
 			if !slices.Contains(tokenservice.Kinds(), kind) {
-				return fmt.Errorf("takes one of %v", tokenservice.Kinds())
+				return fmt.Errorf("must be one of %v", tokenservice.Kinds())
 			}
 			c.TokenService = kind
 			return nil

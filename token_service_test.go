@@ -88,7 +88,7 @@ func TestTokenService_isNotInferredLater(t *testing.T) {
 		m.writeConfig("login", nil)
 		for field, value := range map[string]any{"client_id": "client", "client_secret": testClientSecret, "credentials": testCredentials} {
 			status, text := m.failure(op, "config/login", map[string]any{field: value, "api_key": testKey})
-			if status != http.StatusBadRequest || !strings.Contains(text, field+" is taken by the platform token service alone, and this config's is login") {
+			if status != http.StatusBadRequest || !strings.Contains(text, field+" is accepted by the platform token service only, and this config's is login") {
 				t.Errorf("%s of %s responded %d %s", op, field, status, text)
 			}
 		}

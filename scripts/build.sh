@@ -27,7 +27,7 @@ if in_git; then
 fi
 # Without a tag it is the release that the changelog is working towards.
 [[ -n $version ]] || version=$(sed -n 's/^## \[\{0,1\}\(v[0-9][^] ]*\).*/\1/p' CHANGELOG.md | head -n 1)
-# Vault's catalogue takes nothing but a semantic version with a leading v.
+# Vault's catalogue accepts nothing but a semantic version with a leading v.
 [[ $version =~ ^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$ ]] ||
   die "'$version' is no version: tag a release vX.Y.Z or head CHANGELOG.md with one"
 

@@ -7,7 +7,7 @@
 #
 # stack_start builds and starts both and leaves the shell in a working directory of its own, with `vault` and the plugin
 # on PATH, VAULT_ADDR and VAULT_TOKEN set for the new server, SIM the simulation's URL, and SECRETS the API keys and the
-# client secret it takes. stack_mount then registers and mounts the plugin, and writes one config of each token
+# client secret it accepts. stack_mount then registers and mounts the plugin, and writes one config of each token
 # service. Whatever way the script ends, what it started is stopped and the directory removed.
 set -euo pipefail
 
@@ -215,7 +215,7 @@ stack_mount() {
   step 'The key goes in once: apikey.json is what the console downloads. Vault exchanges it for a token before it stores it.'
   try 'vault write apic/config/us-south api_key=@apikey.json token_url="$SIM/apikey" api_url="$SIM" iam_url="$SIM"'
 
-  step 'That was for API Connect on IBM Cloud. A Reserved Instance takes the tokens of IBM Cloud IAM.'
+  step 'That was for API Connect on IBM Cloud. A Reserved Instance accepts the tokens of IBM Cloud IAM.'
   try 'vault write apic/config/reserved token_service=iam api_key=@reserved.json iam_url="$SIM" api_url="$SIM"'
 
   step 'API Connect SaaS, or one of your own, wants client credentials too: credentials.json is what it offers for download.'

@@ -13,13 +13,13 @@ import (
 	"testing"
 )
 
-// apiPath is what a path of the mount takes and answers, after docs/api.md or
+// apiPath is what a path of the mount accepts and answers, after docs/api.md or
 // after the mount itself.
 type apiPath struct {
 	// operations are HTTP methods by operation id.
 	operations map[string]string
-	// takes and answers are fields by name, without those in the path.
-	takes, answers map[string]apiField
+	// accepts and answers are fields by name, without those in the path.
+	accepts, answers map[string]apiField
 }
 
 type apiField struct {
@@ -28,12 +28,12 @@ type apiField struct {
 	// byDefault is empty for a field without a default that the mount declares.
 	byDefault string
 	meaning   string
-	// values are those that the field takes, if they are few.
+	// values are those that the field accepts, if they are few.
 	values []string
 }
 
 func newAPIPath() *apiPath {
-	return &apiPath{operations: map[string]string{}, takes: map[string]apiField{}, answers: map[string]apiField{}}
+	return &apiPath{operations: map[string]string{}, accepts: map[string]apiField{}, answers: map[string]apiField{}}
 }
 
 // openAPI is the part of an OpenAPI document that is compared.
@@ -89,14 +89,14 @@ func (s *stack) servedPath(document openAPI, methods map[string]json.RawMessage)
 		s.check(json.Unmarshal(encoded, &operation))
 		path.operations[operation.OperationID] = method
 		for _, parameter := range operation.Parameters {
-			// What a body takes too is better told there: a query has no formats.
-			if _, told := path.takes[parameter.Name]; parameter.In == "query" && parameter.Name != "list" && !told {
-				path.takes[parameter.Name] = parameter.Schema.field(parameter.Description)
+			// What a body accepts too is better told there: a query has no formats.
+			if _, told := path.accepts[parameter.Name]; parameter.In == "query" && parameter.Name != "list" && !told {
+				path.accepts[parameter.Name] = parameter.Schema.field(parameter.Description)
 			}
 		}
 		// Vault loses the references from operations to schemas, but not their names.
 		for name, schema := range document.Components.Schemas[schemaName(operation.OperationID)+"Request"].Properties {
-			path.takes[name] = schema.field(schema.Description)
+			path.accepts[name] = schema.field(schema.Description)
 		}
 		for name, schema := range document.Components.Schemas[schemaName(operation.OperationID)+"Response"].Properties {
 			path.answers[name] = schema.field(schema.Description)
@@ -196,7 +196,7 @@ func (p *apiPath) addRow(table string, cells []string) error {
 		if onlyCode.MatchString(cells[2]) {
 			f.byDefault = strings.Trim(cells[2], "`")
 		}
-		p.takes[strings.Trim(cells[0], "`")] = f
+		p.accepts[strings.Trim(cells[0], "`")] = f
 		return nil
 	default:
 		p.answers[strings.Trim(cells[0], "`")] = apiField{kind: cells[1], meaning: cells[2]}
@@ -238,7 +238,7 @@ func (p *apiPath) differences(documented *apiPath) (found []string) {
 		}
 	}
 	return slices.Concat(found,
-		fieldDifferences("field", p.takes, documented.takes, apiField.takenRow),
+		fieldDifferences("field", p.accepts, documented.accepts, apiField.acceptedRow),
 		fieldDifferences("answered field", p.answers, documented.answers, apiField.answeredRow))
 }
 
@@ -259,7 +259,7 @@ func fieldDifferences(what string, served, documented map[string]apiField, row f
 		}
 		for _, value := range want.values {
 			if !strings.Contains(said.meaning, "`"+value+"`") {
-				found = append(found, fmt.Sprintf("the %s %s takes `%s`, which its meaning in the document does not name", what, name, value))
+				found = append(found, fmt.Sprintf("the %s %s accepts `%s`, which its meaning in the document does not name", what, name, value))
 			}
 		}
 	}
@@ -279,7 +279,7 @@ func operationRow(id, method string) string {
 	return fmt.Sprintf("| ... | `%s` | `%s` | `vault ...` |", capability, id)
 }
 
-func (f apiField) takenRow(name string) string {
+func (f apiField) acceptedRow(name string) string {
 	byDefault := "none"
 	if f.byDefault != "" {
 		byDefault = "`" + f.byDefault + "`"
@@ -297,11 +297,11 @@ func (p *apiPath) markdown(name string) string {
 	for _, id := range slices.Sorted(maps.Keys(p.operations)) {
 		lines = append(lines, operationRow(id, p.operations[id]))
 	}
-	if len(p.takes) > 0 {
+	if len(p.accepts) > 0 {
 		lines = append(lines, "", "| field | type | default | meaning |", "|---|---|---|---|")
 	}
-	for _, field := range slices.Sorted(maps.Keys(p.takes)) {
-		lines = append(lines, p.takes[field].takenRow(field))
+	for _, field := range slices.Sorted(maps.Keys(p.accepts)) {
+		lines = append(lines, p.accepts[field].acceptedRow(field))
 	}
 	if len(p.answers) > 0 {
 		lines = append(lines, "", "| answered | type | meaning |", "|---|---|---|")
@@ -342,7 +342,7 @@ var helpField = regexp.MustCompile(`(?m)^    (\w+) \(`)
 // requireHelp holds a path's help against its fields.
 func (s *stack) requireHelp(path string, served *apiPath) {
 	s.Helper()
-	want := slices.Collect(maps.Keys(served.takes))
+	want := slices.Collect(maps.Keys(served.accepts))
 	if strings.Contains(path, "<name>") {
 		want = append(want, "name")
 	}
@@ -371,7 +371,7 @@ func TestAPIDocument_comparisonFindsDifferences(t *testing.T) {
 		"| `size` | int | how big |\n"
 	served := map[string]*apiPath{"widget/<name>": {
 		operations: map[string]string{"apic-read-widget": "get"},
-		takes:      map[string]apiField{"shape": {kind: "string", byDefault: "round", meaning: "its shape", values: []string{"round", "square"}}},
+		accepts:    map[string]apiField{"shape": {kind: "string", byDefault: "round", meaning: "its shape", values: []string{"round", "square"}}},
 		answers:    map[string]apiField{"size": {kind: "int", meaning: "how big"}},
 	}}
 	for name, c := range map[string]struct{ replace, by, want string }{
@@ -385,7 +385,7 @@ func TestAPIDocument_comparisonFindsDifferences(t *testing.T) {
 		"a type is wrong":        {"| int |", "| string |", "size is of type int"},
 		"a default is wrong":     {"| `round` |", "| `square` |", `has the default "round"`},
 		"a default is left out":  {"| `round` |", "| none |", `has the default "round"`},
-		"a value is left out":    {"`round` or `square`", "`round`", "takes `square`"},
+		"a value is left out":    {"`round` or `square`", "`round`", "accepts `square`"},
 		"an answer is missing":   {"| `size` | int | how big |\n", "", "misses the answered field\n| `size` | int | how big |"},
 		"a meaning is missing":   {"how big", "", "does not say what the answered field size means"},
 		"a column is missing":    {"| int | how big |", "| how big |", "has 3 columns"},

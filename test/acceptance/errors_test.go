@@ -23,11 +23,11 @@ func TestErrors_statusOfEachKindOfFailure(t *testing.T) {
 		says   string
 	}{
 		{"an unknown config", func() error { return s.readError("nope") }, http.StatusBadRequest, `there is no config "nope"`},
-		{"a bad field", func() error { return s.writeError(map[string]any{"region": "no label"}) }, http.StatusBadRequest, "region takes"},
+		{"a bad field", func() error { return s.writeError(map[string]any{"region": "no label"}) }, http.StatusBadRequest, "region must be"},
 		{"a name with odd characters", func() error {
 			_, err := s.client.Logical().Write("apic/config/a/b", s.configData(nil))
 			return err
-		}, http.StatusBadRequest, "name takes"},
+		}, http.StatusBadRequest, "name must be"},
 		{"a destination without the key", func() error {
 			_, err := s.client.Logical().Write("apic/config/us-south", map[string]any{"token_url": "https://elsewhere.example/"})
 			return err

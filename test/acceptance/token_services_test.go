@@ -134,7 +134,7 @@ func TestTokenServices_fieldOfAnotherServiceIsRefused(t *testing.T) {
 	for _, service := range []string{"login", "iam"} {
 		for field, value := range map[string]string{"client_id": s.clientID, "client_secret": s.clientSecret, "credentials": s.credentialsFile()} {
 			err := s.writeService(service, map[string]any{field: value})
-			s.requireError(service+" with "+field, err, http.StatusBadRequest, field+" is taken by the platform token service alone", "this config's is "+service)
+			s.requireError(service+" with "+field, err, http.StatusBadRequest, field+" is accepted by the platform token service only", "this config's is "+service)
 		}
 		s.requireNoConfig(service)
 	}

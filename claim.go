@@ -75,7 +75,7 @@ func (s *configStore) Claim(ctx context.Context, ref rotation.Ref, why string) (
 
 func (s *configStore) claim(ctx context.Context, ref rotation.Ref, why string) (*claim, error) {
 	c := &claim{store: s, ref: ref, why: why, released: make(chan struct{})}
-	if held := s.take(c); held != nil {
+	if held := s.register(c); held != nil {
 		return nil, &rotation.ClaimedError{Ref: ref, Why: held.why}
 	}
 	loaded := false
@@ -94,7 +94,7 @@ func (s *configStore) claim(ctx context.Context, ref rotation.Ref, why string) (
 	return c, nil
 }
 
-// claimForDeletion is claim that waits for whoever has it.
+// claimForDeletion is claim that waits until another holder has released it.
 func (s *configStore) claimForDeletion(ctx context.Context, ref rotation.Ref) (*claim, error) {
 	for {
 		c, err := s.claim(ctx, ref, whyDeleted)
@@ -122,8 +122,9 @@ func (c *claim) awaitRelease(ctx context.Context) bool {
 	}
 }
 
-// awaitClaim waits for whoever has name's claim, for writeWait at most: a step of a rotation
-// takes moments as a rule, and whoever writes meanwhile would have to try again.
+// awaitClaim waits until name's claim is released, for writeWait at most: a step of a
+// rotation takes moments as a rule, and a client that writes meanwhile would have to try
+// again.
 func (s *configStore) awaitClaim(ctx context.Context, name string) {
 	held := s.claimOf(rotation.Ref{Config: name})
 	if held == nil {
@@ -134,13 +135,14 @@ func (s *configStore) awaitClaim(ctx context.Context, name string) {
 	held.awaitRelease(ctx)
 }
 
-// take gives c the right, or returns who has it. It takes its turn with writes of the
-// config: one that was prepared before finds the claim, and stores nothing.
-func (s *configStore) take(c *claim) (held *claim) {
+// register makes c the claim on its record, or returns the claim that is in its way. It
+// takes its turn with writes of the config: one that was prepared before finds the claim,
+// and stores nothing.
+func (s *configStore) register(c *claim) (held *claim) {
 	defer s.locks.lock(c.ref.Config)()
 	held = s.claimOf(c.ref)
 	if held == nil && c.why != whyDeleted {
-		held = s.unsettled(c.ref)
+		held = s.pendingWrite(c.ref)
 	}
 	if held != nil {
 		return held
@@ -159,15 +161,15 @@ func (s *configStore) obstacle(ref rotation.Ref) *claim {
 		return held
 	}
 	if s.doubts.isDeletion(ref) {
-		return s.unsettled(ref)
+		return s.pendingWrite(ref)
 	}
 	return nil
 }
 
-// unsettled is the claim that a write which failed has, as it were, while it may take
-// effect: what a rotation makes of the record meanwhile would be lost with it. It is nil
-// if there is none.
-func (s *configStore) unsettled(ref rotation.Ref) *claim {
+// pendingWrite is a claim that stands for a write which failed, while that may still take
+// effect: what a rotation stores meanwhile could be overwritten. It is nil if there is no
+// such write.
+func (s *configStore) pendingWrite(ref rotation.Ref) *claim {
 	switch {
 	case s.doubts.until(ref).IsZero():
 		return nil

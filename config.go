@@ -92,9 +92,9 @@ func sameRevision(a, b *config) bool {
 	return a.Revision == b.Revision
 }
 
-// follow makes c, which a write has made of stored, the config that comes after it.
+// replace completes c, which a write has made of stored, as the config that replaces it.
 // stored is nil for a config that is created.
-func (c *config) follow(name string, stored *config, now time.Time) error {
+func (c *config) replace(name string, stored *config, now time.Time) error {
 	if stored == nil {
 		c.Keys = rotation.New(name, upstream.Secret(c.APIKey))
 	} else {

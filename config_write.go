@@ -59,7 +59,7 @@ func (b *backend) storedToChange(ctx context.Context, name string) (*config, err
 // trialOf tries a write's key by getting a token with it. A key that works once, and is not the
 // writer's, is not spent on that: the token in hand proves as much.
 func (b *backend) trialOf(w *configWrite, named requestFields) func(context.Context, *entry) error {
-	if w.candidate.renews() && !w.takesKey() && !w.candidate.movesFrom(w.stored) && (w.candidate.Keys.Token != nil || !w.byOwner) {
+	if w.candidate.renews() && !w.changesKey() && !w.candidate.movesFrom(w.stored) && (w.candidate.Keys.Token != nil || !w.byOwner) {
 		return b.tryTokenInHand
 	}
 	return func(ctx context.Context, fresh *entry) error {
@@ -94,7 +94,7 @@ type configWrite struct {
 
 // carryOut tries a write, stores it, tells of it, and responds to the request.
 func (b *backend) carryOut(ctx context.Context, req *logical.Request, d *framework.FieldData, w *configWrite) (*logical.Response, error) {
-	if w.takesKey() {
+	if w.changesKey() {
 		if err := b.rotations.ensureListed(ctx); err != nil {
 			return nil, err
 		}
@@ -123,15 +123,15 @@ func (b *backend) carryOut(ctx context.Context, req *logical.Request, d *framewo
 	return resp, nil // The framework adds the warning that names unknown fields.
 }
 
-// takesKey says whether the config gets a key that it does not have.
-func (w *configWrite) takesKey() bool {
+// changesKey says whether the config gets a key that it does not have.
+func (w *configWrite) changesKey() bool {
 	return w.stored == nil || !sameSecret(w.stored.APIKey, w.candidate.APIKey)
 }
 
 // retiredKey is the id of the managed key that the write has taken out of use, or
 // empty.
 func (w *configWrite) retiredKey() string {
-	if w.stored == nil || !w.takesKey() || !w.stored.Keys.Current.Managed {
+	if w.stored == nil || !w.changesKey() || !w.stored.Keys.Current.Managed {
 		return ""
 	}
 	return w.stored.Keys.Current.ID
@@ -193,7 +193,7 @@ func prepareConfig(name string, stored *config, d *framework.FieldData) (*config
 	if err := checkDestination(name, stored, candidate, d.Raw); err != nil {
 		return nil, err
 	}
-	if err := candidate.follow(name, stored, now); err != nil {
+	if err := candidate.replace(name, stored, now); err != nil {
 		return nil, err
 	}
 	if candidate.movesFrom(stored) {

@@ -42,9 +42,9 @@ type configStore struct {
 	// already exchanged for, or nil.
 	wire    func(name string, c *config, current *tokensource.Lease) (*entry, error)
 	holders *rotation.Holders
-	// follower is told of each record that was read or stored, under its name's lock. It
+	// observer is told of each record that was read or stored, under its name's lock. It
 	// is set before the store is used.
-	follower func(sighting)
+	observer func(sighting)
 	started  time.Time
 
 	byName sync.Map // string to *entry
@@ -188,7 +188,7 @@ func (s *configStore) install(name string, fresh *entry) {
 	}
 	s.scheduleRecheck(name, fresh)
 	if present, ok := s.byName.Load(name); ok {
-		fresh.follow(present.(*entry))
+		fresh.inherit(present.(*entry))
 	}
 	if old, ok := s.byName.Swap(name, fresh); ok {
 		old.(*entry).closeUnlessShared(fresh)
@@ -230,7 +230,7 @@ func (s *configStore) refs(ctx context.Context) ([]rotation.Ref, error) {
 	return refs, nil
 }
 
-// readEach has the holders and the follower know what is stored of each, and puts
+// readEach has the holders and the observer know what is stored of each, and puts
 // nothing in use: most configs are scheduled and never read. One that cannot be read
 // keeps it from no other. It returns those, and the last error.
 func (s *configStore) readEach(ctx context.Context, refs []rotation.Ref) (unread []rotation.Ref, last error) {

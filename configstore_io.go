@@ -118,14 +118,14 @@ func (s *configStore) beginWrite() error {
 	return nil
 }
 
-// found has the holders and the follower know what was read. The caller holds the name's
+// found has the holders and the observer know what was read. The caller holds the name's
 // lock.
 func (s *configStore) found(seen sighting) {
 	seen.doubtful = s.doubts.until(seen.ref)
 	s.tell(seen, s.isBeingChanged(seen.ref))
 }
 
-// tell tells the holders and the follower of a sighting. changing says that somebody may
+// tell tells the holders and the observer of a sighting. changing says that somebody may
 // be about to store something else.
 func (s *configStore) tell(seen sighting, changing bool) {
 	switch {
@@ -140,7 +140,7 @@ func (s *configStore) tell(seen sighting, changing bool) {
 	default:
 		s.holders.Settle(seen.ref, *seen.record)
 	}
-	s.follower(seen)
+	s.observer(seen)
 }
 
 // doubt remembers that a write failed which may still take effect. The entry in use
@@ -150,7 +150,7 @@ func (s *configStore) doubt(ref rotation.Ref, deletion bool) {
 	if e := s.inUse(ref.Config); e != nil && ref.Tombstone == "" {
 		e.recheckAt(time.Now())
 	}
-	s.follower(sighting{ref: ref, doubtful: until})
+	s.observer(sighting{ref: ref, doubtful: until})
 }
 
 // heldError is a refusal of the holders for the person who writes.

@@ -39,8 +39,8 @@ func (e *entry) drop(id string) {
 	}
 }
 
-// follow has what comes in the place of predecessor take over from it.
-func (e *entry) follow(predecessor *entry) {
+// inherit takes over the tokens of the entry that e replaces.
+func (e *entry) inherit(predecessor *entry) {
 	e.source.DropNoSoonerThan(predecessor.source)
 	if e.keepsTokens && e.entities != nil && predecessor.entities != nil {
 		e.entities.TakeOver(predecessor.entities)

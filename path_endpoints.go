@@ -138,7 +138,7 @@ func moveEndpoints(name string, stored *config, d *framework.FieldData) (*config
 	if err := candidate.validate(name); err != nil {
 		return nil, err
 	}
-	if err := candidate.follow(name, stored, time.Now().UTC()); err != nil {
+	if err := candidate.replace(name, stored, time.Now().UTC()); err != nil {
 		return nil, err
 	}
 	// What is to be deleted at the issuer, too, is found at its new address alone.

@@ -67,7 +67,7 @@ func newRotations(configs *configStore, issuer rotation.Issuer, m *metrics.Metri
 		Unavailable: isIssuerUnavailable,
 		Panicked:    func(_ string, value any) { reportPanic(vault.Logger(), value, "rotating a key") },
 	})
-	configs.follower = r.follow
+	configs.observer = r.upsert
 	return r
 }
 
@@ -161,13 +161,13 @@ func (r *rotations) readAll(ctx context.Context, done func() bool) (err error) {
 	return err
 }
 
-// follow has the schedule know what is stored. While the schedule itself changes a
-// record, its advance says when to come back. Nothing is to be done for one that was only
-// read again: whoever reads it may be about to write it. A node that may not write has no
-// schedule.
-func (r *rotations) follow(seen sighting) {
+// upsert brings the schedule up to date with what is stored. While the schedule itself
+// changes a record, its advance says when to come back. Nothing is to be done for one that
+// was only read again: its reader may be about to write it. A node that may not write has
+// no schedule.
+func (r *rotations) upsert(seen sighting) {
 	if seen.record == nil && seen.doubtful.IsZero() {
-		r.forget(seen.ref)
+		r.clear(seen.ref)
 		r.schedule.Remove(jobOf(seen.ref))
 		r.engine.Forget(seen.ref)
 		return
@@ -207,8 +207,8 @@ func (r *rotations) isNews(seen sighting) bool {
 	return news
 }
 
-// forget has the next sighting of a record be news.
-func (r *rotations) forget(ref rotation.Ref) {
+// clear makes the next sighting of a record news.
+func (r *rotations) clear(ref rotation.Ref) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.known, ref)
@@ -216,7 +216,7 @@ func (r *rotations) forget(ref rotation.Ref) {
 
 // wake has the schedule look after what a rotation that was asked for has left.
 func (r *rotations) wake(ref rotation.Ref) {
-	r.forget(ref)
+	r.clear(ref)
 	if err := r.configs.read(r.ctx, ref); err != nil && r.ctx.Err() == nil {
 		r.vault.Logger().Warn("a config cannot be read after its rotation", "config", ref.Config, "reason", err)
 	}
@@ -347,7 +347,7 @@ func (r *rotations) status(name string) rotation.Status {
 	return r.engine.Status(rotation.Ref{Config: name})
 }
 
-// retry has a config's failures forgotten that somebody has written.
+// retry clears the failures of a config that somebody has written.
 func (r *rotations) retry(name string) { r.engine.Retry(rotation.Ref{Config: name}) }
 
 // observe counts, logs and tells what the protocol does.

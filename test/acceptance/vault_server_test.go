@@ -215,8 +215,8 @@ disable_mlock    = true
 }
 
 // until polls a condition, and gives up when gone is closed.
-func (s *stack) until(patience time.Duration, gone <-chan struct{}, holds func() bool) bool {
-	deadline := time.After(patience)
+func (s *stack) until(timeout time.Duration, gone <-chan struct{}, holds func() bool) bool {
+	deadline := time.After(timeout)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !holds() {

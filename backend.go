@@ -182,7 +182,7 @@ func reportPanic(log hclog.Logger, p any, doing string) {
 	log.Error("recovered from a panic; please report this", "operation", doing, "type", fmt.Sprintf("%T", p), "stack", string(stack))
 }
 
-// invalidate forgets what is in memory of a config that another node wrote.
+// invalidate drops what is in memory of a config that another node wrote.
 func (b *backend) invalidate(_ context.Context, key string) {
 	if name, ok := strings.CutPrefix(key, configStoragePrefix); ok {
 		b.configs.Invalidate(name)

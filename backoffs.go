@@ -21,8 +21,8 @@ const (
 	failureMemory = 10 * time.Minute
 
 	// maxIdleBackoffs bounds the memory of keys that no config in memory has, which
-	// anyone who may write a config can make up, with a service of their own that asks to
-	// be left alone for long. What must not be displaced is held.
+	// anyone who may write a config can make up, with a service of their own that asks for
+	// a long back-off. What must not be displaced is held.
 	maxIdleBackoffs = 1000
 )
 

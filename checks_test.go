@@ -22,7 +22,7 @@ import (
 // alone, many at once, and leaving as soon as a service is called.
 func TestChecks_inALoop(t *testing.T) {
 	check := func(m *mount) { m.check("us-south") }
-	for name, hammer := range map[string]func(m *mount, calls *callGauge){
+	for name, repeat := range map[string]func(m *mount, calls *callGauge){
 		"one after the other": func(m *mount, _ *callGauge) {
 			for range 100 {
 				check(m)
@@ -46,7 +46,7 @@ func TestChecks_inALoop(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			gaugedTest(t, func(m *mount, calls *callGauge) {
 				before := calls.total()
-				hammer(m, calls)
+				repeat(m, calls)
 				// A login, the key's details, the list, and the two hosts.
 				if got := calls.total() - before; got != 5 {
 					t.Errorf("the services were called %d times", got)

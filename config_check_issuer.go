@@ -35,7 +35,7 @@ func (f *issuerFacts) add(name string, r result, detail, action string) {
 	f.findings = append(f.findings, finding{name, r, detail, action})
 }
 
-// askIssuer logs in with the key, or where that may work once with the token in hand,
+// askIssuer logs in with the key, or where that may work once with the current token,
 // and reads.
 func (k *checker) askIssuer(ctx context.Context) (facts issuerFacts) {
 	c := k.entry.config
@@ -47,7 +47,7 @@ func (k *checker) askIssuer(ctx context.Context) (facts issuerFacts) {
 			facts.add(checkAPIKey, resultUnknown, "not asked: the key may work only once, and with renew=false Vault keeps no token to ask with", "")
 			return facts
 		case !kept.Lives():
-			facts.add(checkAPIKey, resultUnknown, "not asked: the key may work only once, and there is no token in hand", "")
+			facts.add(checkAPIKey, resultUnknown, "not asked: the key may work only once, and there is no current token", "")
 			return facts
 		}
 		at, value = kept.At, kept.Value
@@ -113,7 +113,7 @@ func (k *checker) key(ctx context.Context, session rotation.Session, key rotatio
 	if key.ID == "" {
 		got, err := session.Get(ctx, present.ID)
 		if errors.Is(err, rotation.ErrNoSuchKey) {
-			facts.add(checkAPIKey, resultWarning, present.ID+" is not there any more", "nothing, while the token in hand lives: it makes another one")
+			facts.add(checkAPIKey, resultWarning, present.ID+" is not there any more", "nothing, while the current token is valid: it makes another one")
 			return nil
 		}
 		if err != nil {

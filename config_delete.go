@@ -80,7 +80,7 @@ func (d *deletion) divide(left []string) {
 	d.deleted = slices.DeleteFunc(d.deleted, func(id string) bool { return slices.Contains(left, id) })
 }
 
-// whatOfTheKeys is for whoever deleted the config.
+// whatOfTheKeys is for the client that deleted the config.
 func (d *deletion) whatOfTheKeys() string {
 	if d.unreadable {
 		return "What was stored could not be read. If a rotation made its key, delete that at IBM."

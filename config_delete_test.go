@@ -174,14 +174,14 @@ type masquerade struct {
 	says func() *strings.Replacer
 	// unsays does the reverse to the paths of requests.
 	unsays func() *strings.Replacer
-	// heard are the bodies of the requests that it got.
-	heard *strings.Builder
+	// received are the bodies of the requests.
+	received *strings.Builder
 }
 
 func (m masquerade) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.URL.Path = m.unsays().Replace(r.URL.Path)
 	sent, _ := io.ReadAll(r.Body)
-	m.heard.WriteString(r.URL.RawQuery + string(sent) + "\n")
+	m.received.WriteString(r.URL.RawQuery + string(sent) + "\n")
 	r.Body = io.NopCloser(bytes.NewReader(sent))
 	captured := &capture{ResponseWriter: w, status: http.StatusOK}
 	m.Sim.ServeHTTP(captured, r)
@@ -215,9 +215,9 @@ func TestRotation_confusedDeputy(t *testing.T) {
 		m.waitForCleanup()
 		victim := m.managedLiveKeys()[0]
 		own := theirs.Keys()[1]
-		var heard strings.Builder
+		var received strings.Builder
 		byHost["127.0.0.2"] = masquerade{
-			Sim: theirs, heard: &heard,
+			Sim: theirs, received: &received,
 			says: func() *strings.Replacer {
 				return strings.NewReplacer(own.ID, victim.ID, `"name":"`+own.Name+`"`, `"name":"`+victim.Name+`"`, own.IAMID, victim.IAMID, own.AccountID, victim.AccountID)
 			},
@@ -242,11 +242,11 @@ func TestRotation_confusedDeputy(t *testing.T) {
 		m.must(logical.UpdateOperation, "token/victim", nil)
 		m.must(logical.UpdateOperation, "token/shared", nil)
 		for _, name := range []string{"victim", "shared"} {
-			if strings.Contains(heard.String(), m.storedConfigOf(name).APIKey) || strings.Contains(heard.String(), owners) {
+			if strings.Contains(received.String(), m.storedConfigOf(name).APIKey) || strings.Contains(received.String(), owners) {
 				t.Errorf("the attacker's IAM has been sent a key of %s", name)
 			}
 		}
-		if !strings.Contains(heard.String(), "attackers-key") {
+		if !strings.Contains(received.String(), "attackers-key") {
 			t.Error("the attacker's IAM was not called")
 		}
 	})

@@ -257,7 +257,7 @@ func onlyPlatform() []tokenservice.Kind { return []tokenservice.Kind{tokenservic
 
 // renewSetting is the platform's, whose keys live for minutes and work once by default.
 func renewSetting() setting {
-	s := boolSetting("renew", true, "Have Vault make the next key with the token in hand, each time, so that one key that lives five minutes and works once is all that it ever needs. platform only.",
+	s := boolSetting("renew", true, "Have Vault make the next key with the current token, each time, so that one key that lives five minutes and works once is all that it ever needs. platform only.",
 		func(c *config) *bool { return &c.Renew })
 	s.onlyFor = onlyPlatform()
 	return s

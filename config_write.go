@@ -57,7 +57,7 @@ func (b *backend) storedToChange(ctx context.Context, name string) (*config, err
 }
 
 // trialOf tries a write's key by getting a token with it. A key that works once, and is not the
-// writer's, is not spent on that: the token in hand proves as much.
+// writer's, is not spent on that: the current token proves as much.
 func (b *backend) trialOf(w *configWrite, named requestFields) func(context.Context, *entry) error {
 	if w.candidate.renews() && !w.changesKey() && !w.candidate.movesFrom(w.stored) && (w.candidate.Keys.Token != nil || !w.byOwner) {
 		return b.tryTokenInHand

@@ -34,7 +34,7 @@ const (
 // configStore owns the configs: it alone touches them in storage, keeps in memory
 // those that are in use, and knows who may change their keys.
 //
-// Readers find a config without a lock. Whoever loads, replaces or removes one holds
+// Readers find a config without a lock. What loads, replaces or removes one holds
 // the lock of that name, and no other, across the storage call that goes with it.
 type configStore struct {
 	storage logical.Storage
@@ -50,7 +50,7 @@ type configStore struct {
 	byName sync.Map // string to *entry
 	locks  nameLocks
 	doubts doubts
-	// closed is set once, under mu, and keeps whoever waited through the unload from
+	// closed is set once, under mu, and keeps a reader that waited through the unload from
 	// loading or writing a config again. writes are those under way, which Close waits for.
 	closed atomic.Bool
 	writes sync.WaitGroup
@@ -335,7 +335,7 @@ func (s *configStore) DropToken(name, id string) {
 	}
 }
 
-// Invalidate forgets what is in memory of a config that another node wrote.
+// Invalidate drops what is in memory of a config that another node wrote.
 func (s *configStore) Invalidate(name string) {
 	defer s.locks.lock(name)()
 	s.drop(name)
@@ -396,7 +396,7 @@ func (s *configStore) isFresh(ctx context.Context, name string, prev *config) (b
 	return len(graves) == 0, err
 }
 
-// isPastLateWrites says whether no write of a process before this one can land any more.
+// isPastLateWrites says whether no write of a process before this one can take effect any more.
 func (s *configStore) isPastLateWrites() bool { return time.Since(s.started) > rotation.LateWriteTime }
 
 func (s *configStore) noteFresh(c *config) {

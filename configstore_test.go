@@ -130,7 +130,7 @@ func TestStore_failedPutThatTookEffectIsFound(t *testing.T) {
 						t.Error("what is in use was dropped before anything else was stored")
 					}
 					time.Sleep(later + recheckPause)
-					synctest.Wait() // For whoever else reads it now: readers do not wait for them.
+					synctest.Wait() // For others that read it now: readers do not wait for them.
 				}
 				m.readToken("us-south")
 				if m.inUse().config.Revision != m.storedConfigOf("us-south").Revision {
@@ -149,8 +149,8 @@ func TestStore_failedPutThatTookEffectIsFound(t *testing.T) {
 	}
 }
 
-// TestStore_entryThatIsFoundOldIsReplaced has another one be found stored by whoever reads
-// it for a purpose of their own.
+// TestStore_entryThatIsFoundOldIsReplaced has another one be found stored by something that
+// reads it for another purpose.
 func TestStore_entryThatIsFoundOldIsReplaced(t *testing.T) {
 	for name, find := range map[string]func(*mount){
 		"by a claim":  func(m *mount) { m.claimed().Release() },
@@ -197,7 +197,7 @@ func TestStore_closedEntryLeavesUse(t *testing.T) {
 	})
 }
 
-// TestStore_unloadedWritesNothing has whoever has begun something end it after the unload.
+// TestStore_unloadedWritesNothing has what was begun before the unload end after it.
 func TestStore_unloadedWritesNothing(t *testing.T) {
 	for name, write := range map[string]func(ctx context.Context, m *mount, c *claim) error{
 		"a step":     func(ctx context.Context, _ *mount, c *claim) error { return c.Save(ctx, c.Record()) },

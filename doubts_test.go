@@ -29,7 +29,7 @@ func TestDoubts_end(t *testing.T) {
 		time.Sleep(doubtTime / 2)
 		d.add(a, false)
 		if !d.isDeletion(a) {
-			t.Error("a put makes the deletion before it forgotten")
+			t.Error("a put clears the deletion before it")
 		}
 		time.Sleep(doubtTime)
 		if !d.until(a).IsZero() || d.isDeletion(a) {

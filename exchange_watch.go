@@ -22,7 +22,7 @@ type exchangeWatch struct {
 	events *events
 	vault  *framework.Backend
 	// active is set while the config is the stored one. What fails before that is the
-	// answer to the write that brought it, and what fails after that is of a key or a
+	// response to the write that made it, and what fails after that is of a key or a
 	// destination that may be out of use.
 	active atomic.Bool
 	// used is set once the config is the stored one, and stays.
@@ -55,7 +55,7 @@ func (w *exchangeWatch) note(ctx context.Context, err error) {
 		return // The mount is being unloaded, which says nothing about the service.
 	}
 	if w.failing.CompareAndSwap(false, true) {
-		w.vault.Logger().Warn("exchanges fail; the token in hand is served until shortly before its end", "config", w.name, "reason", err)
+		w.vault.Logger().Warn("exchanges fail; the current token is served until shortly before its end", "config", w.name, "reason", err)
 		w.events.send(ctx, eventExchangeFails, w.name)
 	}
 }

@@ -87,8 +87,8 @@ func TestIssuerBackoff_rateLimitedIssuerIsNotCalled(t *testing.T) {
 }
 
 // TestIssuerBackoff_isDisplacedByNoMadeUpKeys has somebody without the key fill the
-// memory with made-up keys, each refused by a service of theirs that asks to be left
-// alone for an hour.
+// memory with made-up keys, each refused by a service of theirs that asks not to be
+// called for an hour.
 func TestIssuerBackoff_isDisplacedByNoMadeUpKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim(t)

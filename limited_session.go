@@ -11,8 +11,8 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 )
 
-// limitedSession is a session with an issuer that is not called as long as it asked to
-// be left alone, by whichever session.
+// limitedSession is a session with an issuer that is not called as long as it asked
+// not to be, by any session.
 type limitedSession struct {
 	session rotation.Session
 	limit   *tokensource.RateLimit

@@ -221,12 +221,12 @@ client_id or client_secret is given, and for login otherwise. Name
 token_service=iam for a V10 Reserved Instance. No later write infers the service.
 
 With renew, which is the default for platform, one key is all that you write: Vault
-makes the next one with the token in hand. The write warns if it cannot.
+makes the next one with the current token. The write warns if it cannot.
 
 The key is tried before it is stored (verify=false skips that), kept sealed, and
 never answered by any path. A later write changes only the fields it names. One
 that changes where the key and its tokens go (%s) must carry api_key again, and
-one that brings another key must name those of these fields again that are not at
+one that writes another key must name those of these fields again that are not at
 their defaults: so nobody sends a key elsewhere who does not know it. To move a
 key that nobody has, as after a rotation, write endpoints/<name>.
 

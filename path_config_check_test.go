@@ -330,7 +330,7 @@ func TestConfigCheck_ofNoConfigSaysHowToMakeOne(t *testing.T) {
 }
 
 // TestConfigCheck_usesUpNoPlatformKey checks configs whose keys may work once, with a
-// token in hand and without.
+// current token and without.
 func TestConfigCheck_usesUpNoPlatformKey(t *testing.T) {
 	renewalTest(t, apicsim.PlatformKeys{Life: 30 * 24 * time.Hour}, func(m *mount) {
 		exchanges := m.sim.Counts().Exchanges
@@ -365,7 +365,7 @@ func TestConfigCheck_ofARenewalThatIsAtItsEnd(t *testing.T) {
 		m.restart()
 		data, _ := m.check("saas")
 		requireFinding(t, data, "token", resultError, "there is no token any more", "another api_key")
-		requireFinding(t, data, "api_key", resultUnknown, "no token in hand")
+		requireFinding(t, data, "api_key", resultUnknown, "no current token")
 	})
 }
 

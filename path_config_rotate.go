@@ -195,7 +195,7 @@ call's own grace_period, is disabled half-way, and deleted then. After that nobo
 but Vault has ever seen the key. Readers get tokens all the while. If a step
 fails, or the server does, the rotation goes on from there.
 
-A platform config makes another key with the token in hand, and readers share the
+A platform config makes another key with the current token, and readers share the
 token that it gives. It needs no schedule, unless its keys work more than once: see
 rotation_period.
 

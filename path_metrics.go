@@ -61,7 +61,7 @@ func newMetrics(build BuildInfo) *metrics.Metrics {
 	return metrics.New(metrics.Build{Version: build.Version, Commit: build.Commit, GoVersion: runtime.Version()}, services)
 }
 
-// wantsPerConfigMetrics reads the mount's options. Whoever sets the option wants
+// wantsPerConfigMetrics reads the mount's options. An operator who sets the option wants
 // less told, so that a value which says none of all counts as no. It must not fail the
 // mount, which would leave readers without tokens.
 func (b *backend) wantsPerConfigMetrics(options map[string]string) perConfig {

@@ -153,5 +153,5 @@ cache=entity there is no such token, and entities says how many Vault entities h
 one of their own. Where keys renew themselves,
 can_be_away_until says until when Vault may be down and still get tokens. After a failure, last_error says
 what went wrong and what to do about it, and last_rotation_error the same of a
-rotation. The answer is that of the node that gives it, and holds no secret.
+rotation. The answer is that of the node that gives it, and contains no secret.
 `

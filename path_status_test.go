@@ -85,7 +85,7 @@ func TestStatus_failures(t *testing.T) {
 		t.Errorf("status is %v", data)
 	}
 	if data["token_id"] != token["token_id"] {
-		t.Errorf("token_id is %v, though the token in hand still works", data["token_id"])
+		t.Errorf("token_id is %v, though the current token still works", data["token_id"])
 	}
 	requireRecent(t, data, "last_error_time")
 	if at, err := time.Parse(time.RFC3339, data["retry_at"].(string)); err != nil || time.Until(at) > time.Minute {

@@ -32,7 +32,7 @@ func (b *backend) pathToken() *framework.Path {
 			"name": nameField(),
 			"min_ttl": {
 				Type:        framework.TypeDurationSecond,
-				Description: "Least remaining life of the token. A shared one that has less is replaced first, at most ten times in its life: nine tenths of that are the most that can be asked for. A dedicated token may be asked to live as long as the service's do.",
+				Description: "Minimum remaining lifetime of the token. A shared one that has less is replaced first, at most ten times in its life: nine tenths of that are the most that can be asked for. A dedicated token may be asked to live as long as the service's do.",
 				Query:       true,
 			},
 		},
@@ -208,6 +208,6 @@ A write generates a dedicated one, which nobody else gets:
 Where keys renew themselves (renew, platform only), that takes a key of its own.
 
 After ttl seconds a read gets a newer token; the present one is valid for some
-time longer, so whoever reads again after ttl never holds a dead one. Vault Agent
+time longer, so a client that reads again after ttl never holds an expired one. Vault Agent
 does that by itself. A policy grants read, update, or both.
 `

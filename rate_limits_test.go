@@ -167,7 +167,7 @@ func TestRateLimit_needsATime(t *testing.T) {
 	}
 }
 
-// TestIssuerOf_groupsByAddressAndCA keeps whoever answers at an address for a CA of their own from
+// TestIssuerOf_groupsByAddressAndCA keeps a config whose issuer has another CA from
 // having the rotations of others wait.
 func TestIssuerOf_groupsByAddressAndCA(t *testing.T) {
 	plan := func(ca string) rotation.Plan { return rotation.Plan{Issuer: "https://iam.example", CACert: ca} }

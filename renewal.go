@@ -92,7 +92,7 @@ func (b *backend) renewNow(ctx context.Context, w *configWrite) error {
 func (b *backend) tryTokenInHand(ctx context.Context, fresh *entry) error {
 	at, kept := fresh.config.issuer(), fresh.config.Keys.Token
 	if !kept.Lives() {
-		return fieldError("verify", "cannot be done, for it would spend the key, and there is no token in hand; write a new api_key, or verify=false")
+		return fieldError("verify", "cannot be done, because it would use up the key, and there is no current token; write a new api_key, or verify=false")
 	}
 	// A token that was refused is sent again no sooner than a key.
 	backoff, release := b.limits.backoffs.acquire(issuerBackoffID(at.Issuer, at.CACert, string(kept.Value)))

@@ -59,7 +59,7 @@ func (m *mount) bringKey(name, key string) (warnings []string) {
 	return nil
 }
 
-// platformKeys are the keys of the engine's making that the platform still takes.
+// platformKeys are the managed keys that the platform still accepts.
 func (m *mount) platformKeys() (live int) {
 	for _, k := range m.sim.Keys() {
 		if k.CreatedByAPI && k.Exists() {
@@ -80,7 +80,7 @@ func (m *mount) requireReads(d time.Duration) {
 	}
 }
 
-// TestRenewal_needsOneShortLivedKey lets fifty lives of a token pass, with restarts
+// TestRenewal_needsOneShortLivedKey lets fifty tokens end, one after the other, with restarts
 // and kills among them.
 func TestRenewal_needsOneShortLivedKey(t *testing.T) {
 	for name, platform := range map[string]apicsim.PlatformKeys{
@@ -102,7 +102,7 @@ func TestRenewal_needsOneShortLivedKey(t *testing.T) {
 				}
 				m.requireReads(time.Hour)
 				if renewals := m.sim.Counts().Issued - 1; renewals < 45 || renewals > 55 {
-					t.Errorf("%d renewals in 50 lives", renewals)
+					t.Errorf("%d renewals in the lifetimes of 50 tokens", renewals)
 				}
 				if n := m.platformKeys(); n > 2 {
 					t.Errorf("%d keys are left at the platform", n)

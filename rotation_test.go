@@ -27,7 +27,7 @@ import (
 )
 
 // rotationTest runs in a bubble in which time passes when everybody waits, on a
-// mount with one config, us-south, whose key somebody brought.
+// mount with one config, us-south, whose key is imported.
 func rotationTest(t *testing.T, test func(m *mount)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -786,8 +786,8 @@ func TestRotation_keyOfAnotherIdentity(t *testing.T) {
 	})
 }
 
-// TestRotation_keysAreOnlyInSealedEntries looks for the keys that somebody brought
-// and those that rotations made, in what is stored, logged, sent and answered.
+// TestRotation_keysAreOnlyInSealedEntries looks for imported keys and for
+// those that rotations made, in what is stored, logged, sent and answered.
 func TestRotation_keysAreOnlyInSealedEntries(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		var keys, elsewhere []string

@@ -67,7 +67,7 @@ func (s cronSchedule) after(at time.Time) time.Time {
 	return (&vaultrotation.DefaultSchedule{}).NextRotationTimeFromInput(s.parsed, at.UTC())
 }
 
-// smallestGap is the least time between two scheduled times of a year. After a day's
+// smallestGap is the shortest time between two scheduled times of a year. After a day's
 // minutes they repeat.
 func (s cronSchedule) smallestGap() time.Duration {
 	smallest := time.Duration(math.MaxInt64)

@@ -39,8 +39,8 @@ type rotations struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	// listing is held, by a value in it, by whoever reads all configs. listed and unread
-	// go with it: whether that was begun when no late write could land any more, and
+	// listing is held, by a value in it, while all configs are read. listed and unread
+	// go with it: whether that was begun when no late write could take effect any more, and
 	// which could not be read since.
 	listing chan struct{}
 	listed  bool
@@ -95,7 +95,7 @@ func (r *rotations) Close() {
 }
 
 // readInBackground reads each config once, when no late write of the process before can
-// land any more, so that the schedule knows what is due and the holders which key is
+// take effect any more, so that the schedule knows what is due and the holders which key is
 // whose. Configs that cannot be read are tried again, and keep nothing waiting but the
 // deletion of keys.
 func (r *rotations) readInBackground() {
@@ -247,7 +247,7 @@ func issuerGroup(issuer, caCert string) string {
 func (r *rotations) advance(ctx context.Context, job string) (next time.Time, err error) {
 	ref := refOf(job)
 	if r.engine.IsAsked(ref) {
-		return time.Now().Add(time.Second), nil // Whoever asked for it is at it.
+		return time.Now().Add(time.Second), nil // The request that asked for it is at it.
 	}
 	r.setAdvancing(ref, true)
 	defer r.setAdvancing(ref, false)

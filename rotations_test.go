@@ -211,7 +211,7 @@ func TestRotations_noneWaitsForTheReadingOfAll(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.restart()
 		m.initializeBackend()
-		m.backend.rotations.listing <- struct{}{} // As whoever reads all configs, for ever.
+		m.backend.rotations.listing <- struct{}{} // As if all configs were being read, for ever.
 		time.Sleep(rotation.LateWriteTime + time.Second)
 		began := time.Now()
 		m.rotate("us-south")

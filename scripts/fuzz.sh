@@ -24,7 +24,7 @@ fuzzers() {
 }
 
 # out_of_time recognises a run that failed with nothing but the end of its time: before 1.27, Go takes that for a failure
-# when a worker is late to stop (go.dev/issue/75804). An input that fails is always announced.
+# when a worker is late to stop (go.dev/issue/75804). An input that fails is always reported.
 out_of_time() { grep -qx '    context deadline exceeded' <<<"$1" && ! grep -Eq 'Failing input written|failure while testing seed' <<<"$1"; }
 
 fuzz() {

@@ -67,7 +67,7 @@ dir="${XDG_CACHE_HOME:-$HOME/.cache}/vault-plugin-secrets-apic/vault-$version-${
 server="$dir/vault"
 
 # Two that run at once build once: the second waits for the first. Where there is no flock both build, and since each
-# moves a finished file into place, whoever comes last changes nothing that matters.
+# moves a finished file into place, the last one changes nothing that matters.
 if [[ ! -x $server ]]; then
   mkdir -p "$dir"
   if command -v flock >/dev/null; then

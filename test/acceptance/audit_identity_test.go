@@ -171,7 +171,7 @@ func (s *stack) readAs(client *api.Client) *api.Secret {
 }
 
 // requireAuditLineAfterTheDocument holds the first read's line against the
-// document's table of what stands in clear.
+// document's table of what is in plaintext.
 func (s *stack) requireAuditLineAfterTheDocument(answered *api.Secret) {
 	s.Helper()
 	line := s.auditedAnswers("audit.log", "apic/token/us-south")[0]
@@ -183,7 +183,7 @@ func (s *stack) requireAuditLineAfterTheDocument(answered *api.Secret) {
 		_, isNumber := value.(json.Number)
 		if isNumber || slices.Contains([]string{"token_id", "region", "expires_at"}, field) {
 			if !sameJSON(logged, value) {
-				s.Errorf("%s stands there as %v, want it in clear: %v", field, logged, value)
+				s.Errorf("%s stands there as %v, want it in plaintext: %v", field, logged, value)
 			}
 			continue
 		}

@@ -35,8 +35,8 @@ const (
 	// new leader may hold deletions back.
 	momentWithin = time.Minute
 
-	// settlesWithin is how long what the last kills have left may be there.
-	settlesWithin = 5 * time.Minute
+	// reconcilesWithin is how long what the last kills have left may be there.
+	reconcilesWithin = 5 * time.Minute
 
 	// oneTick is more than the minute after which Vault has the engine look again for
 	// what is left to do.
@@ -48,11 +48,11 @@ const (
 func killMoments() []moment {
 	return []moment{
 		{step: createKey, fate: late},
-		{step: createKey, fate: unheard, status: http.StatusCreated},
+		{step: createKey, fate: unanswered, status: http.StatusCreated},
 		{step: deleteOldKey, fate: lost},
-		{step: tryCandidate, fate: heard, status: http.StatusUnauthorized}, // It then waits for IAM.
-		{step: tryCandidate, fate: heard, status: http.StatusOK},           // It then stores the key.
-		{step: deleteOldKey, fate: unheard, status: http.StatusNoContent},
+		{step: tryCandidate, fate: delivered, status: http.StatusUnauthorized}, // It then waits for IAM.
+		{step: tryCandidate, fate: delivered, status: http.StatusOK},           // It then stores the key.
+		{step: deleteOldKey, fate: unanswered, status: http.StatusNoContent},
 	}
 }
 
@@ -112,7 +112,7 @@ func (c *cluster) killLeaderAt(m moment) {
 	case <-time.After(momentWithin):
 		c.Errorf("no rotation came to %q; the leader is killed all the same", m)
 	}
-	if m.fate == heard {
+	if m.fate == delivered {
 		// What the answer leads to takes some milliseconds, and the kill may come in any.
 		time.Sleep(rand.N(20 * time.Millisecond))
 	}
@@ -133,11 +133,11 @@ func (c *cluster) killLeaderAt(m moment) {
 func (c *cluster) requireOneKeyForGood(name string) {
 	c.Helper()
 	began := time.Now()
-	if !c.until(settlesWithin, nil, func() bool { return c.hasOneKey(name) }) {
+	if !c.until(reconcilesWithin, nil, func() bool { return c.hasOneKey(name) }) {
 		c.Fatalf("IAM holds %d keys, and not just the stored one", len(c.liveKeys()))
 	}
-	settled := time.Since(began)
-	spoilt := c.until(oneTick-settled, nil, func() bool { return len(c.liveKeys()) != 1 })
+	reconciled := time.Since(began)
+	spoilt := c.until(oneTick-reconciled, nil, func() bool { return len(c.liveKeys()) != 1 })
 	if spoilt || !c.hasOneKey(name) {
 		c.Fatalf("IAM held just the stored key, and then %d keys, and not just the stored one", len(c.liveKeys()))
 	}
@@ -146,7 +146,7 @@ func (c *cluster) requireOneKeyForGood(name string) {
 	if c.exchangedKey(secret.Data["token_id"].(string)) != c.liveKeys()[0].KeyID {
 		c.Error("the token was issued for another key than the one that IAM holds")
 	}
-	c.Logf("one key was left %s after the last rotation", settled.Round(10*time.Millisecond))
+	c.Logf("one key was left %s after the last rotation", reconciled.Round(10*time.Millisecond))
 }
 
 // hasOneKey asks again if a server falters.

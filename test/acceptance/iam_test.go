@@ -37,7 +37,7 @@ func TestIAM_refusalNamesItsCodeAndWhatToDo(t *testing.T) {
 		c.prepare(written)
 		c.prepare(cold)
 		s.requireError(c.name+", at a write", s.writeService("iam", map[string]any{"api_key": written}), http.StatusBadRequest, says...)
-		// What a read would answer is the token in hand, and that goes on.
+		// What a read would answer is the current token, and that goes on.
 		s.readToken("iam")
 		unverified := s.serviceData("iam", s.service.URL(), map[string]any{"api_key": cold, "verify": false})
 		_, err := s.client.Logical().Write("apic/config/cold", unverified)

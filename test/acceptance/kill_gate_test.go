@@ -23,17 +23,17 @@ const (
 	lost fate = "is lost"
 	// late requests have their effect when another server has taken over.
 	late fate = "takes effect late"
-	// unheard requests have their effect, and nobody hears the answer.
-	unheard fate = "is answered to nobody"
-	// heard answers reach the sender, which is killed while it acts on them.
-	heard fate = "is answered"
+	// unanswered requests have their effect, and nobody gets the response.
+	unanswered fate = "is not answered"
+	// delivered responses reach the sender, which is killed while it acts on them.
+	delivered fate = "is answered"
 )
 
 // moment is a point of a rotation at which a server is killed.
 type moment struct {
 	step step
 	fate fate
-	// status is what IBM answers to an unheard or heard request.
+	// status is what IBM answers to an unanswered or delivered request.
 	status int
 }
 
@@ -89,15 +89,15 @@ func (g *killGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.withhold(now, r)
 		return
 	}
-	// Held back, so that its sender can be killed before it hears it.
+	// Held back, so that its sender can be killed before it gets it.
 	answer := httptest.NewRecorder()
 	g.ibm.ServeHTTP(answer, r)
-	if now := g.take(func(m moment) bool { return m.step == at && m.fate == unheard && m.status == answer.Code }); now != nil {
+	if now := g.take(func(m moment) bool { return m.step == at && m.fate == unanswered && m.status == answer.Code }); now != nil {
 		<-now.killed
 		return
 	}
 	deliver(w, answer)
-	g.take(func(m moment) bool { return m.step == at && m.fate == heard && m.status == answer.Code })
+	g.take(func(m moment) bool { return m.step == at && m.fate == delivered && m.status == answer.Code })
 }
 
 // withhold keeps a request from IBM, for good or until its sender is replaced.

@@ -14,7 +14,7 @@ import (
 )
 
 // TestOutage_longerThanRefreshBefore lets several
-// clients read through an outage that begins with a new token in hand and ends
+// clients read through an outage that begins with a new token and ends
 // shortly before that token does.
 func TestOutage_longerThanRefreshBefore(t *testing.T) {
 	t.Parallel()
@@ -177,7 +177,7 @@ func TestOutage_revokedKey(t *testing.T) {
 			t.Fatalf("answered %v", r.err)
 		}
 	}
-	// More than one only if the machine is so slow that the first is forgotten.
+	// More than one only if the machine is so slow that the backoff of the first ends.
 	if got := s.sim.Counts().Refused; got > 3 {
 		t.Errorf("20 reads sent the key %d times", got)
 	}

@@ -69,7 +69,7 @@ func TestRenewal_keysThatWorkMoreThanOnce(t *testing.T) {
 	requireAllAnswered(t, stop())
 }
 
-// TestRenewal_refusedCreationWarns is told to whoever writes the config.
+// TestRenewal_refusedCreationWarns is reported to the client that writes the config.
 func TestRenewal_refusedCreationWarns(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -83,22 +83,22 @@ func TestRenewal_refusedCreationWarns(t *testing.T) {
 }
 
 const (
-	// renewingConfigs share the thousand lives of tokens.
+	// renewingConfigs share the thousand tokens.
 	renewingConfigs = 400
-	// renewedLife is long enough for what is left of it, when a token is due, to
+	// renewedTTL is that of each token: long enough for what is left of it, when a token is due, to
 	// outlive an election and the half minute in which a new leader makes no key.
-	renewedLife = 4 * time.Minute
-	// renewedWithin bounds the thousand lives.
+	renewedTTL = 4 * time.Minute
+	// renewedWithin bounds the time for a thousand tokens.
 	renewedWithin = 15 * time.Minute
 )
 
 // TestCluster_aThousandTokensFromShortLivedKeys has configs that were each given one key,
-// which works once within five minutes, go on for a thousand lives of tokens. Leaders are
+// which works once within five minutes, renew a thousand tokens. Leaders are
 // killed and step down meanwhile.
 func TestCluster_aThousandTokensFromShortLivedKeys(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
-	c.sim.SetTokenTTL(renewedLife)
+	c.sim.SetTokenTTL(renewedTTL)
 	c.sim.SetPlatformKeys(apicsim.PlatformKeys{SingleUse: true})
 	names := c.writeRenewing(renewingConfigs)
 	var reads []func() reading
@@ -107,20 +107,20 @@ func TestCluster_aThousandTokensFromShortLivedKeys(t *testing.T) {
 	}
 	stop := c.crowdOf(100*time.Millisecond, reads)
 	for range 2 {
-		time.Sleep(renewedLife / 4) // Some tokens get due in between, and some meanwhile.
+		time.Sleep(renewedTTL / 4) // Some tokens get due in between, and some meanwhile.
 		c.stepDown()
-		time.Sleep(renewedLife / 4)
+		time.Sleep(renewedTTL / 4)
 		leader := c.leader()
 		leader.kill()
 		c.leader()
 		c.restart(leader)
 		c.awaitVoters()
 	}
-	lived := c.until(renewedWithin, nil, func() bool { return c.sim.Counts().Issued >= renewingConfigs+1000 })
+	done := c.until(renewedWithin, nil, func() bool { return c.sim.Counts().Issued >= renewingConfigs+1000 })
 	readings := slices.Concat(stop()...)
 	t.Logf("%d tokens for %d configs; %d reads, and %d without a leader", c.sim.Counts().Issued, renewingConfigs, len(readings), len(failed(readings)))
-	if !lived {
-		t.Error("a thousand lives did not pass")
+	if !done {
+		t.Error("a thousand tokens were not issued")
 	}
 	var failures []error
 	for _, r := range failed(readings) {
@@ -178,7 +178,7 @@ func (c *cluster) requireNoOrphans() {
 		}
 		return n
 	}
-	if !c.until(settlesWithin, nil, func() bool { return left() <= 2*renewingConfigs }) {
+	if !c.until(reconcilesWithin, nil, func() bool { return left() <= 2*renewingConfigs }) {
 		c.Errorf("%d keys are left at the platform for %d configs", left(), renewingConfigs)
 	}
 }

@@ -96,7 +96,7 @@ func TestRotation_laggingIAM(t *testing.T) {
 }
 
 // TestRotation_keyTakenBackInItsGrace is the way back that docs/rotation.md promises to a
-// program that was forgotten and shows up when its key is disabled.
+// program that was overlooked and shows up when its key is disabled.
 func TestRotation_keyTakenBackInItsGrace(t *testing.T) {
 	t.Parallel()
 	const grace = 2 * time.Minute

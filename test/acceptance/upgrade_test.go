@@ -29,8 +29,8 @@ func (s *stack) release(version string) (path string) {
 	return path
 }
 
-// operate follows a section of docs/operations.md with a build of the plugin at
-// hand.
+// operate follows a section of docs/operations.md with a given build of the
+// plugin.
 func (s *stack) operate(heading, release, version string, variables ...string) string {
 	s.Helper()
 	binary, err := os.ReadFile(release)

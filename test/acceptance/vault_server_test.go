@@ -309,7 +309,7 @@ func (s *stack) configData(overrides map[string]any) map[string]any {
 }
 
 // anotherKey makes a key that the services accept and that nothing is remembered of. It
-// begins with the first one, so that whoever looks for that finds it too.
+// begins with the first one, so that a search for that finds it too.
 func (s *stack) anotherKey() string {
 	s.moreKeys++
 	key := fmt.Sprint(s.key, "-", s.moreKeys)

@@ -116,7 +116,7 @@ func (w *wiring) wire(name string, c *config, current *tokensource.Lease) (*entr
 	case c.renews():
 		w.renewal.applyTo(&options, c, watch, exchange)
 	case c.Keys.Current.Managed:
-		options.Exchange = watch.over(patient(exchange, c.KeySetAt, watch.active.Load))
+		options.Exchange = watch.over(retryRefusals(exchange, c.KeySetAt, watch.active.Load))
 	default:
 		options.Exchange = watch.over(exchange)
 	}

@@ -31,7 +31,7 @@ func (b *backend) pathConfigList() *framework.Path {
 			},
 		},
 		HelpSynopsis:    "List the configs.",
-		HelpDescription: "Lists the names under which API keys are kept. Keys themselves are never answered.",
+		HelpDescription: "Lists the names under which API keys are kept. Keys themselves are never returned.",
 	}
 }
 
@@ -224,7 +224,7 @@ With renew, which is the default for platform, one key is all that you write: Va
 makes the next one with the current token. The write warns if it cannot.
 
 The key is tried before it is stored (verify=false skips that), kept sealed, and
-never answered by any path. A later write changes only the fields it names. One
+never returned by any path. A later write changes only the fields it names. One
 that changes where the key and its tokens go (%s) must carry api_key again, and
 one that writes another key must name those of these fields again that are not at
 their defaults: so nobody sends a key elsewhere who does not know it. To move a

@@ -26,10 +26,10 @@ const (
 	youngKeyTimeout = 40 * time.Second
 )
 
-// patient is exchange that does not believe a refusal while the key is young, which
+// retryRefusals is exchange that retries a refusal while the key is young, which
 // is in use since then. inUse says whether it is: the trial of a candidate is to be
 // refused at once.
-func patient(exchange tokensource.ExchangeFunc, since time.Time, inUse func() bool) tokensource.ExchangeFunc {
+func retryRefusals(exchange tokensource.ExchangeFunc, since time.Time, inUse func() bool) tokensource.ExchangeFunc {
 	return func(ctx context.Context) (*tokenservice.Token, error) {
 		deadline := time.Now().Add(youngKeyTimeout)
 		for {

@@ -56,7 +56,7 @@ func TestYoungKey_wait(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began, calls := time.Now(), 0
-				exchange := patient(func(context.Context) (*tokenservice.Token, error) {
+				exchange := retryRefusals(func(context.Context) (*tokenservice.Token, error) {
 					calls++
 					if time.Since(began) < c.accepted {
 						return nil, c.err

@@ -45,6 +45,38 @@ licensed() {
   return "$missing"
 }
 
+# glossary looks for the words of scripts/retired-words.txt, with camel case taken apart: leftAlone is "left alone".
+glossary() {
+  # shellcheck disable=SC2016 # The dollar signs are awk's.
+  sources -name '*.go' -o -name '*.sh' -o -name '*.md' -o -path ./.ci/run |
+    xargs -0 awk -F '\t' -v words=scripts/retired-words.txt '
+      BEGIN {
+        while ((getline < words) > 0) {
+          if (/^#/ || NF < 2) continue
+          if (sub(/^!/, "")) excepted[$1, $2] = 1
+          else instead[$1] = $2
+          known++
+        }
+        if (!known) {
+          print "no words in " words > "/dev/stderr"
+          exit found = 1
+        }
+      }
+      {
+        line = $0
+        gsub(/[A-Z]/, " &", line)
+        line = tolower(line)
+        gsub(/[^a-z]+/, " ", line)
+        line = " " line " "
+        for (word in instead)
+          if (index(line, " " word " ") && !((FILENAME, word) in excepted) && !((FILENAME, "*") in excepted)) {
+            printf "%s:%d: \"%s\" is retired: %s\n", FILENAME, FNR, word, instead[word] > "/dev/stderr"
+            found = 1
+          }
+      }
+      END { exit found }'
+}
+
 shell_sound() { sources -name '*.sh' -o -path ./.ci/run | xargs -0 shellcheck -x -P SCRIPTDIR; }
 
 python_sound() {
@@ -98,6 +130,7 @@ check actionlint actions_sound
 check_with shellcheck shell_sound
 check_with python3 python_sound
 check_with node node_sound
+check glossary glossary
 
 ((failures == 0)) || die "$failures checks failed"
 note 'nothing to say'

@@ -88,8 +88,7 @@ func TestBadState_clockAhead(t *testing.T) {
 	})
 }
 
-// TestBadState_clockBehind has tokens
-// that, by this host's clock, are not valid yet.
+// TestBadState_clockBehind has tokens that, by this host's clock, are not valid yet.
 func TestBadState_clockBehind(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.sim.SetClockSkew(10 * time.Minute)

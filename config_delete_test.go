@@ -43,8 +43,8 @@ func TestConfigDelete_saysWhatIsLeftWhenIAMHangs(t *testing.T) {
 	})
 }
 
-// TestConfigDelete_thatNeverHappenedKeepsTheConfig has the deletion fail for good, after
-// its tombstone was stored.
+// TestConfigDelete_thatNeverHappenedKeepsTheConfig has the deletion fail for good,
+// after its tombstone was stored.
 func TestConfigDelete_thatNeverHappenedKeepsTheConfig(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.rotate("us-south")

@@ -261,8 +261,8 @@ func TestStore_unloadWaitsForWhatIsBeingWritten(t *testing.T) {
 	})
 }
 
-// TestStore_abandonedRequestIsFinished ends a request in the middle of its deletion, which
-// could otherwise take effect after a later write.
+// TestStore_abandonedRequestIsFinished ends a request in the middle of its deletion,
+// which could otherwise take effect after a later write.
 func TestStore_abandonedRequestIsFinished(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		c := m.claimed()

@@ -117,8 +117,8 @@ func ofCode(err error) int {
 	return http.StatusBadRequest
 }
 
-// TestBackoff_ofARefusedKeyCannotBeBypassed has somebody without the key, who may
-// do everything with configs, try twenty times to have it sent.
+// TestBackoff_ofARefusedKeyCannotBeBypassed has somebody without the key, who may do
+// everything with configs, try twenty times to have it sent.
 func TestBackoff_ofARefusedKeyCannotBeBypassed(t *testing.T) {
 	background := context.Background()
 	for name, try := range map[string]func(m *mount, calls *callGauge, i int) error{
@@ -231,8 +231,8 @@ func TestBackoff_isNotThatOfAnotherKeyOrDestination(t *testing.T) {
 	}
 }
 
-// TestBackoff_isNotThatOfTheClient has somebody who may write a config
-// of the platform service change who asks.
+// TestBackoff_isNotThatOfTheClient has somebody who may write a config of the platform
+// service change who asks.
 func TestBackoff_isNotThatOfTheClient(t *testing.T) {
 	limitsTest(t, func(m *mount, calls *callGauge) {
 		m.writeConfig("onprem", map[string]any{
@@ -413,8 +413,8 @@ func TestWatch_reportsNothingOfAReplacedKey(t *testing.T) {
 	})
 }
 
-// TestLease_revokedByItsReaderCostsTenExchanges has somebody who may only read
-// tokens give back each lease, as the end of a Vault token does.
+// TestLease_revokedByItsReaderCostsTenExchanges has somebody who may only read tokens
+// give back each lease, as the end of a Vault token does.
 func TestLease_revokedByItsReaderCostsTenExchanges(t *testing.T) {
 	limitsTest(t, func(m *mount, calls *callGauge) {
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"lease": true})

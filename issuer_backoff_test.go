@@ -60,8 +60,8 @@ func TestIssuerBackoff_cannotBeBypassed(t *testing.T) {
 	}
 }
 
-// TestIssuerBackoff_rateLimitedIssuerIsNotCalled has somebody ask for rotations at
-// an issuer that wants none for an hour.
+// TestIssuerBackoff_rateLimitedIssuerIsNotCalled has somebody ask for rotations at an
+// issuer that wants none for an hour.
 func TestIssuerBackoff_rateLimitedIssuerIsNotCalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := &callGauge{handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

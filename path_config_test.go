@@ -502,8 +502,8 @@ func startTLS(t *testing.T) *apicsim.Server {
 	return server
 }
 
-// TestConfigWrite_readOnlyStorageForwards has storage fail as it does on
-// a node that may not write, where the error reaches a plugin as mere text.
+// TestConfigWrite_readOnlyStorageForwards has storage fail as it does on a node that
+// may not write, where the error reaches a plugin as mere text.
 func TestConfigWrite_readOnlyStorageForwards(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)
@@ -600,8 +600,8 @@ func TestVerification_singleUseKey(t *testing.T) {
 	}
 }
 
-// TestClientCredentials_changeWithoutTheKey holds the decision that client
-// credentials say who asks, not where the key goes.
+// TestClientCredentials_changeWithoutTheKey holds the decision that client credentials
+// say who asks, not where the key goes.
 func TestClientCredentials_changeWithoutTheKey(t *testing.T) {
 	m := newMount(t)
 	m.writeServiceConfig("platform", map[string]any{"renew": false})
@@ -642,8 +642,8 @@ func TestExistenceCheck_doesNotQuoteWhatWasSent(t *testing.T) {
 	}
 }
 
-// TestDestination_madeUpKeyMovesNoClientSecret has somebody who may write the
-// config, and knows neither key nor client secret, make a key up.
+// TestDestination_madeUpKeyMovesNoClientSecret has somebody who may write the config,
+// and knows neither key nor client secret, make a key up.
 func TestDestination_madeUpKeyMovesNoClientSecret(t *testing.T) {
 	m := newMount(t)
 	m.writeServiceConfig("platform", nil)

@@ -405,8 +405,8 @@ func TestUnmount_waitingReaderRevivesNoConfig(t *testing.T) {
 	}
 }
 
-// TestLease_revokedDuringAWriteWithoutAKey has the
-// revocation arrive while the write stores its config.
+// TestLease_revokedDuringAWriteWithoutAKey has the revocation arrive while the write
+// stores its config.
 func TestLease_revokedDuringAWriteWithoutAKey(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", map[string]any{"lease": true})

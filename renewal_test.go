@@ -80,8 +80,8 @@ func (m *mount) requireReads(d time.Duration) {
 	}
 }
 
-// TestRenewal_needsOneShortLivedKey lets fifty tokens end, one after the other, with restarts
-// and kills among them.
+// TestRenewal_needsOneShortLivedKey lets fifty tokens end, one after the other, with
+// restarts and kills among them.
 func TestRenewal_needsOneShortLivedKey(t *testing.T) {
 	for name, platform := range map[string]apicsim.PlatformKeys{
 		"keys live five minutes":                    {},

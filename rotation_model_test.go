@@ -60,9 +60,9 @@ type scenario struct {
 	unfinished bool
 }
 
-// TestRotationModel_oneKeyStoredNoneOrphaned runs configs through random
-// writes, rotations, deletions, kills, faults of IAM and of storage, and time, and
-// holds the promise of rotation after each.
+// TestRotationModel_oneKeyStoredNoneOrphaned runs configs through random writes,
+// rotations, deletions, kills, faults of IAM and of storage, and time, and holds the
+// promise of rotation after each.
 func TestRotationModel_oneKeyStoredNoneOrphaned(t *testing.T) {
 	created := 0
 	for seed := range uint64(modelSeeds) {

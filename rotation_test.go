@@ -529,8 +529,8 @@ func TestRotation_rightAfterTheStart(t *testing.T) {
 	})
 }
 
-// TestRotation_keyThatAnotherConfigUses has a second config take the old key before
-// its deletion is decided: it is kept until that config gives it up.
+// TestRotation_keyThatAnotherConfigUses has a second config take the old key before its
+// deletion is decided: it is kept until that config gives it up.
 func TestRotation_keyThatAnotherConfigUses(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "2m"})
@@ -786,8 +786,8 @@ func TestRotation_keyOfAnotherIdentity(t *testing.T) {
 	})
 }
 
-// TestRotation_keysAreOnlyInSealedEntries looks for imported keys and for
-// those that rotations made, in what is stored, logged, sent and answered.
+// TestRotation_keysAreOnlyInSealedEntries looks for imported keys and for those that
+// rotations made, in what is stored, logged, sent and answered.
 func TestRotation_keysAreOnlyInSealedEntries(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		var keys, elsewhere []string
@@ -838,8 +838,8 @@ func TestRotation_keysAreOnlyInSealedEntries(t *testing.T) {
 	})
 }
 
-// TestRotation_anyStorageFailureLeavesOneKey fails one storage call after
-// the other, before and after its effect.
+// TestRotation_anyStorageFailureLeavesOneKey fails one storage call after the other,
+// before and after its effect.
 func TestRotation_anyStorageFailureLeavesOneKey(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		for n := int64(1); ; n++ {
@@ -873,8 +873,8 @@ func TestRotation_anyStorageFailureLeavesOneKey(t *testing.T) {
 	}
 }
 
-// TestRotation_lateCreationIsCleanedUp has an IAM whose
-// lists lag behind what was created.
+// TestRotation_lateCreationIsCleanedUp has an IAM whose lists lag behind what was
+// created.
 func TestRotation_lateCreationIsCleanedUp(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"request_timeout": "60s", "max_retries": 10})

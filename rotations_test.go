@@ -96,8 +96,9 @@ func TestRotations_deletionThatFailedLateIsRemoved(t *testing.T) {
 	}
 }
 
-// TestRotations_stepThatFailedLateIsScheduled has one put of a scheduled rotation, which deletes
-// the old key at once, fail and take effect when all is done. Nobody reads the config.
+// TestRotations_stepThatFailedLateIsScheduled has one put of a scheduled rotation,
+// which deletes the old key at once, fail and take effect when all is done. Nobody
+// reads the config.
 func TestRotations_stepThatFailedLateIsScheduled(t *testing.T) {
 	for failing := 1; failing <= 5; failing++ {
 		t.Run(fmt.Sprint("put ", failing), func(t *testing.T) {

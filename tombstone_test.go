@@ -54,8 +54,8 @@ func TestTombstone_outlivesARestart(t *testing.T) {
 	})
 }
 
-// TestTombstone_keyIsUsedByNoOtherConfig holds the key of a deleted config, whose deletion is
-// decided, against a config that wants it.
+// TestTombstone_keyIsUsedByNoOtherConfig holds the key of a deleted config, whose
+// deletion is decided, against a config that wants it.
 func TestTombstone_keyIsUsedByNoOtherConfig(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		grave := m.buried()

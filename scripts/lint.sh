@@ -45,7 +45,7 @@ licensed() {
   return "$missing"
 }
 
-# glossary looks for the words of scripts/retired-words.txt, with camel case taken apart: leftAlone is "left alone".
+# glossary looks for the words of scripts/retired-words.txt, in identifiers too: camel case is taken apart.
 glossary() {
   # shellcheck disable=SC2016 # The dollar signs are awk's.
   sources -name '*.go' -o -name '*.sh' -o -name '*.md' -o -path ./.ci/run |

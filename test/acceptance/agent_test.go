@@ -15,9 +15,8 @@ import (
 	"time"
 )
 
-// TestAgent_rendersEachTokenInTime lets the
-// real Vault Agent template tokens that live 20 s, and a consumer use whatever
-// the file holds all the time.
+// TestAgent_rendersEachTokenInTime lets the real Vault Agent template tokens that live
+// 20 s, and a consumer use whatever the file holds all the time.
 func TestAgent_rendersEachTokenInTime(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

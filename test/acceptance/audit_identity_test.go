@@ -121,8 +121,8 @@ func (s *stack) usedTokenID(log *managerLog, token string) string {
 	return log.tokenIDs(s.T)[before]
 }
 
-// TestAuditLog_namesTheReaderOfAToken follows docs/audit.md
-// from an id in API Connect's log to the Vault identities that held the token.
+// TestAuditLog_namesTheReaderOfAToken follows docs/audit.md from an id in API Connect's
+// log to the Vault identities that held the token.
 func TestAuditLog_namesTheReaderOfAToken(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -253,8 +253,8 @@ func TestAuditLog_hasNoTokenIDUntilTheMountIsTuned(t *testing.T) {
 	}
 }
 
-// TestAuditLog_wrappedTokenAndLease holds what docs/audit.md says of
-// answers that do not look like the others.
+// TestAuditLog_wrappedTokenAndLease holds what docs/audit.md says of answers that do
+// not look like the others.
 func TestAuditLog_wrappedTokenAndLease(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

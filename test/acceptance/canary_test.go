@@ -68,8 +68,8 @@ func TestSearch_findsASecretInAnyForm(t *testing.T) {
 	}
 }
 
-// TestSecrets_areNowhereInPlaintext drives everything that handles
-// them, rightly and wrongly, and then searches all that a server leaves behind.
+// TestSecrets_areNowhereInPlaintext drives everything that handles them, rightly and
+// wrongly, and then searches all that a server leaves behind.
 func TestSecrets_areNowhereInPlaintext(t *testing.T) {
 	t.Parallel()
 	s := newRaftStack(t)

@@ -56,8 +56,8 @@ func killMoments() []moment {
 	}
 }
 
-// TestCluster_readersAndOneKeySurviveEveryLeader kills the leaders of a raft
-// cluster, and their plugins, in the middle of rotations while clients read.
+// TestCluster_readersAndOneKeySurviveEveryLeader kills the leaders of a raft cluster,
+// and their plugins, in the middle of rotations while clients read.
 func TestCluster_readersAndOneKeySurviveEveryLeader(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)

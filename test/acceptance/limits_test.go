@@ -34,8 +34,8 @@ func (s *stack) leave(request func(ctx context.Context) error) {
 	}
 }
 
-// TestBackoff_holdsForClientsThatDisconnect has clients come and leave,
-// who may do everything with tokens and configs and do not know the key.
+// TestBackoff_holdsForClientsThatDisconnect has clients come and leave, who may do
+// everything with tokens and configs and do not know the key.
 func TestBackoff_holdsForClientsThatDisconnect(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

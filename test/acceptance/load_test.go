@@ -66,17 +66,17 @@ func TestLoad_clientThatLeavesEndsNoExchangeOfOthers(t *testing.T) {
 		hasty <- err
 	}()
 	s.eventually("the exchange has begun", func() bool { return s.sim.Counts().Exchanges == 1 })
-	patient := readOnce(s.client, "us-south")
+	other := readOnce(s.client, "us-south")
 	if err := <-hasty; !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the hasty client got %v", err)
 	}
-	if patient.err != nil || s.sim.Counts().Exchanges != 1 {
-		t.Errorf("the patient client got %v after %d exchanges", patient.err, s.sim.Counts().Exchanges)
+	if other.err != nil || s.sim.Counts().Exchanges != 1 {
+		t.Errorf("the other client got %v after %d exchanges", other.err, s.sim.Counts().Exchanges)
 	}
 }
 
-// TestLoad_noTokenOfTheOldKeyAfterAWrite replaces the key again
-// and again, with and without trying it first, while clients read.
+// TestLoad_noTokenOfTheOldKeyAfterAWrite replaces the key again and again, with and
+// without trying it first, while clients read.
 func TestLoad_noTokenOfTheOldKeyAfterAWrite(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

@@ -13,9 +13,8 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
-// TestOutage_longerThanRefreshBefore lets several
-// clients read through an outage that begins with a new token and ends
-// shortly before that token does.
+// TestOutage_longerThanRefreshBefore lets several clients read through an outage that
+// begins with a new token and ends shortly before that token does.
 func TestOutage_longerThanRefreshBefore(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

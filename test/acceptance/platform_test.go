@@ -81,8 +81,8 @@ func TestPlatform_usedUpOrExpiredKey(t *testing.T) {
 	}
 }
 
-// TestPlatform_exchangeInDoubtIsNotRepeated
-// counts what reaches the service, which may have used the key up by then.
+// TestPlatform_exchangeInDoubtIsNotRepeated counts what reaches the service, which may
+// have used the key up by then.
 func TestPlatform_exchangeInDoubtIsNotRepeated(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -100,9 +100,9 @@ func TestPlatform_exchangeInDoubtIsNotRepeated(t *testing.T) {
 		s.sim.Inject(c.fault)
 		for _, at := range []string{"a write", "an update"} {
 			// Each has a key of its own, so that none backs off from another's failure.
-			patient := map[string]any{"api_key": s.anotherKey(), "max_retries": 5, "request_timeout": "1s", "verify": at == "a write", "renew": false}
+			retrying := map[string]any{"api_key": s.anotherKey(), "max_retries": 5, "request_timeout": "1s", "verify": at == "a write", "renew": false}
 			before := s.sim.Counts().Exchanges
-			err := s.writeService("platform", patient)
+			err := s.writeService("platform", retrying)
 			if at == "an update" {
 				s.check(err)
 				err = s.dedicatedToken("platform")

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// TestPluginProcess_killedStartsAgain compares with a plugin that
-// answers a constant, killed in the same way: what that one loses nobody can keep.
+// TestPluginProcess_killedStartsAgain compares with a plugin that answers a constant,
+// killed in the same way: what that one loses nobody can keep.
 func TestPluginProcess_killedStartsAgain(t *testing.T) {
 	t.Parallel()
 	const clients = 8

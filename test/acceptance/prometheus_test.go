@@ -228,8 +228,8 @@ func (p *prometheus) eventuallyBetween(low, high float64, expr string, happen fu
 	}
 }
 
-// TestPrometheus_answersWhatAnOperatorAsks has a real server scrape a real Vault with
-// a token that may read the metrics and nothing else.
+// TestPrometheus_answersWhatAnOperatorAsks has a real server scrape a real Vault with a
+// token that may read the metrics and nothing else.
 func TestPrometheus_answersWhatAnOperatorAsks(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

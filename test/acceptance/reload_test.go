@@ -15,9 +15,9 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// TestReload_failsReadsOfMountsInTheSameProcess runs the same with a
-// plugin that answers a constant: Vault ends the process that the mounts of one
-// plugin share, and what is under way in it nobody can keep.
+// TestReload_failsReadsOfMountsInTheSameProcess runs the same with a plugin that
+// answers a constant: Vault ends the process that the mounts of one plugin share, and
+// what is under way in it nobody can keep.
 func TestReload_failsReadsOfMountsInTheSameProcess(t *testing.T) {
 	t.Parallel()
 	bare := newBareStack(t)
@@ -33,8 +33,8 @@ func TestReload_failsReadsOfMountsInTheSameProcess(t *testing.T) {
 	}
 }
 
-// TestReload_failsNoReadOfAnotherCatalogueName is how
-// docs/operations.md keeps mounts apart.
+// TestReload_failsNoReadOfAnotherCatalogueName is how docs/operations.md keeps mounts
+// apart.
 func TestReload_failsNoReadOfAnotherCatalogueName(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

@@ -92,8 +92,8 @@ const (
 	renewedWithin = 15 * time.Minute
 )
 
-// TestCluster_aThousandTokensFromShortLivedKeys has configs that were each given one key,
-// which works once within five minutes, renew a thousand tokens. Leaders are
+// TestCluster_aThousandTokensFromShortLivedKeys has configs that were each given one
+// key, which works once within five minutes, renew a thousand tokens. Leaders are
 // killed and step down meanwhile.
 func TestCluster_aThousandTokensFromShortLivedKeys(t *testing.T) {
 	t.Parallel()

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// TestRestore_findsConfigsWithDeletedKeys loses a key's change with a
-// restored snapshot, and writes another one as docs/operations.md says.
+// TestRestore_findsConfigsWithDeletedKeys loses a key's change with a restored
+// snapshot, and writes another one as docs/operations.md says.
 func TestRestore_findsConfigsWithDeletedKeys(t *testing.T) {
 	t.Parallel()
 	s := newRaftStack(t)

@@ -21,8 +21,7 @@ import (
 // in use, and those that are to be deleted, of which the plugin allows five.
 const mostAlive = 4
 
-// TestRotation_fiftyUnderLoadFailNoRead rotates while 200 clients
-// read.
+// TestRotation_fiftyUnderLoadFailNoRead rotates while 200 clients read.
 func TestRotation_fiftyUnderLoadFailNoRead(t *testing.T) {
 	t.Parallel()
 	const clients, rotations = 200, 50
@@ -211,8 +210,8 @@ func TestExampleRotation_adoptsAKey(t *testing.T) {
 	s.readToken("us-south")
 }
 
-// TestRotation_dueWhileVaultWasDown sets the
-// schedule back in Vault's own storage, because the shortest period is an hour.
+// TestRotation_dueWhileVaultWasDown sets the schedule back in Vault's own storage,
+// because the shortest period is an hour.
 func TestRotation_dueWhileVaultWasDown(t *testing.T) {
 	t.Parallel()
 	s := newStackOn(t, withRawStorage, pluginBinary)

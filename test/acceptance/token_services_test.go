@@ -201,9 +201,9 @@ func TestTokenServices_documentedStart(t *testing.T) {
 	}
 }
 
-// TestTokenServices_documentedConfigs runs the commands of
-// docs/token-services.md as they stand, but for an exchange at hosts that do not
-// exist, and then has each config get its token from the simulation.
+// TestTokenServices_documentedConfigs runs the commands of docs/token-services.md as
+// they stand, but for an exchange at hosts that do not exist, and then has each config
+// get its token from the simulation.
 func TestTokenServices_documentedConfigs(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

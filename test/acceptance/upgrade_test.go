@@ -109,8 +109,8 @@ func (s *stack) requireTooNew(name string) {
 	}
 }
 
-// TestUpgrade_andRollbackFailNoRead follows docs/operations.md from one build to
-// the next and back, while clients read. The newer one leaves a config behind whose form
+// TestUpgrade_andRollbackFailNoRead follows docs/operations.md from one build to the
+// next and back, while clients read. The newer one leaves a config behind whose form
 // the older one does not know.
 func TestUpgrade_andRollbackFailNoRead(t *testing.T) {
 	t.Parallel()
@@ -165,8 +165,8 @@ func TestUpgrade_andRollbackFailNoRead(t *testing.T) {
 	s.readToken("us-south")
 }
 
-// TestUpgrade_failedReloadKeepsTheOldVersion is what docs/operations.md promises of
-// an upgrade to a file that is not the one registered.
+// TestUpgrade_failedReloadKeepsTheOldVersion is what docs/operations.md promises of an
+// upgrade to a file that is not the one registered.
 func TestUpgrade_failedReloadKeepsTheOldVersion(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

@@ -106,7 +106,7 @@ func addressSettings() []setting {
 		},
 		urlSetting("token_url", "URL at which the key is exchanged for a token. Defaults to the region's.",
 			func(c *config) *string { return &c.TokenURL }, (*config).tokenURL),
-		urlSetting("api_url", "URL of the API manager that accepts the tokens; answered with each token. Defaults to the region's.",
+		urlSetting("api_url", "URL of the API manager that accepts the tokens; returned with each token. Defaults to the region's.",
 			func(c *config) *string { return &c.APIURL }, (*config).apiURL),
 		caCertSetting(),
 	}
@@ -248,7 +248,7 @@ func sharingSettings() []setting {
 			get: func(c *config) any { return wholeSeconds(c.RefreshBefore) },
 		},
 		cacheSetting(),
-		boolSetting("lease", false, "Answer reads with a Vault lease, which costs storage writes and ends with the token.",
+		boolSetting("lease", false, "Return tokens with a Vault lease, which costs storage writes and ends with the token.",
 			func(c *config) *bool { return &c.Lease }),
 	}
 }

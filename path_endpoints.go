@@ -181,7 +181,8 @@ a rotation nobody has:
     $ vault write <mount>/endpoints/us-south ca_cert=@ca.pem
 
 The stored key is tried at what is new before that is stored (verify=false skips
-it); of a key that renews itself the current token is tried. Fields that are not named stay; an empty one goes back to its default. The
-path is root-protected: a policy needs sudo beside update or read, because anyone
-who may write here can have the key sent to a host of theirs.
+it); of a key that renews itself the current token is tried. Fields that are not
+named stay; an empty one goes back to its default. The path is root-protected: a
+policy needs sudo beside update or read, because anyone who may write here can have
+the key sent to a host of theirs.
 `

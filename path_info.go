@@ -86,7 +86,7 @@ func sdkVersion() string {
 }
 
 const infoHelp = `
-Answers the version and commit of the plugin that this mount runs, and what it
+Returns the version and commit of the plugin that this mount runs, and what it
 was built with:
 
     $ vault read <mount>/info

@@ -170,7 +170,7 @@ func (b *backend) countFailedRead(err error) {
 }
 
 const metricsHelp = `
-Answers, in Prometheus' text format, how often keys were exchanged and tokens
+Returns, in Prometheus' text format, how often keys were exchanged and tokens
 read, with which outcomes, and, of each config, when its token ends, how old its
 key is and how long Vault can be away. It needs a Vault token like any path. To have it printed:
 

@@ -27,7 +27,7 @@ func (b *backend) pathStatus() *framework.Path {
 				Callback:     b.statusRead,
 				Summary:      "Read whether a config's key works, without calling the token service.",
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "status"},
-				Responses:    okResponse("What the answering node knows. A field without a value is left out.", statusResponseFields()),
+				Responses:    okResponse("What the node that responds knows. A field without a value is left out.", statusResponseFields()),
 			},
 		},
 		HelpSynopsis:    "Say whether a config's key works.",
@@ -150,8 +150,8 @@ Says whether a config's key works, from memory and without a call out:
 token_id, expires_at and ttl are those of the shared token and absent while there
 is none: one that nobody reads is left to lapse, unless its key renews itself. With
 cache=entity there is no such token, and entities says how many Vault entities have
-one of their own. Where keys renew themselves,
-can_be_away_until says until when Vault may be down and still get tokens. After a failure, last_error says
-what went wrong and what to do about it, and last_rotation_error the same of a
-rotation. The answer is that of the node that gives it, and contains no secret.
+one of their own. Where keys renew themselves, can_be_away_until says until when
+Vault may be down and still get tokens. After a failure, last_error says what went
+wrong and what to do about it, and last_rotation_error the same of a rotation. The
+response is that of the node that sends it, and contains no secret.
 `

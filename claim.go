@@ -306,7 +306,7 @@ func (c *claim) Try(ctx context.Context, candidate rotation.Key) (rotation.Trial
 		return nil, err
 	}
 	worked = true
-	tried.token = tried.tokenInHand()
+	tried.token = tried.currentToken()
 	return tried, nil
 }
 

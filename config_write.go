@@ -60,7 +60,7 @@ func (b *backend) storedToChange(ctx context.Context, name string) (*config, err
 // writer's, is not spent on that: the current token proves as much.
 func (b *backend) trialOf(w *configWrite, named requestFields) func(context.Context, *entry) error {
 	if w.candidate.renews() && !w.changesKey() && !w.candidate.movesFrom(w.stored) && (w.candidate.Keys.Token != nil || !w.byOwner) {
-		return b.tryTokenInHand
+		return b.tryCurrentToken
 	}
 	return func(ctx context.Context, fresh *entry) error {
 		err := fresh.tryKey(ctx, w.entity)
@@ -169,7 +169,7 @@ func (b *backend) tryAndStore(ctx context.Context, w *configWrite) error {
 // keepToken has a config whose keys work once keep the token that its key was tried with, or
 // that it has had before.
 func (w *configWrite) keepToken(fresh *entry) {
-	got, kept := fresh.tokenInHand(), w.candidate.Keys.Token
+	got, kept := fresh.currentToken(), w.candidate.Keys.Token
 	if w.candidate.renews() && got.Value != "" && (kept == nil || kept.Value != got.Value) {
 		w.candidate.Keys = w.candidate.Keys.WithToken(got)
 	}

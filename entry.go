@@ -74,9 +74,9 @@ func (e *entry) closeUnlessShared(successor *entry) {
 	}
 }
 
-// tokenInHand is the token that the entry shares, for a record whose keys work once to keep. It
+// currentToken is the token that the entry shares, for a record whose keys work once to keep. It
 // is empty if there is none.
-func (e *entry) tokenInHand() rotation.Token {
+func (e *entry) currentToken() rotation.Token {
 	lease := e.source.Current()
 	if lease == nil {
 		return rotation.Token{}

@@ -151,7 +151,7 @@ func moveEndpoints(name string, stored *config, d *framework.FieldData) (*config
 func (b *backend) tryEndpoints(ctx context.Context, fresh *entry, stored *config, entity string) error {
 	c := fresh.config
 	if c.renews() {
-		return b.tryTokenInHand(ctx, fresh)
+		return b.tryCurrentToken(ctx, fresh)
 	}
 	otherCA := c.CACert != stored.CACert
 	if otherCA || c.tokenURL() != stored.tokenURL() {

@@ -88,8 +88,8 @@ func (b *backend) renewNow(ctx context.Context, w *configWrite) error {
 	}
 }
 
-// tryTokenInHand calls the issuer of a config whose keys work once with its token.
-func (b *backend) tryTokenInHand(ctx context.Context, fresh *entry) error {
+// tryCurrentToken calls the issuer of a config whose keys work once with its token.
+func (b *backend) tryCurrentToken(ctx context.Context, fresh *entry) error {
 	at, kept := fresh.config.issuer(), fresh.config.Keys.Token
 	if !kept.Lives() {
 		return fieldError("verify", "cannot be done, because it would use up the key, and there is no current token; write a new api_key, or verify=false")

@@ -57,7 +57,7 @@ func run(m *testing.M) (int, error) {
 }
 
 func build(output, source string, flags ...string) error {
-	build := exec.Command("go", slices.Concat([]string{"build", "-o", output}, flags, []string{source})...)
+	build := exec.Command("go", slices.Concat([]string{"build", "-C", source, "-o", output}, flags, []string{"."})...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if said, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("building %s: %w\n%s", source, err, said)

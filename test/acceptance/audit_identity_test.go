@@ -131,7 +131,7 @@ func TestAuditLog_namesTheReaderOfAToken(t *testing.T) {
 	s.check(s.client.Sys().EnableAuthWithOptions("userpass", &api.EnableAuthOptions{Type: "userpass"}))
 	alice := s.user("alice", `path "apic/token/us-south" { capabilities = ["read"] }`)
 	bob := s.user("bob", `path "apic/token/us-south" { capabilities = ["read", "update"] }`)
-	s.runDocumented("audit.md", "## Set it up", auditLog)
+	s.setUpAudit()
 	s.writeConfig("us-south", nil)
 
 	shared := s.readAs(alice)
@@ -187,7 +187,7 @@ func (s *stack) requireAuditLineAfterTheDocument(answered *api.Secret) {
 			}
 			continue
 		}
-		if !isHMAC(logged) {
+		if !isHMAC(logged) && !(isOpenBao() && field == "last_vault_rotation") { // It leaves times as they are.
 			s.Errorf("%s is no HMAC", field)
 		}
 	}
@@ -258,7 +258,7 @@ func TestAuditLog_hasNoTokenIDUntilTheMountIsTuned(t *testing.T) {
 func TestAuditLog_wrappedTokenAndLease(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	s.runDocumented("audit.md", "## Set it up", "AUDIT_LOG="+s.path("audit.log"))
+	s.setUpAudit()
 	s.writeConfig("us-south", map[string]any{"lease": true})
 
 	leased := s.readToken("us-south")

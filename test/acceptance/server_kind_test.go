@@ -39,6 +39,20 @@ audit "file" "file" {
 	})
 }
 
+// setUpAudit follows docs/audit.md, whose first command enables the audit device.
+func (s *stack) setUpAudit() {
+	s.Helper()
+	const heading = "## Set it up"
+	if !isOpenBao() {
+		s.runDocumented("audit.md", heading, "AUDIT_LOG="+s.path("audit.log"))
+		return
+	}
+	s.auditTo("audit.log")
+	_, rest, _ := strings.Cut(shell(section(s.T, "audit.md", heading)), "\n")
+	_, err := s.bash(rest)
+	s.check(err)
+}
+
 // withoutPatch drops the operations that OpenBao's document leaves out, from what the page says.
 func withoutPatch(documented map[string]*apiPath) {
 	for _, path := range documented {

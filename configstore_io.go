@@ -138,7 +138,7 @@ func (s *configStore) tell(seen sighting, changing bool) {
 	case seen.record == nil:
 		s.holders.Forget(seen.ref)
 	default:
-		s.holders.Settle(seen.ref, *seen.record)
+		s.holders.Reconcile(seen.ref, *seen.record)
 	}
 	s.observer(seen)
 }

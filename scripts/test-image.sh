@@ -43,12 +43,12 @@ step 'The release is pushed and signed.'
 pushed=$(DIST=$dist SNAPSHOT=1 "$root/scripts/image.sh" push "$registry/$repository")
 tell "$pushed"
 
-# hostile serves the registry with one byte of this digest's content changed, at the address in hostile_registry.
-hostile() {
-  rm -f "$stack_dir/hostile.port"
-  stack_spawn "$stack_dir/hostile.log" python3 "$root/scripts/lib/hostile_registry.py" "http://$registry" "$1" "$stack_dir/hostile.port"
-  stack_until "$stack_pid" test -s "$stack_dir/hostile.port" || stack_fail 'the hostile registry did not start' "$stack_dir/hostile.log"
-  hostile_registry=127.0.0.1:$(<"$stack_dir/hostile.port")
+# tamper serves the registry with one byte of this digest's content changed, at the address in tampering_registry.
+tamper() {
+  rm -f "$stack_dir/tampering.port"
+  stack_spawn "$stack_dir/tampering.log" python3 "$root/scripts/lib/tampering_registry.py" "http://$registry" "$1" "$stack_dir/tampering.port"
+  stack_until "$stack_pid" test -s "$stack_dir/tampering.port" || stack_fail 'the tampering registry did not start' "$stack_dir/tampering.log"
+  tampering_registry=127.0.0.1:$(<"$stack_dir/tampering.port")
 }
 
 mkdir download
@@ -83,15 +83,15 @@ sed 's/.*"payload":"\([^"]*\)".*/\1/' sbom.intoto.jsonl | base64 -d | grep -q '"
   die 'FAILED: what is attached is no bill of materials'
 
 note 'a registry that changes one byte of the index'
-hostile "$released"
-IMAGE=$hostile_registry/$repository
+tamper "$released"
+IMAGE=$tampering_registry/$repository
 refused 'digest' 'crane export'
 rm -rf image image.tar
 
 note 'a registry that changes one byte of the plugin'
 layer=$(crane manifest --platform="${target/_//}" "$registry/$repository@$released" | sed 's/.*"digest":"\([^"]*\)".*/\1/')
-hostile "$layer"
-IMAGE=$hostile_registry/$repository
+tamper "$layer"
+IMAGE=$tampering_registry/$repository
 refused 'error verifying sha256|digest' 'crane export'
 rm -rf image image.tar
 IMAGE=$registry/$repository

@@ -25,7 +25,7 @@ const (
 )
 
 // tuneCollector trades a few MiB of memory for time. What an operator has set, by GOGC or
-// GOMEMLIMIT in the plugin's environment, is left alone.
+// GOMEMLIMIT in the plugin's environment, is kept.
 func tuneCollector() {
 	if os.Getenv("GOGC") == "" {
 		followHeap(debug.SetGCPercent)

@@ -187,7 +187,7 @@ func (s crashScenario) crash(t *testing.T, kill killAt) (reached bool) {
 	b.boot()
 	b.pass(LateWriteTime + time.Minute)
 	if _, stored := b.disk.stored[Ref{Config: "a"}]; stored && s.deleted {
-		s.do(b) // Whoever was told that it failed asks again.
+		s.do(b) // The caller who was told that it failed asks again.
 	}
 	b.pass(7 * 24 * time.Hour)
 	b.end()

@@ -10,7 +10,7 @@
 // All that is known of one config's keys is one Record, inside the config's own stored
 // entry: the current key; an intent, which is a creation that may have happened; a
 // candidate, which was made and is not in use yet; and the retired keys, with all that
-// it takes to delete them. Where keys work once it is also the token in hand, and
+// it takes to delete them. Where keys work once it is also the current token, and
 // whether a key was spent. There is no second log. Each step reads the record, compares
 // it with what is stored, and stores the next one. Recovery is to read the record and to
 // go on from there. A config that is deleted leaves its record behind as a tombstone,
@@ -24,23 +24,23 @@
 // intent. Create the key. Store it as the candidate, in place of the intent. Get a token
 // with it. Store it as the current key, and the one before as retired.
 //
-// renew.go, in place of replace.go where keys work once: the token in hand makes a key,
+// renew.go, in place of replace.go where keys work once: the current token makes a key,
 // as above, which is the candidate, and takes the place of the current key if that is
 // spent. If the issuer's keys outlive a token, another one is made before the current
 // one is spent, and is the key in reserve afterwards. Whether they do is known from the
 // first one's end, or, where the issuer does not tell that, from the first refusal of one
 // that is older than five minutes (Brief). The current key is stored as spent, then it is
 // sent, then the token is stored. A dedicated token is handed out and not stored. Where no
-// key can be made, the token in hand is kept until it is near its end; then the key in
+// key can be made, the current token is kept until it is near its end; then the key in
 // reserve is spent, or, if there is none, the current key is sent again, for it may work
 // more than once. token.go: who waits for which token.
 //
 // reuse.go, where a record with renewals has a rotation too (Plan.Reuse): a key that gets a
 // second token right after its first one works more than once (Key.Reusable). It stays the
 // current one, without another in reserve, until the rotation is due, or a quarter of its
-// life is left. Then the token in hand makes its successor, which takes its place once it
+// life is left. Then the current token makes its successor, which takes its place once it
 // has got a token, as in replace.go, and it lives on for its grace period. When it is
-// refused before that, or has ended, the token in hand makes another one. A key that gets
+// refused before that, or has ended, the current token makes another one. A key that gets
 // no second token is spent, and the record goes on as if it had no rotation.
 //
 // successor.go: what a new key has in common with the one before, and when a key that ends
@@ -61,7 +61,7 @@
 // stored with the key marked as condemned. An issuer's "no such key" is believed of old
 // keys only. What fails is tried again, and told in the Status. Nothing is given up, but
 // for a key of a platform's that ended a day ago, by any clock, when no token may delete
-// it any more: the token in hand, or the one that was kept for a key of another user
+// it any more: the current token, or the one that was kept for a key of another user
 // (Retired.Bearer).
 //
 // moves.go: what operators do to a record, as pure functions.
@@ -78,7 +78,7 @@
 //  1. The stored key works, or the status says that it does not. (checkReaders,
 //     checkEnd) A record that renews has a token that lives or a key that was not spent,
 //     unless all was down for longer than both, or an issuer's answer was lost together
-//     with whoever waited for it. (checkTokens, checkWayOn, checkRenews)
+//     with the caller who waited for it. (checkTokens, checkWayOn, checkRenews)
 //  2. At an issuer lives, of our making, only what a record holds: current, candidate,
 //     retired or named by an intent. (checkKeys, checkEnd) Exempt are, after the
 //     restoration of a snapshot, the keys that the snapshot does not know, and those whose

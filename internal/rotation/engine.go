@@ -27,7 +27,7 @@ const (
 	agreeTime = creationTime + 90*time.Second
 	// candidateTime is how long a candidate may be refused before it is given up.
 	candidateTime = 10 * time.Minute
-	// storeTime bounds what is stored of a key that was just created, even if whoever asked
+	// storeTime bounds what is stored of a key that was just created, even if the caller who asked
 	// for it has gone.
 	storeTime = 30 * time.Second
 	// claimedWait is how long to wait for somebody else's claim.
@@ -267,7 +267,7 @@ func (a *advance) note(err error) {
 	}
 	next := a.mem.failedFor(err, a.longestBackoff())
 	var usedUp *usedUpError
-	if !errors.As(err, &usedUp) { // Trying again is then for whoever wants a token.
+	if !errors.As(err, &usedUp) { // Trying again is then for a caller who wants a token.
 		a.out.wake(next)
 	}
 	a.observe(Event{Ref: a.ref, Kind: Failed, Err: err})
@@ -293,9 +293,9 @@ func (e *Engine) panicked(ref Ref, p any) outcome {
 	return outcome{next: e.memory(ref).failed(err), err: err}
 }
 
-// settlesAt returns when no late write of a process before this one can undo what is
+// lateWritesEndAt returns when no late write of a process before this one can undo what is
 // stored any more, or zero if that has passed. Before that nothing is created or deleted.
-func (a *advance) settlesAt() time.Time {
+func (a *advance) lateWritesEndAt() time.Time {
 	at := a.started.Add(LateWriteTime)
 	if a.plan.Fresh || !time.Now().Before(at) {
 		return time.Time{}

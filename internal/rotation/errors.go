@@ -61,7 +61,7 @@ func hadNoEffect(err error) bool {
 	return errors.As(err, &failed) && !failed.OutcomeUnknown
 }
 
-// retryAfter is how long the issuer asked to be left alone.
+// retryAfter is how long the issuer asked not to be called.
 func retryAfter(err error) time.Duration {
 	var failed *upstream.Error
 	if errors.As(err, &failed) {

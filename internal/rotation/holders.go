@@ -77,7 +77,7 @@ func (h *Holders) Complete() {
 
 // Reserve is called before next is stored. It fails, and nothing may be stored, if next
 // takes a key that another record dooms, or one that may be. What it marks stays
-// until Settle.
+// until Reconcile.
 func (h *Holders) Reserve(ref Ref, next Record) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -105,7 +105,7 @@ func (h *Holders) Reserve(ref Ref, next Record) error {
 }
 
 // Condemn marks a key that ref is about to disable or delete, or fails. From then on
-// no other record takes it. The mark stays until Settle.
+// no other record takes it. The mark stays until Reconcile.
 func (h *Holders) Condemn(ref Ref, value Secret) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -130,9 +130,9 @@ func (h *Holders) OtherHolder(ref Ref, value Secret) (Ref, bool) {
 	return h.other(sha256.Sum256([]byte(value)), ref, holds|willHold)
 }
 
-// Settle says what is stored: after a put that succeeded, and after a read while no
+// Reconcile says what is stored: after a put that succeeded, and after a read while no
 // Save is under way or in doubt. It clears the marks of Reserve and Condemn.
-func (h *Holders) Settle(ref Ref, stored Record) { h.set(ref, stored, 0) }
+func (h *Holders) Reconcile(ref Ref, stored Record) { h.set(ref, stored, 0) }
 
 // Seen says what a read found while a Save was under way or in doubt, which may yet
 // store what Reserve and Condemn have marked: their marks stay. The record is empty if

@@ -22,11 +22,11 @@ func TestHolders_rules(t *testing.T) {
 		want func(error) bool
 	}{
 		"a key that nobody holds is condemned": {
-			func(h *Holders) error { h.Settle(a, retiring); return h.Condemn(a, "key") },
+			func(h *Holders) error { h.Reconcile(a, retiring); return h.Condemn(a, "key") },
 			func(err error) bool { return err == nil },
 		},
 		"a key that another holds is not": {
-			func(h *Holders) error { h.Settle(b, holding); return h.Condemn(a, "key") },
+			func(h *Holders) error { h.Reconcile(b, holding); return h.Condemn(a, "key") },
 			func(err error) bool { return errors.As(err, &held) && held.By == b },
 		},
 		"nor one that is being written": {
@@ -36,7 +36,7 @@ func TestHolders_rules(t *testing.T) {
 		"a write that failed holds until what is stored was read": {
 			func(h *Holders) error {
 				_ = h.Reserve(b, holding)
-				h.Settle(b, New("b", "old"))
+				h.Reconcile(b, New("b", "old"))
 				return h.Condemn(a, "key")
 			},
 			func(err error) bool { return err == nil },
@@ -46,20 +46,20 @@ func TestHolders_rules(t *testing.T) {
 			func(err error) bool { return errors.As(err, &taken) && taken.By == a && errors.Is(err, ErrCondemned) },
 		},
 		"nor one that is stored as condemned": {
-			func(h *Holders) error { h.Settle(a, condemning); return h.Reserve(b, holding) },
+			func(h *Holders) error { h.Reconcile(a, condemning); return h.Reserve(b, holding) },
 			func(err error) bool { return errors.As(err, &taken) && taken.By == a },
 		},
 		"a key that is gone can be taken": {
-			func(h *Holders) error { h.Settle(a, condemning); h.Forget(a); return h.Reserve(b, holding) },
+			func(h *Holders) error { h.Reconcile(a, condemning); h.Forget(a); return h.Reserve(b, holding) },
 			func(err error) bool { return err == nil },
 		},
 		"a retired key can be taken": {
-			func(h *Holders) error { h.Settle(a, retiring); return h.Reserve(b, holding) },
+			func(h *Holders) error { h.Reconcile(a, retiring); return h.Reserve(b, holding) },
 			func(err error) bool { return err == nil },
 		},
 		"what is refused leaves no mark": {
 			func(h *Holders) error {
-				h.Settle(a, condemning)
+				h.Reconcile(a, condemning)
 				both := holding
 				both.Candidate = &Key{Value: "free"}
 				_ = h.Reserve(b, both)
@@ -83,7 +83,7 @@ func TestHolders_notAllRead(t *testing.T) {
 	if err := h.Reserve(ref, New("a", "key")); !errors.Is(err, ErrNotAllRead) {
 		t.Errorf("an import: %v", err)
 	}
-	h.Settle(ref, New("a", "key"))
+	h.Reconcile(ref, New("a", "key"))
 	rotating := New("a", "key")
 	rotating.Candidate = &Key{Value: "candidate"}
 	if err := h.Reserve(ref, rotating); err != nil {
@@ -98,7 +98,7 @@ func TestHolders_notAllRead(t *testing.T) {
 	}
 	disabling, back := New("c", "key in use"), New("c", "disabled")
 	disabling.Retired = []Retired{{Key: Key{Value: "disabled"}, Disabled: true}}
-	h.Settle(Ref{Config: "c"}, disabling)
+	h.Reconcile(Ref{Config: "c"}, disabling)
 	if err := h.Reserve(Ref{Config: "c"}, back); !errors.Is(err, ErrNotAllRead) {
 		t.Errorf("a key that a process before may be disabling is taken back: %v", err)
 	}
@@ -130,7 +130,7 @@ func TestHolders_seen(t *testing.T) {
 	if err := h.Condemn(b, "key"); err == nil {
 		t.Error("the key that is stored may be deleted")
 	}
-	h.Settle(a, stored)
+	h.Reconcile(a, stored)
 	if err := h.Reserve(b, New("b", "old")); err != nil {
 		t.Errorf("a mark is left: %v", err)
 	}
@@ -150,7 +150,7 @@ func TestHolders_manyOfOneKey(t *testing.T) {
 	h.Complete()
 	refs := []Ref{{Config: "a"}, {Config: "b"}, {Config: "c"}}
 	for _, ref := range refs {
-		h.Settle(ref, New(ref.Config, "key"))
+		h.Reconcile(ref, New(ref.Config, "key"))
 	}
 	for i, gone := range refs {
 		h.Forget(gone)

@@ -34,12 +34,12 @@ func TestStrangers_areKeysOfTheRecordsNameThatItDoesNotKnow(t *testing.T) {
 
 func TestIsDiscreet_holdsTextsAgainstAllSecrets(t *testing.T) {
 	record := New("c", "a-value-of-a-key")
-	record.Token = &Token{Value: "a-token-in-hand"}
+	record.Token = &Token{Value: "a-current-token"}
 	plan := Plan{Secrets: []Secret{"a-client-secret"}}
 	if !record.IsDiscreet(plan, "ApiKey-1", "name") {
 		t.Error("an id is indiscreet")
 	}
-	for _, secret := range []string{"a-value-of-a-key", "a-token-in-hand", "a-client-secret"} {
+	for _, secret := range []string{"a-value-of-a-key", "a-current-token", "a-client-secret"} {
 		if record.IsDiscreet(plan, "ApiKey-1", "named "+secret) {
 			t.Errorf("%s may be told", secret)
 		}

@@ -89,7 +89,7 @@ func (m *memory) succeeded() {
 	m.failures, m.last, m.until = 0, nil, time.Time{}
 }
 
-// backedOff returns until when a rotation that nobody asks for is left alone, zero for
+// backedOff returns until when a rotation that nobody asks for is backed off from, zero for
 // not at all.
 func (m *memory) backedOff() time.Time {
 	m.mu.Lock()

@@ -9,7 +9,7 @@ import (
 )
 
 // Import returns the record after an operator wrote a key. A managed key that is
-// replaced lives on for grace; an imported one is left alone. A retired key can be
+// replaced lives on for grace; an imported one is kept. A retired key can be
 // taken back until its deletion is decided; then it is refused with ErrCondemned.
 func (r Record) Import(value Secret, grace time.Duration) (Record, error) {
 	if r.Current != nil && r.Current.Value == value {
@@ -51,7 +51,7 @@ func (r Record) putAway(grace time.Duration) Record {
 	return r.lendToken()
 }
 
-// lendToken leaves the token in hand to the keys that it may delete. The record gets
+// lendToken leaves the current token to the keys that it may delete. The record gets
 // another one, which may be of somebody else, or none.
 func (r Record) lendToken() Record {
 	for i, k := range r.Retired {
@@ -63,7 +63,7 @@ func (r Record) lendToken() Record {
 	return r
 }
 
-// WithoutToken returns the record without a token in hand, which is for no other address than
+// WithoutToken returns the record without a current token, which is for no other address than
 // the one it came from.
 func (r Record) WithoutToken() Record { return r.clone().lendToken() }
 

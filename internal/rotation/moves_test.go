@@ -59,7 +59,7 @@ func TestImport_whatBecomesOfTheKeys(t *testing.T) {
 		want   string
 	}{
 		"the same key changes nothing":                      {Record{Current: &managed, Candidate: &candidate}, "managed", "managed, candidate candidate"},
-		"an imported key is left alone":                     {Record{Current: &imported}, "new", "new"},
+		"an imported key is kept":                           {Record{Current: &imported}, "new", "new"},
 		"a managed key lives on for the grace period":       {Record{Current: &managed}, "new", "new, retired managed 1m0s"},
 		"a candidate is deleted at once":                    {Record{Current: &imported, Candidate: &candidate}, "new", "new, retired candidate 0s"},
 		"an intent stays, and what can look for it":         {Record{Current: &imported, Intent: &Intent{Binding: ownerX}}, "new", "new, intent, kept imported 0s"},
@@ -96,7 +96,7 @@ func TestBury_whatIsLeft(t *testing.T) {
 		record Record
 		want   string
 	}{
-		"an imported key is left alone":             {Record{Current: &imported}, ""},
+		"an imported key is kept":                   {Record{Current: &imported}, ""},
 		"a managed key is deleted at once":          {Record{Current: &managed}, "retired managed 0s"},
 		"a candidate is deleted at once":            {Record{Current: &imported, Candidate: &candidate}, "retired candidate 0s"},
 		"an intent stays, and what can look for it": {Record{Current: &imported, Intent: &Intent{Binding: ownerX}}, "intent, kept imported 0s"},

@@ -19,7 +19,7 @@ import (
 	"testing"
 )
 
-// mutant is a defect that is brought back into the package, for the simulation to
+// mutant is a defect that is put back into the package, for the simulation to
 // find.
 type mutant struct {
 	// defect says what goes wrong.
@@ -254,7 +254,7 @@ var mutants = map[string]mutant{
 		seed: 70,
 	},
 	"a write of the config clears an intent": {
-		defect: "the announcement of a creation that is under way is cleared by somebody else",
+		defect: "the intent of a creation that is under way is cleared by somebody else",
 		file:   "moves.go",
 		old:    `	r.Current, r.Candidate, r.Grace, r.Brief = nil, nil, nil, false`,
 		new:    `	r.Current, r.Candidate, r.Grace, r.Intent = nil, nil, nil, nil`,
@@ -389,13 +389,13 @@ var mutants = map[string]mutant{
 		new:    `	return errors.As(err, &failed)`,
 		seed:   10,
 	},
-	"a creation is not announced": {
+	"a creation has no stored intent": {
 		defect: "a key leaks if the process is killed",
 		file:   "replace.go",
-		old: `	if err := a.save(creating, announced); err != nil {
+		old: `	if err := a.save(creating, intended); err != nil {
 		return err
 	}`,
-		new:  `	_ = announced`,
+		new:  `	_ = intended`,
 		seed: 3,
 	},
 	"late writes are not waited for": {
@@ -408,8 +408,8 @@ var mutants = map[string]mutant{
 	"late writes are not waited for with a creation": {
 		defect: "a late write of a process that was killed forgets a creation",
 		file:   "replace.go",
-		old:    `	if at := a.settlesAt(); !at.IsZero() {`,
-		new:    `	if at := a.settlesAt(); false {`,
+		old:    `	if at := a.lateWritesEndAt(); !at.IsZero() {`,
+		new:    `	if at := a.lateWritesEndAt(); false {`,
 		seed:   694,
 	},
 	"a tombstone deletes what is stored": {
@@ -422,8 +422,8 @@ var mutants = map[string]mutant{
 	"a tombstone is dropped that is needed": {
 		defect: "a late deletion of a config leaves its keys to nobody",
 		file:   "recover.go",
-		old:    `	if at := a.settlesAt(); !at.IsZero() {`,
-		new:    `	if at := a.settlesAt(); false {`,
+		old:    `	if at := a.lateWritesEndAt(); !at.IsZero() {`,
+		new:    `	if at := a.lateWritesEndAt(); false {`,
 		seed:   89,
 	},
 	"a key is disabled that somebody else uses": {

@@ -58,8 +58,8 @@ type Store interface {
 
 // Claim is the exclusive right to change one record. Its methods are called by one
 // goroutine at a time. Whatever is stored or reloaded is told to the Holders: Reserve
-// before a put, Settle after it, and Seen after a read: a read of the claimed record,
-// whoever makes it, clears no mark of Condemn that a Save is to follow.
+// before a put, Reconcile after it, and Seen after a read: a read of the claimed record,
+// the caller that makes it, clears no mark of Condemn that a Save is to follow.
 type Claim interface {
 	// Record is what was last read or saved. The caller changes nothing in it.
 	Record() Record
@@ -67,7 +67,7 @@ type Claim interface {
 	Plan() Plan
 	// Save stores next if the record that is stored equals Record: it reads, compares (else
 	// ErrConflict) and puts. After another error it is in doubt what is stored, and Reload
-	// comes before the next Save. A put that was sent is heard out, not abandoned when ctx
+	// comes before the next Save. A put that was sent is waited for, not abandoned when ctx
 	// ends: it could land after those that follow it. What is in use in memory is replaced
 	// only after the put has succeeded.
 	Save(ctx context.Context, next Record) error

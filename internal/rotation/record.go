@@ -141,7 +141,7 @@ type Record struct {
 	// the config's own.
 	Grace   *time.Duration `json:"grace,omitempty"`
 	Retired []Retired      `json:"retired,omitempty"`
-	// Token is the token in hand of a record whose keys work once. It makes the next key,
+	// Token is the current token of a record whose keys work once. It makes the next key,
 	// and deletes those before.
 	Token *Token `json:"token,omitempty"`
 	// Brief says that keys were found not to live for long, where the issuer does not tell

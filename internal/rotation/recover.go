@@ -12,7 +12,7 @@ import (
 )
 
 // lose has a creation whose answer nobody has looked for, and goes on without it.
-// Whoever has asked for the key may still be alive; what it stores then names the key.
+// The process that asked for the key may still be alive; what it stores then names the key.
 func (a *advance) lose(ctx context.Context) error {
 	intent := a.rec.Intent
 	if intent == nil {
@@ -28,7 +28,7 @@ func (a *advance) lose(ctx context.Context) error {
 
 // lookFor finds out what came of a creation whose answer nobody has: a key that is
 // found is to be deleted, for its value is lost. That there is none is believed only
-// after this process has watched for as long as it may take to be seen; whoever wanted
+// after this process has watched for as long as it may take to be seen; a caller who wanted
 // it may be another process, still alive, with another clock.
 func (a *advance) lookFor(ctx context.Context, session Session, k Retired) error {
 	watched := time.Since(a.mem.watch(k.label()))
@@ -101,7 +101,7 @@ func (r Record) hasLost(name string) bool {
 }
 
 // checkDiscretion refuses a description that gives the value of one of the record's keys
-// away: ids are logged, and told to whoever may read a config. A session looks for the key
+// away: ids are logged, and told to anyone who may read a config. A session looks for the key
 // alone that it was opened with.
 func (a *advance) checkDiscretion(d Details) error {
 	if !a.rec.IsDiscreet(a.plan, d.ID, d.AccountID, d.Identity) {
@@ -114,7 +114,7 @@ func (a *advance) checkDiscretion(d Details) error {
 // If it did not, the config is the record, and the tombstone goes. That the config is
 // still there is only believed once it was written.
 func (a *advance) exhume(ctx context.Context) (gone bool, err error) {
-	if at := a.settlesAt(); !at.IsZero() {
+	if at := a.lateWritesEndAt(); !at.IsZero() {
 		return false, waitUntil(at, "a late write may still store the config")
 	}
 	config, err := a.store.Claim(ctx, Ref{Config: a.rec.Config}, "compared with what its deletion left")

@@ -26,7 +26,7 @@ const (
 	youngKeyTime = 2 * time.Minute
 )
 
-// renew brings a record further whose keys work once. The token in hand makes the next
+// renew brings a record further whose keys work once. The current token makes the next
 // key, which is stored before it, or the one before, is spent on the next token. A key
 // that lives long is kept in reserve, for when the token's life ends while nobody is
 // there.
@@ -70,7 +70,7 @@ func (a *advance) exchange(ctx context.Context, keep bool) (*Token, error) {
 	if unmade != nil && !a.mayGoWithout(unmade, keep) {
 		return nil, unmade
 	}
-	if at := a.settlesAt(); !at.IsZero() && !a.rec.Token.Lives() && !a.rec.Current.Spent {
+	if at := a.lateWritesEndAt(); !at.IsZero() && !a.rec.Token.Lives() && !a.rec.Current.Spent {
 		return nil, waitUntil(at, "the plugin has just started, and a late write of the process before could undo what becomes of the last key")
 	}
 	if !a.rec.Current.Spent {
@@ -265,13 +265,13 @@ func (r Record) livesLong() bool {
 	return k.Managed && k.ExpiresAt.Sub(k.CreatedAt) > r.Token.life()
 }
 
-// makeKey makes a key with the token in hand, which is the candidate then. It asks nobody
+// makeKey makes a key with the current token, which is the candidate then. It asks nobody
 // while a failure is remembered.
 func (a *advance) makeKey(ctx context.Context) error {
 	if err := a.mem.lately(); err != nil && !a.want.rotate {
 		return err
 	}
-	if at := a.settlesAt(); !at.IsZero() {
+	if at := a.lateWritesEndAt(); !at.IsZero() {
 		return waitUntil(at, "the plugin has just started, and a late write of the process before may still land")
 	}
 	if a.plan.Issuer == "" {

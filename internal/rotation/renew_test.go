@@ -203,7 +203,7 @@ func (s unansweredSession) Create(ctx context.Context, key NewKey) (Details, Sec
 	return Details{}, "", unavailable(true, 0)
 }
 
-// TestRenew_creationsWithoutAnswer leave no key behind, neither while the token in hand is kept
+// TestRenew_creationsWithoutAnswer leave no key behind, neither while the current token is kept
 // for that, nor when another is got without a new key because it is near its end.
 func TestRenew_creationsWithoutAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

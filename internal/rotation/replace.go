@@ -76,7 +76,7 @@ func (a *advance) begin(ctx context.Context) (begun bool, err error) {
 // isMeant fails if the current key is not the one that a rotation was asked for of.
 func (a *advance) isMeant() error {
 	if of := a.want.of; of != nil && *of != a.rec.Current.Value {
-		return refusef("another api key was written to %s while the rotation was under way, and is left alone", a.ref)
+		return refusef("another api key was written to %s while the rotation was under way, and is kept", a.ref)
 	}
 	return nil
 }
@@ -102,7 +102,7 @@ func (a *advance) isWanted() bool {
 
 // mayRotate refuses what could not be finished.
 func (a *advance) mayRotate() error {
-	if at := a.settlesAt(); !at.IsZero() {
+	if at := a.lateWritesEndAt(); !at.IsZero() {
 		return waitUntil(at, "the plugin has just started, and a late write of the process before may still land")
 	}
 	if by, ok := a.holders.OtherHolder(a.ref, a.rec.Current.Value); ok {
@@ -155,17 +155,17 @@ func (a *advance) bind(present Details, session Session) (*Key, error) {
 func (a *advance) create(ctx context.Context, session Session, current *Key, key NewKey) error {
 	of := key.Of
 	intent := Intent{Token: strings.ToLower(rand.Text()[:12]), Binding: of, Since: session.Now()}
-	announced := a.rec.clone()
-	announced.Current, announced.Intent, announced.Grace = current, &intent, a.want.grace
+	intended := a.rec.clone()
+	intended.Current, intended.Intent, intended.Grace = current, &intent, a.want.grace
 	creating, cancel := context.WithTimeout(ctx, creationTime)
 	defer cancel()
-	if err := a.save(creating, announced); err != nil {
+	if err := a.save(creating, intended); err != nil {
 		return err
 	}
 	key.Name = a.rec.nameOf(intent)
 	made, value, err := session.Create(creating, key)
 	if err != nil && hadNoEffect(err) {
-		return errors.Join(err, a.withdraw(ctx, intent))
+		return errors.Join(err, a.clearIntent(ctx, intent))
 	}
 	if err == nil && (!made.isOf(of) || a.rec.knows(made.ID) || value == "") {
 		err = refusef("the issuer answered the creation of a key for %s with a key of somebody else", a.ref)
@@ -180,8 +180,8 @@ func (a *advance) create(ctx context.Context, session Session, current *Key, key
 	return a.keep(ctx, intent, kept, a.weakened(made, key))
 }
 
-// withdraw clears the intent of a creation that had no effect.
-func (a *advance) withdraw(ctx context.Context, intent Intent) error {
+// clearIntent clears the intent of a creation that had no effect.
+func (a *advance) clearIntent(ctx context.Context, intent Intent) error {
 	next := a.rec.clone()
 	next.Intent, next.Grace = nil, nil
 	return a.save(ctx, next.tidy())

@@ -184,8 +184,8 @@ func (a *advance) inGrace(ctx context.Context, session Session, k Retired, c *cl
 	if now.Before(at) {
 		return due(at)
 	}
-	if settles := a.settlesAt(); !settles.IsZero() {
-		return waitUntil(settles, "a late write may still land")
+	if end := a.lateWritesEndAt(); !end.IsZero() {
+		return waitUntil(end, "a late write may still land")
 	}
 	gone, err := a.isGone(ctx, session, k)
 	if err != nil {
@@ -229,7 +229,7 @@ func (a *advance) disable(ctx context.Context, session Session, k Retired, c *cl
 // takes the key any more, and this process is known to be the one that may write. It is
 // stored again each time, for that may have changed since.
 func (a *advance) delete(ctx context.Context, session Session, k Retired) error {
-	if at := a.settlesAt(); !at.IsZero() {
+	if at := a.lateWritesEndAt(); !at.IsZero() {
 		return waitUntil(at, "a late write may still land")
 	}
 	if a.rec.isNeeded(k) {

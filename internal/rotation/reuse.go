@@ -109,7 +109,7 @@ func (r Record) stay() Record {
 }
 
 // isReusableNoMore says whether a refusal shows that a key which has worked more than once does
-// not any more, while the token in hand can make another.
+// not any more, while the current token can make another.
 func (a *advance) isReusableNoMore(refused error) bool {
 	k := a.rec.Current
 	return isRefused(refused) && k.Reusable && !a.isYoung(k) && a.rec.Token.Lives()

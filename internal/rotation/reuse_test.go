@@ -119,7 +119,7 @@ func TestReuse_absence(t *testing.T) {
 	})
 }
 
-// TestReuse_keyDeletedBehindItsBack is replaced while the token in hand lives.
+// TestReuse_keyDeletedBehindItsBack is replaced while the current token lives.
 func TestReuse_keyDeletedBehindItsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := reuseBench(t, 365*24*time.Hour, 0)

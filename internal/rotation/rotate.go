@@ -90,7 +90,7 @@ func (e *Engine) fly(ref Ref, grace *time.Duration) (*flight, error) {
 	return f, nil
 }
 
-// shorten has the replaced key live no longer than whoever joins has asked for: the key
+// shorten has the replaced key live no longer than a caller who joins has asked for: the key
 // may have leaked. What a config's own grace period is, and whether that is shorter, is
 // not known here. The engine's lock is held.
 func (f *flight) shorten(grace *time.Duration) {

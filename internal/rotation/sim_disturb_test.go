@@ -198,7 +198,7 @@ func (p *process) write(name string, value Secret, set *settings) error {
 	}
 	if k := p.tokens[value]; k != nil && !k.alive() && !p.disk.isCondemned(value) {
 		p.hurt[name] = true
-		p.broken[name] = true // It was dead, and the engine has forgotten it, before the operator brought it.
+		p.broken[name] = true // It was dead, and the engine has forgotten it, before the operator wrote it.
 	}
 	p.reserved = append(p.reserved, value)
 	err = p.put(ref, &next)

@@ -53,7 +53,7 @@ type issuerKey struct {
 	// appears and goes are how long each view takes to know of its creation and end.
 	appears, goes [views]time.Duration
 	// exempt says that a snapshot was restored that does not know the key, which is to be
-	// left alone; untold, that its id was never told.
+	// kept; untold, that its id was never told.
 	exempt, untold bool
 	// exposed says that an operator had it used at the evil issuer.
 	exposed bool

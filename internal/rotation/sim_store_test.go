@@ -144,7 +144,7 @@ func (p *process) took(ref Ref, e entry, found bool) {
 		delete(p.memory, ref.Config)
 		return
 	}
-	p.holders.Settle(ref, e.rec)
+	p.holders.Reconcile(ref, e.rec)
 	if ref.Tombstone == "" {
 		p.memory[ref.Config] = e
 	}
@@ -473,7 +473,7 @@ func (d *disk) commit(w *write, how string) {
 	d.checkKeys("a commit" + how)
 }
 
-// adopted notes that an operator has brought a key which nothing was known of.
+// adopted notes that an operator has written a key which nothing was known of.
 func (d *disk) adopted(w *write) {
 	if w.entry == nil || w.entry.rec.Current == nil {
 		return

@@ -176,7 +176,7 @@ func (w *world) live() {
 		}
 	}
 	if w.failure == "" {
-		w.settleDown()
+		w.runOut()
 	}
 	w.quiet = true
 	for _, p := range w.procs {
@@ -188,9 +188,9 @@ func (w *world) live() {
 	}
 }
 
-// settleDown lets everything have its time, undisturbed, with one leader. Operators
+// runOut lets everything have its time, undisturbed, with one leader. Operators
 // bring a new key where the stored one is dead by their doing.
-func (w *world) settleDown() {
+func (w *world) runOut() {
 	w.quiet = true
 	w.note("quiet from now on")
 	w.sleep(3 * time.Minute)

@@ -88,7 +88,7 @@ func TestStatus_countsEveryKindOfFailure(t *testing.T) {
 					t.Errorf("status is %+v", got)
 				}
 				if got.Lease != first.Lease || !got.LastSuccess.Equal(first.IssuedAt) {
-					t.Errorf("of the token in hand status tells %+v", got)
+					t.Errorf("of the current token status tells %+v", got)
 				}
 			})
 		})

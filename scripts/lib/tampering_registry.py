@@ -1,6 +1,6 @@
 # Copyright (c) The vault-plugin-secrets-apic authors
 # SPDX-License-Identifier: MPL-2.0
-"""A registry that changes one byte, for test-image.sh: python3 hostile_registry.py UPSTREAM DIGEST PORT_FILE
+"""A registry that changes one byte, for test-image.sh: python3 tampering_registry.py UPSTREAM DIGEST PORT_FILE
 
 It answers what the registry UPSTREAM answers, with one byte changed in what is asked for by DIGEST.
 """

@@ -103,8 +103,8 @@ func TestBadState_clockBehind(t *testing.T) {
 			time.Sleep(10 * time.Minute)
 		}
 		status := m.must(logical.ReadOperation, "status/us-south", nil).Data
-		if ahead, _ := status["clock_ahead"].(int64); ahead > -599 || ahead < -601 {
-			t.Errorf("status says that the clock is %v s ahead", status["clock_ahead"])
+		if ahead, _ := status["clock_skew"].(int64); ahead > -599 || ahead < -601 {
+			t.Errorf("status says that the clock is %v s ahead", status["clock_skew"])
 		}
 		if lines := m.log.take(); len(lines) != 1 || !strings.Contains(lines[0], "[WARN]  this host's clock differs") || !strings.Contains(lines[0], "ahead=-10m0s") {
 			t.Errorf("the log says %q", lines)

@@ -264,7 +264,7 @@ func (k *checker) clock(key issuerFacts, host hostFacts) finding {
 	lease := k.entry.source.Current()
 	switch {
 	case key.clockRead:
-		ahead, whose = key.clockAhead, "the issuer's"
+		ahead, whose = key.clockSkew, "the issuer's"
 	case host.reach.Dated:
 		ahead, whose = host.reach.ClockSkew, "that of token_url's host"
 	case lease != nil && lease.ClockSkew != 0:

@@ -26,9 +26,9 @@ const (
 
 // issuerFacts are what the issuer says, and its clock.
 type issuerFacts struct {
-	findings   []finding
-	clockRead  bool
-	clockAhead time.Duration
+	findings  []finding
+	clockRead bool
+	clockSkew time.Duration
 }
 
 func (f *issuerFacts) add(name string, r result, detail, action string) {
@@ -72,7 +72,7 @@ func (k *checker) askIssuer(ctx context.Context) (facts issuerFacts) {
 		backoff.Record(err)
 	}
 	// Until an answer has a date, the session has this host's own.
-	facts.clockAhead, facts.clockRead = time.Until(session.Now())*-1, at.Kind != rotation.KindPlatform || err == nil
+	facts.clockSkew, facts.clockRead = time.Until(session.Now())*-1, at.Kind != rotation.KindPlatform || err == nil
 	return facts
 }
 

@@ -41,7 +41,7 @@ func statusResponseFields() map[string]*framework.FieldSchema {
 		"expires_at":           {Type: framework.TypeTime, Description: "End of the shared token's life."},
 		"ttl":                  {Type: framework.TypeInt64, Description: "Seconds after which readers get a newer token."},
 		"entities":             {Type: framework.TypeInt64, Description: "Vault entities that have a token in memory, at most 1,000. Only with cache=entity. Requests without an entity are not counted."},
-		"clock_ahead":          {Type: framework.TypeInt64, Description: "Seconds by which this node's clock is ahead of the token service's, negative if it is behind. Absent while they agree."},
+		"clock_skew":           {Type: framework.TypeInt64, Description: "Seconds by which this node's clock is ahead of the token service's, negative if it is behind. Absent while they agree."},
 		"last_success":         {Type: framework.TypeTime, Description: "When the key was last exchanged for a token. A write of the config that leaves the shared token in place leaves this in place too."},
 		"last_error":           {Type: framework.TypeString, Description: "Why the last exchange that failed did so, since the config was written or loaded. A later success leaves it in place."},
 		"last_error_time":      {Type: framework.TypeTime, Description: "When that exchange failed."},
@@ -94,7 +94,7 @@ func addTokenStatus(data map[string]any, tokens tokensInMemory, now time.Time) {
 		return
 	}
 	if newest.ClockSkew != 0 {
-		data["clock_ahead"] = wholeSeconds(newest.ClockSkew)
+		data["clock_skew"] = wholeSeconds(newest.ClockSkew)
 	}
 	if tokens.byEntity {
 		return // It is one entity's, and says nothing of the others'.

@@ -377,6 +377,8 @@ func (r *rotations) observe(e rotation.Event) {
 		log.Info("replaced api key disabled at its issuer", "config", name, "key_id", e.KeyID)
 	case rotation.Deleted:
 		log.Info("replaced api key deleted at its issuer", "config", name, "key_id", e.KeyID)
+	case rotation.Expired:
+		log.Warn("a replaced api key is given up: it could not be deleted at its issuer, and has expired, as far as Vault knows", "config", name, "key_id", e.KeyID)
 	case rotation.CleanupFailed:
 		log.Warn("a replaced api key is not deleted at its issuer yet; it will be tried again", "config", name, "key_id", e.KeyID, "reason", e.Err)
 	case rotation.Panicked:

@@ -46,10 +46,10 @@ listed() {
   done
 }
 
-# signing_key leaves the secret key in IMAGE_SIGNING_KEY, and its public one beside the release's files.
+# signing_key leaves the secret key in IMAGE_SIGNING_KEY, and its public one in IMAGE_PUB_OUT, or beside the release's files.
 signing_key() {
   if [[ -n $snapshot ]]; then
-    (cd "$work" && "$cosign" generate-key-pair) 2>/dev/null
+    (cd "$work" && "$cosign" generate-key-pair) 2>"$work/log" || die "cosign makes no key: $(<"$work/log")"
     IMAGE_SIGNING_KEY=$(<"$work/cosign.key")
   fi
   export IMAGE_SIGNING_KEY
@@ -58,7 +58,7 @@ signing_key() {
   "$cosign" public-key --key env://IMAGE_SIGNING_KEY >"$work/image.pub"
   # Users have the one that is committed.
   [[ -n $snapshot ]] || cmp -s "$work/image.pub" "$public_key" || die "IMAGE_SIGNING_KEY is not the key of $public_key"
-  cp "$work/image.pub" "$dist/image.pub"
+  cp "$work/image.pub" "${IMAGE_PUB_OUT:-$dist/image.pub}"
 }
 
 push() {

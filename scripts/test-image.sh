@@ -40,7 +40,7 @@ stack_until "$stack_pid" grep -q 'serving on port' registry.log || stack_fail 't
 registry=127.0.0.1:$(sed -n 's/.*serving on port \([0-9]*\).*/\1/p' registry.log)
 repository=vault-plugin-secrets-apic
 step 'The release is pushed and signed.'
-pushed=$(DIST=$dist SNAPSHOT=1 "$root/scripts/image.sh" push "$registry/$repository")
+pushed=$(DIST=$dist SNAPSHOT=1 IMAGE_PUB_OUT=$PWD/image.pub "$root/scripts/image.sh" push "$registry/$repository")
 tell "$pushed"
 
 # tamper serves the registry with one byte of this digest's content changed, at the address in tampering_registry.
@@ -54,7 +54,7 @@ tamper() {
 mkdir download
 cp apikey.json download/
 cd download
-cp "$dist"/SHA256SUMS* "$dist"/release.pub "$dist"/image.pub .
+cp "$dist"/SHA256SUMS* "$dist"/release.pub ../image.pub .
 
 run VERSION=
 # shellcheck disable=SC2034 # The page's commands read them.
@@ -67,13 +67,13 @@ note 'somebody else pushes another image, and then signs it with another key'
 tar -cf other.tar SHA256SUMS
 DIGEST=$(crane append --new_tag "$IMAGE:$VERSION" --new_layer other.tar 2>/dev/null)
 DIGEST=${DIGEST##*@}
-[[ $DIGEST != "$released" ]]
+[[ $DIGEST != "$released" ]] || die 'FAILED: the other image has the digest of the released one'
 refused 'no signatures found' 'cosign verify '
 printf '{"mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json"}\n' >signing.json
 printf '{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}\n' >root.json
 export COSIGN_PASSWORD=''
-cosign generate-key-pair --output-key-prefix other 2>/dev/null
-cosign sign --yes --key other.key --signing-config signing.json --trusted-root root.json "$IMAGE@$DIGEST" 2>/dev/null
+cosign generate-key-pair --output-key-prefix other 2>key.log || die "cosign makes no key: $(<key.log)"
+cosign sign --yes --key other.key --signing-config signing.json --trusted-root root.json "$IMAGE@$DIGEST" 2>sign.log || die "cosign does not sign: $(<sign.log)"
 refused 'no matching signatures|could not verify|invalid signature' 'cosign verify '
 DIGEST=$released
 

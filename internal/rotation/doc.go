@@ -60,9 +60,9 @@
 // what was recorded; the Holders must say that nobody else holds it; and the record is
 // stored with the key marked as condemned. An issuer's "no such key" is believed of old
 // keys only. What fails is tried again, and told in the Status. Nothing is given up, but
-// for a key of a platform's that ended a day ago, by any clock, when no token may delete
-// it any more: the current token, or the one that was kept for a key of another user
-// (Retired.Bearer).
+// for a key of a platform's that ended a day ago, by any clock. Where the platform did not
+// tell the end, which is assumed then, it is given up only if its deletion is refused, after
+// a day of attempts by this process.
 //
 // moves.go: what operators do to a record, as pure functions.
 //

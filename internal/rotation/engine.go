@@ -124,6 +124,9 @@ const (
 	// out to be gone.
 	KeyDisabled
 	Deleted
+	// Expired is a retired key that could not be deleted, and is given up because it has
+	// expired, as far as is known.
+	Expired
 	// Failed is a rotation that did not come further and is tried again.
 	Failed
 	// CleanupFailed is a retired key that could not be deleted and is tried again.

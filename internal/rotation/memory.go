@@ -218,13 +218,6 @@ func (m *memory) cleanupFailed(c *cleanup, err error) time.Time {
 	return c.next
 }
 
-// cleanupFailures is how many attempts in a row have failed.
-func (m *memory) cleanupFailures(c *cleanup) int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return c.failures
-}
-
 // cleanupWaits says that a retired key has nothing to be done to until then.
 func (m *memory) cleanupWaits(c *cleanup, until time.Time) {
 	m.mu.Lock()

@@ -59,7 +59,7 @@ type Store interface {
 // Claim is the exclusive right to change one record. Its methods are called by one
 // goroutine at a time. Whatever is stored or reloaded is told to the Holders: Reserve
 // before a put, Reconcile after it, and Seen after a read: a read of the claimed record,
-// the caller that makes it, clears no mark of Condemn that a Save is to follow.
+// no matter who makes it, clears no mark of Condemn that a Save is to follow.
 type Claim interface {
 	// Record is what was last read or saved. The caller changes nothing in it.
 	Record() Record

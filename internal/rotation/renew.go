@@ -143,8 +143,8 @@ func (a *advance) makeCurrent(ctx context.Context) error {
 	return a.save(ctx, a.succeed())
 }
 
-// mayGoWithout says whether a token is to be got though no other key could be made. The token in
-// hand is kept until it is near its end; a key in reserve is for readers alone.
+// mayGoWithout says whether a token is to be got though no other key could be made. The current
+// token is kept until it is near its end; a key in reserve is for readers alone.
 func (a *advance) mayGoWithout(unmade error, keep bool) bool {
 	switch {
 	case isDoubt(unmade):
@@ -338,14 +338,9 @@ func (a *advance) rightByToken(ctx context.Context, k Retired) (Session, error) 
 	return nil, refusef("no token that Vault has may delete the key %s any more: delete it at the issuer", cmp.Or(k.ID, k.Name))
 }
 
-const (
-	// expiredFor is how long after its end a key is dropped without being deleted, whatever the
-	// clocks say.
-	expiredFor = 24 * time.Hour
-	// assumedEndAttempts is how many attempts to delete a key are refused, where its end is only
-	// assumed, before it is dropped.
-	assumedEndAttempts = 5
-)
+// expiredFor is how long after its end a key is dropped without being deleted, whatever the
+// clocks say.
+const expiredFor = 24 * time.Hour
 
 // CanBeAwayUntil is how long nobody needs to look after a record whose keys work once: the end
 // of its token's life, or of that of the key in reserve, where the issuer tells it. It is zero

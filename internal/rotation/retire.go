@@ -73,15 +73,15 @@ func (r Retired) label() string {
 
 // cleanUp does what is due for one retired key, by its issuer's clock. One that has expired is
 // dropped, whether or not it may be deleted; where the issuer never told its end, which is
-// assumed then, only after some attempts to delete it.
+// assumed then, only if it could not be deleted in a day, and that is refused.
 func (a *advance) cleanUp(ctx context.Context, k Retired, c *cleanup) error {
 	expired := a.rec.hasEnded(&k.Key, expiredFor)
 	if expired && !k.ExpiresAt.IsZero() {
-		return a.drop(ctx, k)
+		return a.drop(ctx, k, Expired)
 	}
 	err := a.bringToItsEnd(ctx, k, c)
-	if expired && isRefused(err) && a.mem.cleanupFailures(c) >= assumedEndAttempts {
-		return a.drop(ctx, k)
+	if expired && isRefused(err) && time.Since(c.since) > expiredFor {
+		return a.drop(ctx, k, Expired)
 	}
 	return err
 }
@@ -167,7 +167,7 @@ func (a *advance) presumeGone(ctx context.Context, k Retired) error {
 	if watched := time.Since(a.mem.watch(k.label())); watched < agreeTime {
 		return waitUntil(time.Now().Add(agreeTime-watched), "the issuer does not know the key, but may get to know it")
 	}
-	return a.drop(ctx, k)
+	return a.drop(ctx, k, Deleted)
 }
 
 // inGrace disables a key half-way through its grace, so that a forgotten user of it
@@ -192,7 +192,7 @@ func (a *advance) inGrace(ctx context.Context, session Session, k Retired, c *cl
 		return err
 	}
 	if gone {
-		return a.drop(ctx, k)
+		return a.drop(ctx, k, Deleted)
 	}
 	if a.holders.Condemn(a.ref, k.Value) != nil {
 		return due(k.DeleteAfter) // Somebody may be using it: that is told when it is to be deleted.
@@ -240,7 +240,7 @@ func (a *advance) delete(ctx context.Context, session Session, k Retired) error 
 		return err
 	}
 	if gone {
-		return a.drop(ctx, k)
+		return a.drop(ctx, k, Deleted)
 	}
 	if err := a.condemn(k); err != nil {
 		return err
@@ -256,7 +256,7 @@ func (a *advance) delete(ctx context.Context, session Session, k Retired) error 
 	if err != nil {
 		return err
 	}
-	return a.drop(ctx, k)
+	return a.drop(ctx, k, Deleted)
 }
 
 // condemn asks the holders. That they do not know all records is nothing to tell of soon
@@ -299,13 +299,13 @@ func (a *advance) believeGone(session Session, k Retired) error {
 	return nil
 }
 
-// drop forgets a key that is gone at its issuer.
-func (a *advance) drop(ctx context.Context, k Retired) error {
+// drop forgets a key that is gone at its issuer, as the kind of event says.
+func (a *advance) drop(ctx context.Context, k Retired, as EventKind) error {
 	if err := a.save(ctx, a.rec.without(k)); err != nil {
 		return err
 	}
 	a.mem.cleanedUp(k)
-	a.observe(Event{Ref: a.ref, Kind: Deleted, KeyID: k.ID})
+	a.observe(Event{Ref: a.ref, Kind: as, KeyID: k.ID})
 	return nil
 }
 

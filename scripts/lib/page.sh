@@ -35,6 +35,8 @@ refused() {
   if output=$(run "$2" 2>&1); then
     die "FAILED: '$2' took what was tampered with"
   fi
+  # Without the commands themselves, which may have the same words.
+  output=$(grep -v '^    \$ ' <<<"$output" || true)
   grep -qiE "$why" <<<"$output" || die "FAILED: '$2' failed with something else than '$why': $output"
   printf '\nrefused, as it should be: %s\n' "$(grep -iE "$why" <<<"$output" | tail -n 1)"
 }

@@ -62,7 +62,7 @@ func TestExampleCI_gitHubActions(t *testing.T) {
 
 	e.requireCallsAPIConnect(script)
 	claims["ref"] = "refs/heads/another"
-	if said, err := e.run(script); err == nil {
+	if said, err := e.run(script); err == nil || !strings.Contains(said, "400") {
 		t.Errorf("a job of another branch says %s", e.scrub(said))
 	}
 }
@@ -86,7 +86,7 @@ func TestExampleCI_gitLab(t *testing.T) {
 
 	claims["ref_protected"] = "false"
 	e.more = []string{"VAULT_TOKEN=", "VAULT_ID_TOKEN=" + e.jwt(claims)}
-	if said, err := e.run(script); err == nil {
+	if said, err := e.run(script); err == nil || !strings.Contains(said, "error validating claims") {
 		t.Errorf("a job of a branch that is not protected says %s", e.scrub(said))
 	}
 }

@@ -5,7 +5,9 @@ package acceptance
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -203,8 +205,12 @@ func documents(t *testing.T, name string) (parts []*yaml.Node) {
 	}
 	for decoder := yaml.NewDecoder(bytes.NewReader(content)); ; {
 		part := new(yaml.Node)
-		if err := decoder.Decode(part); err != nil {
+		err := decoder.Decode(part)
+		if errors.Is(err, io.EOF) {
 			return parts
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
 		}
 		parts = append(parts, part)
 	}

@@ -233,7 +233,7 @@ var mutants = map[string]mutant{
 		file:   "retire.go",
 		old:    `		if !isRefused(err) {`,
 		new: `		if isRefused(err) {
-			return a.drop(ctx, k)
+			return a.drop(ctx, k, Deleted)
 		} else {`,
 		seed: 21,
 	},

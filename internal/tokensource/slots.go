@@ -61,19 +61,20 @@ func (s *Slots) leave() {
 // fails with ctx's error, with ErrClosed once source has ended, or with a *BusyError.
 // The caller gives the slot back with free.
 func (s *Slots) acquireDedicated(ctx, source context.Context) (free func(), err error) {
-	return s.acquire(ctx, source, func(t *turns) (own, spare chan struct{}) { return t.dedicated, nil })
+	t := s.enter()
+	return s.hold(awaitTurn(ctx, source, t.dedicated, nil))
 }
 
 // acquireShared waits for the slot of an exchange whose token all readers share, and fails
 // as acquireDedicated does. A source has one such exchange at a time. If another entity's
 // source or a replaced one has the slot, any other slot will do.
 func (s *Slots) acquireShared(source context.Context) (free func(), err error) {
-	return s.acquire(source, source, func(t *turns) (own, spare chan struct{}) { return t.shared, t.dedicated })
+	t := s.enter()
+	return s.hold(awaitTurn(source, source, t.shared, t.dedicated))
 }
 
-func (s *Slots) acquire(ctx, source context.Context, choose func(*turns) (own, spare chan struct{})) (free func(), err error) {
-	own, spare := choose(s.enter())
-	taken, err := awaitTurn(ctx, source, own, spare)
+// hold returns what gives a slot back, or leaves because there was none.
+func (s *Slots) hold(taken chan struct{}, err error) (free func(), _ error) {
 	if err != nil {
 		s.leave()
 		return nil, err

@@ -101,7 +101,7 @@ func (b *bench) fill(ctx context.Context, s *server, m *scaled) {
 	s.mount(ctx, profiledProgram, m.mount())
 	b.say("scale: writing %d configs", m.Configs)
 	begin := time.Now()
-	b.writeConfigs(ctx, s, m.Configs, m.mount(), b.keyOfItsOwn)
+	b.writeConfigs(ctx, s, m.Configs, m.mount(), b.ownKey)
 	m.Writing = time.Since(begin)
 	b.say("scale: %d were written in %s; restarting", m.Configs, m.Writing.Round(time.Second))
 	// A fresh process, whose memory does not hold what writing left behind.
@@ -112,10 +112,11 @@ func (b *bench) fill(ctx context.Context, s *server, m *scaled) {
 	m.Used = b.look(ctx, s, m)
 }
 
-// keyOfItsOwn is what each config has in practice.
-func (b *bench) keyOfItsOwn(int) map[string]any {
+// ownKey gives a config a key of its own, as configs have in practice, and that an identity of
+// its own, since IAM lets one have 20.
+func (b *bench) ownKey(i int) map[string]any {
 	key := apicsim.NewKeyValue()
-	b.sim.AddKey(key)
+	b.sim.AddLimitedKey(key, apicsim.KeyOptions{IAMID: fmt.Sprintf("iam-ServiceId-%d", i)})
 	return map[string]any{"api_key": key}
 }
 

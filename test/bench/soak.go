@@ -16,8 +16,6 @@ import (
 
 	vegeta "github.com/tsenart/vegeta/v12/lib"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
 const (
@@ -51,7 +49,7 @@ func (b *bench) runSoak(ctx context.Context) {
 	s.mount(ctx, profiledProgram, "apic")
 	b.sim.SetTokenTTL(soakTokenTTL)
 	b.say("soak: writing %d configs", b.configs)
-	b.writeConfigs(ctx, s, b.configs, "apic", b.ownKey)
+	b.writeConfigs(ctx, s, b.configs, "apic", b.rotatedSettings)
 	b.say("soak: reading for %s", b.duration)
 	k := b.soak(ctx, s)
 	counts := b.sim.Counts()
@@ -60,12 +58,11 @@ func (b *bench) runSoak(ctx context.Context) {
 	check(k.judge(os.Stdout))
 }
 
-// ownKey gives a config a key of its own, so that its rotation deletes that, and one of an
-// identity of its own, since IAM lets one have 20.
-func (b *bench) ownKey(i int) map[string]any {
-	key := apicsim.NewKeyValue()
-	b.sim.AddLimitedKey(key, apicsim.KeyOptions{IAMID: fmt.Sprintf("iam-ServiceId-%d", i)})
-	return map[string]any{"api_key": key, "iam_url": b.service.URL(), "rotation_grace_period": soakGrace}
+// rotatedSettings are a config's whose rotations delete the key before.
+func (b *bench) rotatedSettings(i int) map[string]any {
+	settings := b.ownKey(i)
+	settings["iam_url"], settings["rotation_grace_period"] = b.service.URL(), soakGrace
+	return settings
 }
 
 // soak has everything happen to the configs for the duration.

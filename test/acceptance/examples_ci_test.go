@@ -199,12 +199,6 @@ func (e *ciExample) trustIssuer(block int, issuer string) {
 	e.blocks[block] = strings.Replace(e.blocks[block], old, "jwt_validation_pubkeys=@"+e.path("issuer.pem"), 1)
 }
 
-// addBlock makes a script one of the example's blocks.
-func (e *ciExample) addBlock(script string) int {
-	e.blocks = append(e.blocks, script)
-	return len(e.blocks) - 1
-}
-
 func (e *ciExample) readYAML(name string, into any) {
 	e.Helper()
 	text, err := os.ReadFile(filepath.Join(e.dir, name))

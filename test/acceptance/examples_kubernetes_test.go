@@ -58,7 +58,7 @@ func TestExampleKubernetes_onAnAPIServer(t *testing.T) {
 	t.Run("the injected Agent", e.requireInjectedAgentWrites)
 	// kubectl looks for what changed in those that are there, and stumbles before the server does.
 	for _, name := range manifests {
-		e.mustRun(e.addBlock("kubectl delete --ignore-not-found -f %s", name))
+		e.mustRun(e.addBlock("kubectl delete --ignore-not-found -f " + name))
 	}
 	for _, name := range append([]string{"app.yaml"}, manifests...) {
 		t.Run(name, func(t *testing.T) { e.requireRefusedWhenMisspelt(t, name) })
@@ -99,13 +99,13 @@ func (e *example) installSchemas() {
 	e.Helper()
 	schemas, err := filepath.Abs("testdata/kubernetes")
 	e.check(err)
-	e.mustRun(e.addBlock("kubectl apply -f '%s'; kubectl wait --for=condition=Established --timeout=30s crd --all", schemas))
+	e.mustRun(e.addBlock("kubectl apply -f '" + schemas + "'; kubectl wait --for=condition=Established --timeout=30s crd --all"))
 }
 
 // loginBlock logs in to Vault as a service account and prints the Vault token.
 func (e *example) loginBlock(namespace, account string) int {
-	return e.addBlock(`kubectl -n %s create token %s --audience=vault |
-		vault write -field=token auth/jwt/login role=my-app jwt=-`, namespace, account)
+	return e.addBlock(fmt.Sprintf(`kubectl -n %s create token %s --audience=vault |
+		vault write -field=token auth/jwt/login role=my-app jwt=-`, namespace, account))
 }
 
 func (e *example) readAsServiceAccount(namespace, account string) (token string) {
@@ -152,7 +152,7 @@ func (e *example) requireRefusedWhenMisspelt(t *testing.T, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.mustRun(e.addBlock("kubectl apply --dry-run=server -f %s", name))
+	e.mustRun(e.addBlock("kubectl apply --dry-run=server -f " + name))
 	dryRun := e.addBlock("kubectl apply --dry-run=server -f misspelt.yaml")
 	tried := 0
 	for _, document := range documents(t, name) {

@@ -27,8 +27,7 @@ func TestExampleOpenTofu_asItStands(t *testing.T) {
 	e.requireAccepted(1)
 	e.requireSettings()
 
-	e.blocks = append(e.blocks, "tofu -chdir=token plan -out=plan")
-	said += e.mustRun(len(e.blocks) - 1)
+	said += e.mustRun(e.addBlock("tofu -chdir=token plan -out=plan"))
 	e.requireNothingInPlan("token/plan")
 	e.requireNoTokenIn(e.dir)
 	e.requireDiscreet(said)
@@ -62,17 +61,6 @@ func TestExampleOpenTofu_oldProvider(t *testing.T) {
 	if !strings.Contains(string(state), e.jwtHeader) {
 		t.Error("a data source no longer puts the token into the state, and no ephemeral resource is needed")
 	}
-}
-
-// builtTool is the path in a variable that make test-examples sets; building these
-// takes minutes, which a run of all tests does not wait for.
-func builtTool(t *testing.T, variable string) string {
-	t.Helper()
-	path := os.Getenv(variable)
-	if path == "" {
-		t.Skipf("%s names no file; see make test-examples", variable)
-	}
-	return path
 }
 
 // newOpenTofuExample has nothing mounted at apic/, and a mirror that has the provider
@@ -128,8 +116,7 @@ func (e *example) requireSettings() {
 	if got := fmt.Sprintf("%v %v", config.Data["rotation_period"], config.Data["rotation_grace_period"]); got != "2592000 600" {
 		e.Errorf("the rotation has period and grace period %s", got)
 	}
-	e.blocks = append(e.blocks, "tofu -chdir=config plan -detailed-exitcode")
-	if said, err := e.run(len(e.blocks) - 1); err != nil {
+	if said, err := e.run(e.addBlock("tofu -chdir=config plan -detailed-exitcode")); err != nil {
 		e.Errorf("OpenTofu wants a change: %v\n%s", err, e.scrub(said))
 	}
 	if got := e.callMe(e.readToken(exampleConfig).Data["token"].(string)); got != http.StatusOK {

@@ -105,6 +105,23 @@ func needs(t *testing.T, what string, command ...string) {
 	t.Skipf("%s is missing; .ci/run installs it", what)
 }
 
+// builtTool is the path in a variable that make test-examples sets; building these
+// takes minutes, which a run of all tests does not wait for.
+func builtTool(t *testing.T, variable string) string {
+	t.Helper()
+	path := os.Getenv(variable)
+	if path == "" {
+		t.Skipf("%s names no file; see make test-examples", variable)
+	}
+	return path
+}
+
+// addBlock gives the example a block of commands that its README does not have.
+func (e *example) addBlock(commands string) (block int) {
+	e.blocks = append(e.blocks, commands)
+	return len(e.blocks) - 1
+}
+
 // command is a README's block in the hands of an operator: it has the root token.
 func (e *example) command(ctx context.Context, block int) *exec.Cmd {
 	command := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", e.blocks[block])

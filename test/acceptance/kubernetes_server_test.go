@@ -24,16 +24,12 @@ import (
 // nobody acts on it.
 func newKubernetesExample(t *testing.T, blocks int) *example {
 	t.Helper()
-	// They take minutes to build, so that the everyday tests do without.
-	binaries := map[string]string{"etcd": "ETCD", "kube-apiserver": "KUBE_APISERVER", "kubectl": "KUBECTL"}
-	for _, variable := range binaries {
-		if os.Getenv(variable) == "" {
-			t.Skipf("%s is not set; make test-kubernetes builds what this needs and runs it", variable)
-		}
+	binaries := map[string]string{
+		"etcd": builtTool(t, "ETCD"), "kube-apiserver": builtTool(t, "KUBE_APISERVER"), "kubectl": builtTool(t, "KUBECTL"),
 	}
 	e := newExample(t, "kubernetes", blocks)
-	for name, variable := range binaries {
-		e.check(os.Symlink(os.Getenv(variable), e.path("bin/"+name)))
+	for name, path := range binaries {
+		e.check(os.Symlink(path, e.path("bin/"+name)))
 	}
 	e.makeCertificate("ca.crt", "tls.key")
 	e.check(os.WriteFile(e.dir+"/service-accounts.key", keyPEM(e), 0o600))
@@ -44,20 +40,14 @@ func newKubernetesExample(t *testing.T, blocks int) *example {
 	return e
 }
 
-// addBlock gives the example a block of commands that its README does not have.
-func (e *example) addBlock(format string, args ...any) (block int) {
-	e.blocks = append(e.blocks, fmt.Sprintf(format, args...))
-	return len(e.blocks) - 1
-}
-
 func (e *example) startEtcd() (address string) {
 	e.Helper()
 	address = fmt.Sprintf("http://127.0.0.1:%d", freePort(e.T))
 	peers := fmt.Sprintf("http://127.0.0.1:%d", freePort(e.T))
-	etcd := e.start(e.addBlock(`exec etcd --name=one --data-dir=etcd --unsafe-no-fsync --log-level=warn \
+	etcd := e.start(e.addBlock(fmt.Sprintf(`exec etcd --name=one --data-dir=etcd --unsafe-no-fsync --log-level=warn \
 		--listen-client-urls=%[1]s --advertise-client-urls=%[1]s \
-		--listen-peer-urls=%[2]s --initial-advertise-peer-urls=%[2]s --initial-cluster=one=%[2]s`, address, peers))
-	health := e.addBlock("curl -fsS %s/health", address)
+		--listen-peer-urls=%[2]s --initial-advertise-peer-urls=%[2]s --initial-cluster=one=%[2]s`, address, peers)))
+	health := e.addBlock("curl -fsS " + address + "/health")
 	etcd.waitUntil("etcd is healthy", func() bool {
 		_, err := e.run(health)
 		return err == nil
@@ -71,12 +61,12 @@ func (e *example) startAPIServer(etcd string) (address string) {
 	e.Helper()
 	port := freePort(e.T)
 	address = fmt.Sprintf("https://127.0.0.1:%d", port)
-	server := e.start(e.addBlock(`exec kube-apiserver --etcd-servers=%[1]s --bind-address=127.0.0.1 --secure-port=%[2]d \
+	server := e.start(e.addBlock(fmt.Sprintf(`exec kube-apiserver --etcd-servers=%[1]s --bind-address=127.0.0.1 --secure-port=%[2]d \
 		--tls-cert-file=ca.crt --tls-private-key-file=tls.key --token-auth-file=tokens.csv --authorization-mode=RBAC \
 		--service-cluster-ip-range=10.0.0.0/24 --service-account-issuer=%[3]s --service-account-jwks-uri=%[3]s/openid/v1/jwks \
 		--service-account-signing-key-file=service-accounts.key --service-account-key-file=service-accounts.key`,
-		etcd, port, address))
-	ready := e.addBlock("curl -fsS --cacert ca.crt %s/readyz", address)
+		etcd, port, address)))
+	ready := e.addBlock("curl -fsS --cacert ca.crt " + address + "/readyz")
 	server.waitUntil("the API server is ready", func() bool {
 		_, err := e.run(ready)
 		return err == nil

@@ -24,14 +24,14 @@ func (s *stack) auditTo(file string) {
 		s.enableAudit(file)
 		return
 	}
-	s.serverConfig += fmt.Sprintf(`
+	config := fmt.Sprintf(`%s
 audit "file" "file" {
   options {
     file_path = %q
   }
 }
-`, s.path(file))
-	s.check(os.WriteFile(s.path("vault.hcl"), []byte(s.serverConfig), 0o600))
+`, s.fileContent("vault.hcl"), s.path(file))
+	s.check(os.WriteFile(s.path("vault.hcl"), []byte(config), 0o600))
 	s.check(s.vault.Process.Signal(syscall.SIGHUP))
 	s.eventually("the server has an audit device", func() bool {
 		devices, err := s.client.Sys().ListAudit()

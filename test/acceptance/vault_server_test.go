@@ -41,8 +41,6 @@ type stack struct {
 	pluginEnv []string
 	client    *api.Client
 	vault     *exec.Cmd
-	// serverConfig is the server's configuration file.
-	serverConfig string
 	// kill ends the server and its plugins at once.
 	kill func()
 	// port and clusterPort are where the server listens.
@@ -160,7 +158,7 @@ func (s *stack) startUninitialized() {
 
 func (s *stack) tryStart() bool {
 	s.Helper()
-	s.serverConfig = fmt.Sprintf(`%s
+	s.check(os.WriteFile(s.path("vault.hcl"), fmt.Appendf(nil, `%s
 listener "tcp" {
   address         = "127.0.0.1:%d"
   cluster_address = "127.0.0.1:%d"
@@ -171,8 +169,7 @@ cluster_addr     = "http://127.0.0.1:%d"
 plugin_directory = %q
 log_level        = "trace"
 disable_mlock    = true
-`, s.storage, s.port, s.clusterPort, s.port, s.clusterPort, s.path("plugins"))
-	s.check(os.WriteFile(s.path("vault.hcl"), []byte(s.serverConfig), 0o600))
+`, s.storage, s.port, s.clusterPort, s.port, s.clusterPort, s.path("plugins")), 0o600))
 	log, err := os.OpenFile(s.path("vault.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	s.check(err)
 	defer log.Close()

@@ -281,9 +281,11 @@ func (w *world) goesOn(name string) bool {
 // told: nothing more can be asked of the engine.
 func (w *world) exemptDropped(before, after Record) {
 	for _, r := range before.Retired {
-		givenUp := before.Brief && r.ExpiresAt.IsZero() && !slices.ContainsFunc(after.Retired, r.isSame) && w.lacksToken(before, r)
+		if !before.Brief || !r.ExpiresAt.IsZero() || slices.ContainsFunc(after.Retired, r.isSame) || !w.lacksToken(before, r) {
+			continue
+		}
 		for _, k := range w.managedKeys() {
-			if givenUp && (k.details.ID == r.ID || r.isLost() && strings.HasPrefix(k.details.Name, r.Name)) {
+			if k.details.ID == r.ID || r.isLost() && strings.HasPrefix(k.details.Name, r.Name) {
 				k.exempt = true
 			}
 		}

@@ -30,6 +30,14 @@ formatted() {
   }
 }
 
+# in_each_module runs a command in each Go module with code of this project, for ./... leaves the nested ones out.
+in_each_module() {
+  local module
+  for module in . test/bench tools/image; do
+    (cd "$module" && "$@") || return 1
+  done
+}
+
 sources() { find . -name .git -prune -o -name node_modules -prune -o -path ./bin -prune -o -type f \( "$@" \) -print0; }
 
 licensed() {
@@ -97,16 +105,14 @@ actions_sound() {
 
 golangci_sound() {
   local golangci
-  golangci=$(scripts/tool.sh golangci-lint) && "$golangci" run ./... && (cd test/bench && "$golangci" run ./...)
+  golangci=$(scripts/tool.sh golangci-lint) && in_each_module "$golangci" run ./...
 }
 
-# The tool is the engine's module's; the benchmark is a module of its own, which ./... leaves out.
+# The tool is the engine's module's.
 staticcheck_sound() {
   local staticcheck
-  staticcheck=$(go tool -n staticcheck) && "$staticcheck" ./... && (cd test/bench && "$staticcheck" ./...)
+  staticcheck=$(go tool -n staticcheck) && in_each_module "$staticcheck" ./...
 }
-
-tidy() { go mod tidy -diff && go -C test/bench mod tidy -diff; }
 
 # check_with runs a check if there is the command that it needs.
 check_with() {
@@ -119,13 +125,11 @@ check_with() {
 
 check gofmt formatted
 check 'licence headers' licensed
-check 'go vet' go vet ./...
-check 'go vet of the benchmark' go -C test/bench vet ./...
+check 'go vet' in_each_module go vet ./...
 check 'go vet with the tag profile' go vet -tags profile ./cmd/...
-check 'go vet of the tools' go -C tools/image vet ./...
 check staticcheck staticcheck_sound
 check golangci-lint golangci_sound
-check 'go mod tidy' tidy
+check 'go mod tidy' in_each_module go mod tidy -diff
 check actionlint actions_sound
 check_with shellcheck shell_sound
 check_with python3 python_sound

@@ -14,13 +14,10 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 . "$root/scripts/lib/common.sh"
+. "$root/scripts/lib/release.sh"
 cd "$root"
 
-readonly name=vault-plugin-secrets-apic
-readonly source_url=https://github.com/apic-vault/$name
 readonly public_key=docs/image.pub
-snapshot=${SNAPSHOT:-}
-[[ $snapshot != 0 ]] || snapshot=''
 version=$(scripts/build.sh version)
 dist=${DIST:-dist}
 readonly image=$dist/${name}_${version}_image
@@ -71,10 +68,9 @@ push() {
   trap 'rm -rf -- "$work"' EXIT
   listed
   signing_key
-  # No transparency log, no timestamp and no roots to fetch: it takes nothing but the key, here and where it is verified.
-  printf '{"mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json"}\n' >"$work/signing.json"
-  printf '{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}\n' >"$work/root.json"
-  local sign=(--yes --key env://IMAGE_SIGNING_KEY --signing-config "$work/signing.json" --trusted-root "$work/root.json")
+  local sign
+  offline_signing "$work"
+  sign+=(--key env://IMAGE_SIGNING_KEY)
 
   mkdir "$work/layout"
   tar -xf "$image.tar" -C "$work/layout"

@@ -32,7 +32,8 @@ build() {
   local directory=$1
   git clone -q --no-hardlinks "$root" "$directory/checkout"
   git -C "$directory/checkout" checkout -q --detach "$head"
-  # The tools come from the user's cache: they are pinned by digest, and none of their bytes are in what is compared.
+  # The tools come from the user's cache: they are pinned by digest. One of them writes the image, with its certificates, so
+  # that another machine's tool tells more about the image than this second build does.
   (cd "$directory/checkout" &&
     GOMODCACHE="$directory/modules" GOCACHE="$directory/cache" SNAPSHOT=1 scripts/release.sh >/dev/null)
   # No signature, which is another each time, but the lists that are signed.

@@ -14,13 +14,10 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 . "$root/scripts/lib/common.sh"
+. "$root/scripts/lib/release.sh"
 cd "$root"
 
-readonly name=vault-plugin-secrets-apic
-readonly source_url=https://github.com/apic-vault/$name
 readonly public_key=docs/release.pub
-snapshot=${SNAPSHOT:-}
-[[ $snapshot != 0 ]] || snapshot=''
 
 VERSION=$(scripts/build.sh version)
 DATE=$(scripts/build.sh date)

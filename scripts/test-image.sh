@@ -14,13 +14,11 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 . "$root/scripts/lib/common.sh"
 . "$root/scripts/lib/stack.sh"
 . "$root/scripts/lib/page.sh"
+. "$root/scripts/lib/release.sh"
 
 target=$(go env GOOS)_$(go env GOARCH)
 [[ $target == linux_amd64 || $target == linux_arm64 ]] || die "the image is for Linux on amd64 and arm64, and this is $target"
-if [[ -z ${RELEASE_DIST:-} ]]; then
-  SNAPSHOT=1 TARGETS='linux_amd64 linux_arm64' "$root/scripts/release.sh" >/dev/null
-fi
-dist=${RELEASE_DIST:-$root/dist}
+release_files 'linux_amd64 linux_arm64'
 # The stack's home is another, and a tool is not built anew for that.
 export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$HOME/.cache}
 tools=()
@@ -28,12 +26,8 @@ for tool in minisign crane cosign; do
   tools+=("$("$root/scripts/tool.sh" "$tool")")
 done
 
-stack_start
+page_start
 ln -s "${tools[@]}" bin/
-# What the operator of the page has.
-rm plugins/*
-# shellcheck disable=SC2034 # The page's commands read them.
-PLUGIN_DIR=$stack_dir/plugins TOKEN_URL=$SIM/apikey API_URL=$SIM IAM_URL=$SIM
 
 stack_spawn registry.log crane registry serve --address 127.0.0.1:0 --disk "$(mkdir blobs && echo "$stack_dir/blobs")"
 stack_until "$stack_pid" grep -q 'serving on port' registry.log || stack_fail 'the registry did not start' registry.log
@@ -69,11 +63,10 @@ DIGEST=$(crane append --new_tag "$IMAGE:$VERSION" --new_layer other.tar 2>/dev/n
 DIGEST=${DIGEST##*@}
 [[ $DIGEST != "$released" ]] || die 'FAILED: the other image has the digest of the released one'
 refused 'no signatures found' 'cosign verify '
-printf '{"mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json"}\n' >signing.json
-printf '{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}\n' >root.json
+offline_signing .
 export COSIGN_PASSWORD=''
 cosign generate-key-pair --output-key-prefix other 2>key.log || die "cosign makes no key: $(<key.log)"
-cosign sign --yes --key other.key --signing-config signing.json --trusted-root root.json "$IMAGE@$DIGEST" 2>sign.log || die "cosign does not sign: $(<sign.log)"
+cosign sign "${sign[@]}" --key other.key "$IMAGE@$DIGEST" 2>sign.log || die "cosign does not sign: $(<sign.log)"
 refused 'no matching signatures|could not verify|invalid signature' 'cosign verify '
 DIGEST=$released
 

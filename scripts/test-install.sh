@@ -16,18 +16,11 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 # Only this machine's part of a release is needed.
 target=$(go env GOOS)_$(go env GOARCH)
-if [[ -z ${RELEASE_DIST:-} ]]; then
-  SNAPSHOT=1 TARGETS=$target "$root/scripts/release.sh" >/dev/null
-fi
-dist=${RELEASE_DIST:-$root/dist}
+release_files "$target"
 command -v minisign >/dev/null || pinned_minisign=$("$root/scripts/tool.sh" minisign)
 
-stack_start
+page_start
 [[ -z ${pinned_minisign:-} ]] || ln -s "$pinned_minisign" bin/minisign
-# What the operator of the page has.
-rm plugins/*
-# shellcheck disable=SC2034 # The page's commands read them.
-PLUGIN_DIR=$stack_dir/plugins TOKEN_URL=$SIM/apikey API_URL=$SIM IAM_URL=$SIM
 mkdir download
 cp apikey.json download/
 cd download

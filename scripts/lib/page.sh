@@ -7,6 +7,22 @@ set -euo pipefail
 
 page=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)/docs/install.md
 
+# release_files leaves in dist the directory of a release's files: RELEASE_DIST, or that of a snapshot, made for these targets.
+release_files() {
+  # shellcheck disable=SC2154 # root is that of the script which sources this.
+  [[ -n ${RELEASE_DIST:-} ]] || SNAPSHOT=1 TARGETS=$1 "$root/scripts/release.sh" >/dev/null
+  # shellcheck disable=SC2034
+  dist=${RELEASE_DIST:-$root/dist}
+}
+
+# page_start starts a stack and sets the variables that the operator of the page has.
+page_start() {
+  stack_start
+  rm plugins/*
+  # shellcheck disable=SC2034,SC2154 # The page's commands read them, and stack_dir is stack.sh's.
+  PLUGIN_DIR=$stack_dir/plugins TOKEN_URL=$SIM/apikey API_URL=$SIM IAM_URL=$SIM
+}
+
 # block prints the page's blocks that have this text in them, but those that say that they are not executed.
 block() {
   local found

@@ -15,6 +15,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 . "$root/scripts/lib/common.sh"
 . "$root/scripts/lib/release.sh"
+. "$root/scripts/lib/signing.sh"
 cd "$root"
 
 readonly public_key=docs/image.pub

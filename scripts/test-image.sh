@@ -14,7 +14,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 . "$root/scripts/lib/common.sh"
 . "$root/scripts/lib/stack.sh"
 . "$root/scripts/lib/page.sh"
-. "$root/scripts/lib/release.sh"
+. "$root/scripts/lib/signing.sh"
 
 target=$(go env GOOS)_$(go env GOARCH)
 [[ $target == linux_amd64 || $target == linux_arm64 ]] || die "the image is for Linux on amd64 and arm64, and this is $target"

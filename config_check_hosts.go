@@ -4,6 +4,7 @@
 package apic
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -46,13 +47,13 @@ func (f hostFacts) findings(name, certificate string) []finding {
 		return []finding{failedFinding(name, f.err)}
 	case f.reach.Failure != "" && f.reach.Untrusted:
 		return []finding{
-			{name, resultError, f.host + " " + f.reach.Failure, ""},
-			{certificate, resultError, f.host + " " + f.reach.Failure, ""},
+			{name, resultError, f.host + " " + f.reach.Failure, f.reach.Advice},
+			{certificate, resultError, f.host + " " + f.reach.Failure, f.reach.Advice},
 		}
 	case f.reach.Failure != "" && f.reach.Proxied:
 		return []finding{{name, resultError, f.host + ", through the proxy in Vault's environment, " + f.reach.Failure, "see whether the proxy lets Vault reach it"}}
 	case f.reach.Failure != "":
-		return []finding{{name, resultError, f.host + " " + f.reach.Failure, "check " + name + ", and the way there from Vault's host"}}
+		return []finding{{name, resultError, f.host + " " + f.reach.Failure, cmp.Or(f.reach.Advice, "check "+name+", and the way there from Vault's host")}}
 	default:
 		return []finding{f.answered(name), f.certificate(certificate)}
 	}

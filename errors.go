@@ -54,7 +54,8 @@ func isReadOnly(err error) bool {
 }
 
 // answerError decides what Vault answers for an error. Coded errors are returned
-// as they are: wrapped, they would reach the client as a 500.
+// as they are: wrapped, they would reach the client as a 500. What the request itself is
+// wrong about goes without the operation, and so does what names its config.
 func answerError(operation string, err error) (*logical.Response, error) {
 	var (
 		user    *userError
@@ -65,6 +66,7 @@ func answerError(operation string, err error) (*logical.Response, error) {
 		coded   logical.HTTPCodedError
 		claimed *rotation.ClaimedError
 	)
+	failed := operation + ": " + err.Error()
 	switch {
 	case errors.As(err, &coded):
 		return nil, coded
@@ -75,21 +77,19 @@ func answerError(operation string, err error) (*logical.Response, error) {
 	case errors.As(err, &user), errors.As(err, &short), isForSomebody(err):
 		return logical.ErrorResponse("%s", err.Error()), nil
 	case errors.As(err, &service) && service.Outcome == upstream.Refused:
-		return logical.ErrorResponse("%s", err.Error()), nil
-	case errors.As(err, &backoff):
-		return nil, logical.CodedError(http.StatusServiceUnavailable, err.Error())
-	case errors.As(err, &busy):
-		return nil, logical.CodedError(http.StatusServiceUnavailable, operation+": "+err.Error())
+		return logical.ErrorResponse("%s", failed), nil
+	case errors.As(err, &backoff), errors.As(err, &busy):
+		return nil, logical.CodedError(http.StatusServiceUnavailable, failed)
 	case errors.Is(err, tokensource.ErrClosed), errors.Is(err, rotation.ErrClosed):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, operation+": "+rotation.ErrClosed.Error()+"; try again")
 	case errors.As(err, &service):
-		return nil, logical.CodedError(http.StatusBadGateway, err.Error())
+		return nil, logical.CodedError(http.StatusBadGateway, failed)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, operation+": the request ended before the token service answered")
 	case isReadOnly(err):
 		return nil, logical.ErrReadOnly
 	default:
-		return nil, logical.CodedError(http.StatusInternalServerError, operation+": "+err.Error())
+		return nil, logical.CodedError(http.StatusInternalServerError, failed)
 	}
 }
 

@@ -270,7 +270,7 @@ func TestRotation_isRefusedBeforeAnythingIsCreated(t *testing.T) {
 			func(m *mount) { m.sim.RevokeKey(testKey) }, http.StatusBadRequest, "BXNIM0415E",
 		},
 		"while IAM fails": {
-			func(m *mount) { m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 500}) }, http.StatusBadGateway, `config "us-south" keeps its API key: the iam token service`,
+			func(m *mount) { m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 500}) }, http.StatusBadGateway, `config "us-south" keeps its API key: iam token service`,
 		},
 	}
 	for name, test := range tests {

@@ -123,33 +123,33 @@ func TestTokenService_failedCreateNamesOthers(t *testing.T) {
 		ends string
 	}{
 		{"a refused key", apicsim.Fault{}, map[string]any{"api_key": "another-key"},
-			400, "the login token service at 127.0.0.1:", afterDefault},
+			400, "write config: login token service at 127.0.0.1:", afterDefault},
 		{"a refused key of a login that was named", apicsim.Fault{}, map[string]any{"api_key": "another-key", "token_service": "login"},
-			400, "the login token service at 127.0.0.1:", ""},
+			400, "write config: login token service at 127.0.0.1:", ""},
 		{"a refused connection", apicsim.Fault{}, map[string]any{"token_url": gone.URL()},
-			502, "the login token service at 127.0.0.1:", afterDefault},
+			502, "write config: login token service at 127.0.0.1:", afterDefault},
 		{"a refused connection of a platform", apicsim.Fault{}, map[string]any{"token_url": gone.URL(), "credentials": testCredentials},
-			502, "the platform token service at 127.0.0.1:", ""},
+			502, "write config: platform token service at 127.0.0.1:", ""},
 		{"no such address", apicsim.Fault{Kind: apicsim.KindStatus, Status: 404}, nil,
-			400, "the login token service at 127.0.0.1:", afterDefault},
+			400, "write config: login token service at 127.0.0.1:", afterDefault},
 		{"no such address of a login that was named", apicsim.Fault{Kind: apicsim.KindStatus, Status: 404}, map[string]any{"token_service": "login"},
-			400, "the login token service at 127.0.0.1:", "; if login is not the token service that you meant: " + setPlatform + ", " + setIAM + readWhich},
+			400, "write config: login token service at 127.0.0.1:", "; if login is not the token service that you meant: " + setPlatform + ", " + setIAM + readWhich},
 		{"no such address of an inferred platform", apicsim.Fault{Kind: apicsim.KindStatus, Status: 404}, map[string]any{"credentials": testCredentials},
-			400, "the platform token service at 127.0.0.1:", "; if platform is not the token service that you meant: " + setIAM + ", " + setLogin + readWhich},
+			400, "write config: platform token service at 127.0.0.1:", "; if platform is not the token service that you meant: " + setIAM + ", " + setLogin + readWhich},
 		{"no JSON from iam", apicsim.Fault{Kind: apicsim.KindNotJSON}, map[string]any{"token_service": "iam"},
-			502, "the iam token service at 127.0.0.1:", "; if iam is not the token service that you meant: " + setPlatform + ", " + setLogin + readWhich},
+			502, "write config: iam token service at 127.0.0.1:", "; if iam is not the token service that you meant: " + setPlatform + ", " + setLogin + readWhich},
 		{"another service's token", apicsim.Fault{Kind: apicsim.KindNoJWT}, nil,
-			502, "the login token service at 127.0.0.1:", afterDefault},
+			502, "write config: login token service at 127.0.0.1:", afterDefault},
 		{"a redirect", apicsim.Fault{Kind: apicsim.KindRedirect}, nil,
-			502, "the login token service at 127.0.0.1:", afterDefault},
+			502, "write config: login token service at 127.0.0.1:", afterDefault},
 		{"a busy service", apicsim.Fault{Kind: apicsim.KindStatus, Status: 429}, nil,
-			502, "the login token service at 127.0.0.1:", ""},
+			502, "write config: login token service at 127.0.0.1:", ""},
 		{"a broken service", apicsim.Fault{Kind: apicsim.KindStatus, Status: 500}, nil,
-			502, "the login token service at 127.0.0.1:", ""},
+			502, "write config: login token service at 127.0.0.1:", ""},
 		{"a refused key of iam", apicsim.Fault{}, map[string]any{"token_service": "iam", "api_key": "another-key"},
-			400, "the iam token service at 127.0.0.1:", ""},
+			400, "write config: iam token service at 127.0.0.1:", ""},
 		{"refused credentials", apicsim.Fault{}, map[string]any{"client_id": "another", "client_secret": "another"},
-			400, "the platform token service at 127.0.0.1:", ""},
+			400, "write config: platform token service at 127.0.0.1:", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := newMount(t)
@@ -204,7 +204,7 @@ func TestTokenService_notSuggestedForOtherReasons(t *testing.T) {
 	}
 	m.writeConfig("us-south", nil)
 	status, text = m.failure(logical.UpdateOperation, "config/us-south", map[string]any{"api_key": "another-key", "token_url": m.url + "/apikey", "api_url": m.url})
-	if status != http.StatusBadRequest || !strings.HasPrefix(text, "the login token service") || strings.Contains(text, "token_service") {
+	if status != http.StatusBadRequest || !strings.HasPrefix(text, "write config: login token service") || strings.Contains(text, "token_service") {
 		t.Errorf("an update with a refused key: responded %d %s", status, text)
 	}
 }

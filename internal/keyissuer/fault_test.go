@@ -95,7 +95,7 @@ func (c faultCase) judge(t *testing.T, service string, err error) {
 	if failed.Outcome != c.outcome || failed.OutcomeUnknown != c.unknown || !strings.Contains(err.Error(), c.reason) {
 		t.Errorf("outcome %d, unknown %t: %s", failed.Outcome, failed.OutcomeUnknown, err)
 	}
-	if !strings.HasPrefix(err.Error(), "the "+service+" at 127.0.0.1 ") {
+	if !strings.HasPrefix(err.Error(), service+" at 127.0.0.1: ") {
 		t.Errorf("the service and host are not named: %s", err)
 	}
 	if errors.Is(err, rotation.ErrNoSuchKey) {

@@ -265,7 +265,7 @@ func requireOutcome(t *testing.T, x *exchange, h upstreamFault, token *tokenserv
 	if failed.Outcome != h.outcome || !strings.Contains(err.Error(), h.reason) {
 		t.Errorf("outcome %d: %s", failed.Outcome, err)
 	}
-	sentence, named := strings.CutPrefix(err.Error(), fmt.Sprintf("the %s token service at %s ", x.kind, x.host))
+	sentence, named := strings.CutPrefix(err.Error(), fmt.Sprintf("%s token service at %s: ", x.kind, x.host))
 	if !named {
 		t.Errorf("the service and host are not named: %s", err)
 	}

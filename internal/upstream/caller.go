@@ -65,7 +65,7 @@ type Request struct {
 
 // Refusal is a 4xx in a service's own terms.
 type Refusal struct {
-	// Reason completes the sentence "the service ...".
+	// Reason says what the service did, as in Error.
 	Reason string
 	// Code is the service's own code for it, if it has one that is fit to print.
 	Code   string
@@ -114,13 +114,13 @@ func (c *Caller) Send(ctx context.Context, r Request, refused func(*Answer) Refu
 	req.Header.Set("Accept", "application/json")
 	resp, err := c.client.Do(req)
 	if err != nil {
-		return nil, c.fail(sent, Error{Reason: transportReason(err), Untrusted: isUntrusted(err)})
+		return nil, c.failTransport(sent, err)
 	}
 	defer resp.Body.Close()
 	sent.requestID = Handle(resp.Header.Get(c.idHeader), r.Secrets...)
 	content, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return nil, c.fail(sent, Error{Reason: transportReason(err)})
+		return nil, c.failTransport(sent, err)
 	}
 	a := &Answer{Status: resp.StatusCode, Body: content, Asked: sent.started, header: resp.Header, sent: sent}
 	if err := c.judge(req.URL, a, refused); err != nil {
@@ -162,8 +162,8 @@ func (c *Caller) judge(asked *url.URL, a *Answer, refused func(*Answer) Refusal)
 	})
 }
 
-// InvalidResponse is the error for a 2xx answer that is of no use. reason completes the
-// sentence "the service ...".
+// InvalidResponse is the error for a 2xx answer that is of no use. reason says what
+// the service did, as in Error.
 func (c *Caller) InvalidResponse(a *Answer, reason string) error {
 	a.sent.outcomeUnknown = true
 	// What the answer brings may be secret too: a token, or a key that was just made.
@@ -174,6 +174,11 @@ func (c *Caller) InvalidResponse(a *Answer, reason string) error {
 // NotSent is the error for a request that was not sent.
 func (c *Caller) NotSent(reason string) error {
 	return c.fail(&call{started: time.Now()}, Error{Reason: "was not asked: " + reason})
+}
+
+func (c *Caller) failTransport(sent *call, err error) error {
+	reason, advice := transportFailure(err)
+	return c.fail(sent, Error{Reason: reason, Advice: advice, Untrusted: isUntrusted(err)})
 }
 
 func (c *Caller) fail(sent *call, e Error) error {

@@ -211,7 +211,7 @@ func TestSend_refusalInTheServicesTerms(t *testing.T) {
 	url, _ := newService(t, status(409))
 	_, err := put(t.Context(), newCaller(t, url, 2), url, false)
 	failed := failure(t, err)
-	want := "the test service at " + strings.TrimPrefix(url, "http://") + " refused the request (HTTP 409, no_way); ask otherwise"
+	want := "test service at " + strings.TrimPrefix(url, "http://") + ": refused the request (HTTP 409, no_way); ask otherwise"
 	if err.Error() != want || failed.Outcome != Refused || failed.Code != "no_way" || failed.Status != 409 {
 		t.Fatalf("outcome %d, code %q: %s", failed.Outcome, failed.Code, err)
 	}

@@ -30,7 +30,7 @@ type Error struct {
 	Service string
 	// Host is the URL's host, with its port if it names one.
 	Host string
-	// Reason says what failed, in the project's own words.
+	// Reason says what the service did, in the project's own words: "refused the API key".
 	Reason string
 	// Advice says what to do about it; it may be empty.
 	Advice string
@@ -60,7 +60,7 @@ type Error struct {
 // do, and the request.
 func (e *Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "the %s at %s %s", e.Service, e.Host, e.Reason)
+	fmt.Fprintf(&b, "%s at %s: %s", e.Service, e.Host, e.Reason)
 	if e.Outcome == Unavailable {
 		fmt.Fprintf(&b, " (%s, %s)", plural(e.Attempts, "attempt"), e.Elapsed.Round(time.Millisecond))
 	}

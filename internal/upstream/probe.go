@@ -20,8 +20,9 @@ import (
 type Reach struct {
 	// Proxied says that requests go through a proxy, which resolves the host's name.
 	Proxied bool
-	// Failure completes the sentence "the service ..." if there was no answer.
-	Failure string
+	// Failure says what the service did, as in Error, if there was no answer, and Advice
+	// what to do about it; it may be empty.
+	Failure, Advice string
 	// Untrusted says that Failure is about the certificate.
 	Untrusted bool
 	// Status is the answer's HTTP status, 0 if there was none.
@@ -64,7 +65,8 @@ func (t *Transports) Probe(ctx context.Context, address, caPEM string) (Reach, e
 	reach := Reach{Proxied: t.isProxied(r)}
 	resp, err := acquired.RoundTrip(r)
 	if err != nil {
-		reach.Failure, reach.Untrusted = transportReason(err), isUntrusted(err)
+		reach.Failure, reach.Advice = transportFailure(err)
+		reach.Untrusted = isUntrusted(err)
 		return reach, nil
 	}
 	defer resp.Body.Close()
@@ -74,8 +76,8 @@ func (t *Transports) Probe(ctx context.Context, address, caPEM string) (Reach, e
 	return reach, nil
 }
 
-// Resolve looks up the host of an address, unless a proxy resolves it. A failure completes
-// the sentence "the service ..."; it is empty if the host resolves.
+// Resolve looks up the host of an address, unless a proxy resolves it. The failure says
+// what the service did, as in Error; it is empty if the host resolves.
 func (t *Transports) Resolve(ctx context.Context, address string) (proxied bool, failure string) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodHead, address, nil)
 	if err != nil {

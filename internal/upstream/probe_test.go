@@ -60,7 +60,7 @@ func TestProbe_failures(t *testing.T) {
 		address    string
 		want       Reach
 	}{
-		"not trusted":      {&Transports{}, secure.URL, Reach{Failure: "showed a certificate that is not trusted; check ca_cert", Untrusted: true}},
+		"not trusted":      {&Transports{}, secure.URL, Reach{Failure: "showed a certificate that is not trusted", Advice: "check ca_cert", Untrusted: true}},
 		"gone":             {&Transports{}, gone.URL, Reach{Failure: "refused the connection"}},
 		"does not resolve": {&Transports{DialContext: unresolved}, "https://host.example", Reach{Failure: "has a host name that does not resolve"}},
 		"a proxy that is gone": {

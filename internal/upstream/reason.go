@@ -18,28 +18,36 @@ import (
 	"time"
 )
 
-// transportReason describes a failed round trip by its kind. It never includes
-// err's own text: *url.Error prints the URL, which may hold the key.
+// transportFailure describes a failed round trip by its kind, and says what to do about it
+// if that is known. It never includes err's own text: *url.Error prints the URL, which may
+// hold the key.
+func transportFailure(err error) (reason, advice string) {
+	var cert *tls.CertificateVerificationError
+	switch {
+	case errors.Is(err, errNotLoopback):
+		return "is not on this host, and http would send the key over the network in plaintext", "use https"
+	case errors.As(err, &cert):
+		return certificateFailure(cert)
+	default:
+		return transportReason(err), ""
+	}
+}
+
 func transportReason(err error) string {
 	var (
 		timeout net.Error
 		dns     *net.DNSError
-		cert    *tls.CertificateVerificationError
 		header  tls.RecordHeaderError
 	)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return "did not answer before the request was cancelled"
-	case errors.Is(err, errNotLoopback):
-		return "is not on this host, and http would send the key over the network in plaintext; use https"
 	case errors.Is(err, errAnswerTooLarge):
 		return fmt.Sprintf("sent an answer of more than %d KiB", maxAnswerBytes>>10)
 	case errors.Is(err, errSwitched):
 		return "switched to another protocol instead of answering"
 	case isCorruptGzip(err):
 		return "sent an answer whose compression is broken"
-	case errors.As(err, &cert):
-		return certificateReason(cert)
 	case errors.As(err, &header), errors.Is(err, http.ErrSchemeMismatch):
 		return "does not speak TLS on that port"
 	case errors.As(err, &dns):
@@ -60,17 +68,17 @@ func isUntrusted(err error) bool {
 	return errors.As(err, &cert)
 }
 
-// certificateReason tells a certificate that is out of date from one whose
+// certificateFailure tells a certificate that is out of date from one whose
 // authority is not trusted.
-func certificateReason(failed *tls.CertificateVerificationError) string {
+func certificateFailure(failed *tls.CertificateVerificationError) (reason, advice string) {
 	var invalid x509.CertificateInvalidError
 	if !errors.As(failed, &invalid) || invalid.Reason != x509.Expired {
-		return "showed a certificate that is not trusted; check ca_cert"
+		return "showed a certificate that is not trusted", "check ca_cert"
 	}
 	if now := time.Now(); now.Before(invalid.Cert.NotBefore) {
-		return fmt.Sprintf("showed a certificate that is not valid before %s; compare this host's clock", invalid.Cert.NotBefore.UTC().Format(time.RFC3339))
+		return fmt.Sprintf("showed a certificate that is not valid before %s", invalid.Cert.NotBefore.UTC().Format(time.RFC3339)), "compare this host's clock"
 	}
-	return fmt.Sprintf("showed a certificate that expired at %s; have it renewed, or compare this host's clock", invalid.Cert.NotAfter.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("showed a certificate that expired at %s", invalid.Cert.NotAfter.UTC().Format(time.RFC3339)), "have it renewed, or compare this host's clock"
 }
 
 func isCorruptGzip(err error) bool {

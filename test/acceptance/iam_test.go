@@ -32,7 +32,7 @@ func TestIAM_refusalNamesItsCodeAndWhatToDo(t *testing.T) {
 			s.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 400})
 		}, []string{"refused the API key (HTTP 400)"}},
 	} {
-		says := append(c.says, "the iam token service at ")
+		says := append(c.says, "iam token service at ")
 		written, cold := s.anotherKey(), s.anotherKey() // Of none is an earlier refusal remembered.
 		c.prepare(written)
 		c.prepare(cold)

@@ -113,7 +113,7 @@ func TestTokenServices_privateCANeedsCACert(t *testing.T) {
 			_, err := s.client.Logical().Write("apic/config/"+service, data)
 			return err
 		}
-		distrust := []string{"the " + service + " token service at " + strings.TrimPrefix(secured.URL(), "https://"), "certificate that is not trusted", "check ca_cert"}
+		distrust := []string{service + " token service at " + strings.TrimPrefix(secured.URL(), "https://"), "certificate that is not trusted", "check ca_cert"}
 		s.requireError(service+" without ca_cert", write(""), http.StatusBadGateway, distrust...)
 		s.requireError(service+" with another's ca_cert", write(other.CACertPEM()), http.StatusBadGateway, distrust...)
 		s.requireNoConfig(service)
@@ -163,7 +163,7 @@ func TestTokenService_inferredFromCredentials(t *testing.T) {
 	}
 
 	_, err = s.client.Logical().Write("apic/config/nobody-said", map[string]any{"api_key": s.key, "token_url": s.service.URL() + "/gone", "max_retries": 0})
-	s.requireError("a create without credentials", err, http.StatusBadRequest, "the login token service at ", "no token_service was named",
+	s.requireError("a create without credentials", err, http.StatusBadRequest, "login token service at ", "no token_service was named",
 		"token_service=platform with credentials=@credentials.json", "token_service=iam", "docs/token-services.md says which is yours")
 	s.requireNoConfig("nobody-said")
 }

@@ -110,7 +110,7 @@ image/vault-plugin-secrets-apic install "$PLUGIN_DIR" >/dev/null
 
 run 'vault secrets enable' 'vault write apic/config' 'APP_TOKEN='
 [[ $(vault read -field=version apic/info) == "$VERSION" ]] || die "FAILED: it is not $VERSION that runs"
-curl -fsS -H "Authorization: Bearer $(VAULT_TOKEN=$APP_TOKEN vault read -field=token apic/token/us-south)" "$SIM/v1/me" >/dev/null ||
+VAULT_TOKEN=$APP_TOKEN vault read -field=token apic/token/us-south | sed "s/^/Authorization: Bearer /" | curl -fsS -H @- "$SIM/v1/me" >/dev/null ||
   die 'FAILED: API Connect refused the token'
 note 'the same in a registry of your own, and one byte of the file that is carried there'
 # shellcheck disable=SC2034 # The page's commands read it.

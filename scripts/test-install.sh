@@ -56,6 +56,6 @@ mv kept "$PLUGIN_DIR/vault-plugin-secrets-apic-$VERSION"
 
 run 'vault secrets enable' 'vault write apic/config' 'APP_TOKEN='
 [[ $(vault read -field=version apic/info) == "$VERSION" ]] || die "FAILED: it is not $VERSION that runs"
-curl -fsS -H "Authorization: Bearer $(VAULT_TOKEN=$APP_TOKEN vault read -field=token apic/token/us-south)" "$SIM/v1/me" >/dev/null ||
+VAULT_TOKEN=$APP_TOKEN vault read -field=token apic/token/us-south | sed "s/^/Authorization: Bearer /" | curl -fsS -H @- "$SIM/v1/me" >/dev/null ||
   die 'FAILED: API Connect refused the token'
 note 'the page holds, and each change was caught'

@@ -17,7 +17,7 @@ const commands = [
   'vault write apic/config/us-south ',
   'vault read apic/config/us-south',
   'vault read apic/token/us-south',
-  'curl -fsS -H "Authorization: Bearer $(vault read -field=token apic/token/us-south)"',
+  'vault read -field=token apic/token/us-south |',
   'curl -fsS "$SIM/v1/me"',
   'vault write -f apic/config/us-south/rotate',
   'grep -c -F -f secrets ',

@@ -6,8 +6,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"log"
 	"net/http"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -23,6 +26,14 @@ const (
 	// leasedReads bounds how many leases a round piles up.
 	leasedReads = 1000
 	warmUp      = 200 * time.Millisecond
+
+	// earlyReads are made before memory is measured for the first time.
+	earlyReads = 1_000
+	// manyReads is what memory must not grow over.
+	manyReads = 100_000
+	// idleTime is how long a process is not read before it is taken for idle. Go's
+	// runtime gives memory back meanwhile.
+	idleTime = 10 * time.Second
 )
 
 // The ways to get a response that are compared.
@@ -37,52 +48,45 @@ const (
 
 // way is one of them.
 type way struct {
-	name, mount string // the mount of a plugin, whose CPU time is counted
-	target      vegeta.Target
-	reads       int // the most that a round makes; 0 is any number
-}
-
-// cell is what was measured of one way with so many readers, by round. Times are in seconds.
-type cell struct {
-	Rates, P50s, P99s    []float64
-	samples              []sample
-	reads                uint64
-	pluginCPU, serverCPU time.Duration // of all rounds
-}
-
-func (c *cell) add(s sample) {
-	c.Rates, c.P50s, c.P99s = append(c.Rates, s.Throughput), append(c.P50s, s.quantile(0.5)), append(c.P99s, s.P99())
-	c.samples, c.reads = append(c.samples, s), c.reads+s.Requests
-}
-
-// PluginCPU and ServerCPU are for each read.
-func (c *cell) PluginCPU() time.Duration { return c.pluginCPU / time.Duration(c.reads) }
-func (c *cell) ServerCPU() time.Duration { return c.serverCPU / time.Duration(c.reads) }
-
-type cellKey struct {
-	way     string
-	readers int
+	name           string
+	target         vegeta.Target
+	reads          int      // the most that a round makes; 0 is any number
+	server, plugin *process // those whose CPU time is counted
 }
 
 // comparison is what was measured on one server.
 type comparison struct {
 	Storage    string
 	AnswerSize int
-	Readers    []int
 	Ways       []string
-	cells      map[cellKey]*cell
+	Cells      map[int]map[string]rounds // by readers and way
 }
 
-// Cell is what was measured of a way.
-func (c *comparison) Cell(way string, readers int) *cell { return c.cells[cellKey{way, readers}] }
-
-// Floor is what others are compared with.
-func (c *comparison) Floor(readers int) *cell { return c.Cell(wayFloor, readers) }
+// runComparison measures all but what the number of configs changes: the ways with each storage,
+// and the rest with the storage that it is about.
+func (b *bench) runComparison(ctx context.Context) {
+	chart := strings.TrimSuffix(b.out, filepath.Ext(b.out)) + ".svg"
+	r := &report{Facts: b.facts(ctx), Image: filepath.Base(chart)}
+	for _, storage := range []string{"inmem", "raft"} {
+		ctx, stop := context.WithCancel(ctx)
+		s := b.startServer(ctx, storage)
+		r.Compared = append(r.Compared, b.compare(ctx, s, storage))
+		if storage == "raft" {
+			r.Endured = []endurance{s.endure(ctx, wayShared, "apic"), s.endure(ctx, wayFloor, "floor")}
+		} else {
+			r.Profiled = b.profile(ctx, s, b.dir, time.Duration(b.rounds)*b.duration)
+		}
+		stop()
+		b.servers.Wait()
+	}
+	r.drawChart(chart)
+	b.writeDocument("compare", r)
+}
 
 // compare measures all ways in turn, round after round, so that whatever else the
 // machine does falls on all of them. Every second round goes backwards.
 func (b *bench) compare(ctx context.Context, s *server, storage string) *comparison {
-	result := &comparison{Storage: storage, Readers: []int{1, maxConcurrency}, cells: make(map[cellKey]*cell)}
+	result := &comparison{Storage: storage, Cells: map[int]map[string]rounds{1: {}, maxConcurrency: {}}}
 	ways := b.setUpWays(ctx, s, result)
 	for _, w := range ways {
 		result.Ways = append(result.Ways, w.name)
@@ -90,14 +94,11 @@ func (b *bench) compare(ctx context.Context, s *server, storage string) *compari
 	b.sim.Inject(apicsim.Fault{Latency: serviceLatency})
 	defer b.sim.ClearFault()
 	for round := range b.rounds {
-		b.say("%s: round %d of %d", storage, round+1, b.rounds)
-		for _, readers := range result.Readers {
+		log.Printf("%s: round %d of %d", storage, round+1, b.rounds)
+		for _, readers := range []int{1, maxConcurrency} {
+			cells := result.Cells[readers]
 			for _, w := range ways {
-				key := cellKey{w.name, readers}
-				if result.cells[key] == nil {
-					result.cells[key] = &cell{}
-				}
-				b.measure(ctx, s, w, readers, result.cells[key])
+				cells[w.name] = append(cells[w.name], b.measure(ctx, s, w, readers))
 			}
 		}
 		s.write(ctx, "sys/leases/revoke-prefix/apic/token/leased", map[string]any{"sync": true})
@@ -118,16 +119,18 @@ func (b *bench) setUpWays(ctx context.Context, s *server, result *comparison) []
 	check(s.Sys().MountWithContext(ctx, "kv", &api.MountInput{Type: "kv", Options: map[string]string{"version": "1"}}))
 	s.write(ctx, "kv/shared", data)
 	read := func(path string) vegeta.Target { return s.target(http.MethodGet, path, nil) }
+	vault := &process{Proc: must(procfs.NewProc(s.command.Process.Pid))}
+	engine, floor := s.plugin("apic"), s.plugin("floor")
 	return []way{
-		{wayFloor, "floor", read("floor/token/shared"), 0},
-		{wayShared, "apic", read("apic/token/shared"), 0},
-		{wayKV, "", read("kv/shared"), 0},
-		{wayDedicated, "apic", read("apic/token/dedicated"), 0},
-		{wayLeased, "apic", read("apic/token/leased"), leasedReads},
-		{wayService, "", vegeta.Target{
+		{wayFloor, read("floor/token/shared"), 0, vault, floor},
+		{wayShared, read("apic/token/shared"), 0, vault, engine},
+		{wayKV, read("kv/shared"), 0, vault, nil},
+		{wayDedicated, read("apic/token/dedicated"), 0, vault, engine},
+		{wayLeased, read("apic/token/leased"), leasedReads, vault, engine},
+		{wayService, vegeta.Target{
 			Method: http.MethodPost, URL: b.service.URL() + "/apikey?apikey=" + b.key,
 			Header: http.Header{"Accept": {"application/json"}, "Content-Type": {"application/x-www-form-urlencoded"}},
-		}, 0},
+		}, 0, nil, nil},
 	}
 }
 
@@ -138,26 +141,36 @@ func (s *server) teachFloor(ctx context.Context) map[string]any {
 	return data
 }
 
-func (b *bench) measure(ctx context.Context, s *server, w way, readers int, into *cell) {
-	next := func() vegeta.Target { return w.target }
-	warm := load{workers: readers, duration: warmUp, next: next}
-	if w.reads > 0 {
-		warm.requests = readers
-	}
-	warm.run(ctx, s.http)
-	processes := []process{{Proc: must(procfs.NewProc(s.command.Process.Pid))}}
-	if w.mount != "" {
-		processes = append(processes, s.plugin(w.mount))
-	}
-	var before []time.Duration
-	for _, p := range processes {
-		before = append(before, p.cpu())
-	}
-	into.add(load{workers: readers, duration: b.duration, requests: w.reads, next: next}.run(ctx, s.http))
-	if w.name != wayService {
-		into.serverCPU += processes[0].cpu() - before[0]
-	}
-	if w.mount != "" {
-		into.pluginCPU += processes[1].cpu() - before[1]
-	}
+func (b *bench) measure(ctx context.Context, s *server, w way, readers int) sample {
+	l := load{workers: readers, duration: warmUp, requests: min(w.reads, readers), next: func() vegeta.Target { return w.target }}
+	l.run(ctx, s.http)
+	l.duration, l.requests = b.duration, w.reads
+	plugin, server := w.plugin.cpu(), w.server.cpu()
+	taken := l.run(ctx, s.http)
+	taken.pluginCPU = (w.plugin.cpu() - plugin) / float64(taken.Requests)
+	taken.serverCPU = (w.server.cpu() - server) / float64(taken.Requests)
+	return taken
+}
+
+// endurance is the resident set of a plugin's process: after a thousand reads, the most of it when
+// many more were made, and when these are over.
+type endurance struct {
+	Way               string
+	Early, Busy, Idle int
+}
+
+// endure measures whether reads alone make a plugin grow, on a fresh process.
+func (s *server) endure(ctx context.Context, way, mount string) endurance {
+	log.Printf("%d reads of one %s", manyReads, way)
+	s.reload(ctx, mount)
+	s.teachFloor(ctx)
+	path := func() string { return mount + "/token/shared" }
+	s.read(ctx, load{workers: maxConcurrency, requests: earlyReads}, path)
+	plugin := s.plugin(mount)
+	e := endurance{Way: way, Early: must(plugin.Stat()).ResidentMemory()}
+	s.read(ctx, load{workers: maxConcurrency, requests: manyReads - earlyReads}, path)
+	e.Busy = int(must(plugin.NewStatus()).VmHWM)
+	time.Sleep(idleTime)
+	e.Idle = must(plugin.Stat()).ResidentMemory()
+	return e
 }

@@ -16,21 +16,23 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
-// limit ends a run that hangs.
-const limit = 2 * time.Hour
-
-// bench is what a run is made with.
+// bench is what one of the program's modes is run with.
 type bench struct {
+	run      func(*bench, context.Context)
 	duration time.Duration
 	rounds   int
 	configs  int
@@ -39,31 +41,27 @@ type bench struct {
 	sim     *apicsim.Sim
 	service *apicsim.Server
 	key     string
-	dir     string // for what the servers write, and the programs of their plugins
+	dir     string         // for what the servers write, and the programs of their plugins
+	servers sync.WaitGroup // those that have not ended
 }
 
-// mode is one of the things that the program does.
-type mode struct {
-	defaults bench
-	run      func(*bench, context.Context)
-}
-
-func modes() map[string]mode {
+func modes() map[string]*bench {
 	const document = "docs/performance.md"
-	return map[string]mode{
-		"compare": {bench{duration: 2 * time.Second, rounds: 5, out: document}, (*bench).runComparison},
-		"scale":   {bench{duration: 2 * time.Second, rounds: 5, configs: 100_000, out: document}, (*bench).runScale},
-		"soak":    {bench{duration: 30 * time.Minute, configs: 300}, (*bench).runSoak},
-		"profile": {bench{duration: 10 * time.Second, out: "bin/profiles"}, (*bench).runProfile},
+	return map[string]*bench{
+		"compare": {run: (*bench).runComparison, duration: 2 * time.Second, rounds: 5, configs: 1, out: document},
+		"scale":   {run: (*bench).runScale, duration: 2 * time.Second, rounds: 5, configs: 100_000, out: document},
+		"soak":    {run: (*bench).runSoak, duration: 30 * time.Minute, rounds: 1, configs: 300},
+		"profile": {run: (*bench).runProfile, duration: 10 * time.Second, rounds: 1, configs: 1, out: "bin/profiles"},
 	}
 }
 
 func main() {
+	log.SetFlags(0)
+	log.SetPrefix("bench: ")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := attempt(func() { run(ctx, os.Args[1:]) }); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
+		log.Fatal(err)
 	}
 }
 
@@ -73,22 +71,19 @@ func run(ctx context.Context, args []string) {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		name, args = args[0], args[1:]
 	}
-	m, known := modes()[name]
+	b, known := modes()[name]
 	if !known {
 		check(fmt.Errorf("%q is none of compare, scale, soak and profile", name))
 	}
-	b := m.defaults
 	flags := flag.NewFlagSet("bench "+name, flag.ContinueOnError)
 	flags.DurationVar(&b.duration, "duration", b.duration, "how long one measurement, one profile or the soak lasts")
 	flags.IntVar(&b.rounds, "rounds", b.rounds, "how often each measurement is repeated; medians are reported")
 	flags.IntVar(&b.configs, "configs", b.configs, "the largest number of configs on one mount")
 	flags.StringVar(&b.out, "out", b.out, "`file` or directory of the result")
 	check(flags.Parse(args))
-	if b.rounds < min(m.defaults.rounds, 1) || b.duration < time.Second || b.configs < min(m.defaults.configs, 1) {
+	if b.rounds < 1 || b.duration < time.Second || b.configs < 1 {
 		check(errors.New("-rounds and -configs must be positive, -duration a second or more"))
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit+b.duration)
-	defer cancel()
 	b.key = rand.Text()
 	b.sim = must(apicsim.New(apicsim.Options{Keys: []string{b.key}}))
 	b.service = must(apicsim.Start(b.sim))
@@ -97,13 +92,12 @@ func run(ctx context.Context, args []string) {
 	defer os.RemoveAll(made)
 	// Vault compares a plugin's path with its directory's after following links.
 	b.dir = must(filepath.EvalSymlinks(made))
-	b.say("building the plugins")
+	log.Print("building the plugins")
 	buildPlugins(ctx, b.dir)
-	m.run(&b, ctx)
-}
-
-func (b *bench) say(format string, values ...any) {
-	fmt.Fprintf(os.Stderr, "bench: "+format+"\n", values...)
+	ctx, cancel := context.WithCancel(ctx)
+	defer b.servers.Wait()
+	defer cancel()
+	b.run(b, ctx)
 }
 
 // failure ends a run by a panic, as Fatal ends a test: whatever fails leaves nothing to measure.
@@ -124,14 +118,23 @@ func must[T any](value T, err error) T {
 // attempt returns the failure that ended do, if one has.
 func attempt(do func()) (err error) {
 	defer func() {
-		if reason := recover(); reason != nil {
-			ended, ok := reason.(failure)
-			if !ok {
-				panic(reason)
-			}
-			err = ended.error
+		switch reason := recover().(type) {
+		case nil:
+		case failure:
+			err = reason.error
+		default:
+			panic(reason)
 		}
 	}()
 	do()
 	return nil
+}
+
+// together does all at the same time, and ends when they have or one has failed.
+func together(ctx context.Context, all ...func(context.Context)) {
+	group, during := errgroup.WithContext(ctx)
+	for _, do := range all {
+		group.Go(func() error { return attempt(func() { do(during) }) })
+	}
+	check(group.Wait())
 }

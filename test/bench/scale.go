@@ -7,7 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"log"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -15,7 +15,6 @@ import (
 	"time"
 
 	vegeta "github.com/tsenart/vegeta/v12/lib"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
@@ -36,8 +35,8 @@ type scaled struct {
 	Configs      int
 	Writing      time.Duration // of all configs
 	Unused, Used state         // before and after every config was read
-	Rates, P99s  []float64
-	First        []float64 // seconds until the first token after a restart
+	rounds
+	First []float64 // seconds until the first token after a restart
 
 	// Of a restart: until the schedule knew all configs, how long they were read for that, and
 	// what readers of one config got meanwhile and afterwards.
@@ -68,24 +67,22 @@ func (m *scaled) HeapUnused(one *scaled) int {
 
 // RateMeanwhile and P99Meanwhile are to those afterwards.
 func (m *scaled) RateMeanwhile() float64 { return m.Meanwhile.Throughput / m.Beyond.Throughput }
-func (m *scaled) P99Meanwhile() float64  { return m.Meanwhile.P99() / m.Beyond.P99() }
+func (m *scaled) P99Meanwhile() float64  { return m.Meanwhile.Latency(0.99) / m.Beyond.Latency(0.99) }
 
 // runScale measures what a number of configs changes.
 func (b *bench) runScale(ctx context.Context) {
-	r := scaleReport{facts: b.facts(ctx)}
+	r := scaleReport{Facts: b.facts(ctx)}
 	s := b.startServer(ctx, "raft")
-	defer s.stop()
 	for _, configs := range slices.Compact([]int{1, min(1_000, b.configs), b.configs}) {
 		m := &scaled{Configs: configs}
 		r.Mounts = append(r.Mounts, m)
 		b.fill(ctx, s, m)
 	}
 	for round := range b.rounds {
-		b.say("scale: round %d of %d", round+1, b.rounds)
+		log.Printf("scale: round %d of %d", round+1, b.rounds)
 		for _, m := range r.Mounts {
 			s.read(ctx, load{workers: maxConcurrency, duration: warmUp}, m.anyToken)
-			taken := s.read(ctx, load{workers: maxConcurrency, duration: b.duration}, m.anyToken)
-			m.Rates, m.P99s = append(m.Rates, taken.Throughput), append(m.P99s, taken.P99())
+			m.rounds = append(m.rounds, s.read(ctx, load{workers: maxConcurrency, duration: b.duration}, m.anyToken))
 		}
 	}
 	for range restarts {
@@ -99,31 +96,27 @@ func (b *bench) runScale(ctx context.Context) {
 // fill mounts a plugin, writes its configs, and measures it before and after each is in use.
 func (b *bench) fill(ctx context.Context, s *server, m *scaled) {
 	s.mount(ctx, profiledProgram, m.mount())
-	b.say("scale: writing %d configs", m.Configs)
+	log.Printf("scale: writing %d configs", m.Configs)
 	begin := time.Now()
-	b.writeConfigs(ctx, s, m.Configs, m.mount(), b.ownKey)
+	b.writeConfigs(ctx, s, m.Configs, m.mount(), nil)
 	m.Writing = time.Since(begin)
-	b.say("scale: %d were written in %s; restarting", m.Configs, m.Writing.Round(time.Second))
+	log.Printf("scale: %d were written in %s; restarting", m.Configs, m.Writing.Round(time.Second))
 	// A fresh process, whose memory does not hold what writing left behind.
 	b.watchRestart(ctx, s, m)
 	m.Unused = b.look(ctx, s, m)
-	b.say("scale: using %d configs", m.Configs)
+	log.Printf("scale: using %d configs", m.Configs)
 	s.read(ctx, load{workers: maxConcurrency, requests: m.Configs}, eachOf(m.token))
 	m.Used = b.look(ctx, s, m)
 }
 
-// ownKey gives a config a key of its own, as configs have in practice, and that an identity of
-// its own, since IAM lets one have 20.
-func (b *bench) ownKey(i int) map[string]any {
-	key := apicsim.NewKeyValue()
-	b.sim.AddLimitedKey(key, apicsim.KeyOptions{IAMID: fmt.Sprintf("iam-ServiceId-%d", i)})
-	return map[string]any{"api_key": key}
-}
-
-// writeConfigs writes so many configs, each with settings of its own.
-func (b *bench) writeConfigs(ctx context.Context, s *server, n int, mount string, of func(i int) map[string]any) {
+// writeConfigs writes so many configs. Each has a key of its own, as configs have in practice, and
+// that an identity of its own, since IAM lets one have 20.
+func (b *bench) writeConfigs(ctx context.Context, s *server, n int, mount string, more map[string]any) {
 	next := eachOf(func(i int) vegeta.Target {
-		return s.target(http.MethodPut, fmt.Sprintf("%s/config/c%06d", mount, i), b.settings(of(i)))
+		settings, key := b.settings(more), apicsim.NewKeyValue()
+		settings["api_key"] = key
+		b.sim.AddLimitedKey(key, apicsim.KeyOptions{IAMID: fmt.Sprintf("iam-ServiceId-%d", i)})
+		return s.target(http.MethodPut, fmt.Sprintf("%s/config/c%06d", mount, i), settings)
 	})
 	load{workers: writers, requests: n, next: next}.run(ctx, s.http)
 }
@@ -151,23 +144,21 @@ func (b *bench) watchRestart(ctx context.Context, s *server, m *scaled) {
 		check(errors.New("the plugin has no goroutine in " + inBackground + ", which it has for half a minute after a restart"))
 	}
 	for !plugin.hasRoutine(ctx, readAll) && plugin.hasRoutine(ctx, inBackground) {
-		check(pause(ctx, pollInterval))
+		time.Sleep(pollInterval)
 	}
 	waited := time.Since(begin)
 	var over atomic.Bool
-	group, during := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		defer over.Store(true)
-		return attempt(func() {
-			for plugin.hasRoutine(during, inBackground) {
-				check(pause(during, 5*pollInterval))
+	together(ctx,
+		func(ctx context.Context) {
+			defer over.Store(true)
+			for plugin.hasRoutine(ctx, inBackground) {
+				time.Sleep(5 * pollInterval)
 			}
-		})
-	})
-	group.Go(func() error {
-		return attempt(func() { m.Meanwhile = s.read(during, load{workers: maxConcurrency, until: over.Load}, m.oneToken) })
-	})
-	check(group.Wait())
+		},
+		func(ctx context.Context) {
+			m.Meanwhile = s.read(ctx, load{workers: maxConcurrency, until: over.Load}, m.oneToken)
+		},
+	)
 	m.Known = time.Since(begin)
 	m.Reading = m.Known - waited
 	m.Beyond = s.read(ctx, load{workers: maxConcurrency, duration: time.Duration(b.rounds) * b.duration}, m.oneToken)
@@ -177,21 +168,20 @@ func (b *bench) watchRestart(ctx context.Context, s *server, m *scaled) {
 func (b *bench) look(ctx context.Context, s *server, m *scaled) (now state) {
 	plugin := s.plugin(m.mount())
 	now.usage = plugin.usage(ctx, true)
-	for range b.rounds {
-		begin := time.Now()
-		listed := must(s.Logical().ListWithContext(ctx, m.mount()+"/config"))
-		now.Listing = append(now.Listing, time.Since(begin).Seconds())
-		if names, _ := listed.Data["keys"].([]any); len(names) != m.Configs {
-			check(fmt.Errorf("%d of %d configs are listed", len(names), m.Configs))
+	timed := func(do func()) (seconds []float64) {
+		for range b.rounds {
+			begin := time.Now()
+			do()
+			seconds = append(seconds, time.Since(begin).Seconds())
 		}
+		return seconds
 	}
-	for range b.rounds {
-		begin := time.Now()
-		response := must(s.Logical().ReadRawWithContext(ctx, m.mount()+"/metrics"))
-		now.ScrapeSize = len(must(io.ReadAll(response.Body)))
-		check(response.Body.Close())
-		now.Scraping = append(now.Scraping, time.Since(begin).Seconds())
+	var names []any
+	now.Listing = timed(func() { names, _ = must(s.Logical().ListWithContext(ctx, m.mount()+"/config")).Data["keys"].([]any) })
+	if len(names) != m.Configs {
+		check(fmt.Errorf("%d of %d configs are listed", len(names), m.Configs))
 	}
+	now.Scraping = timed(func() { now.ScrapeSize = len(s.raw(ctx, m.mount()+"/metrics", nil)) })
 	now.Scraped = plugin.usage(ctx, false)
 	return now
 }

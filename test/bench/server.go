@@ -8,8 +8,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+	"github.com/prometheus/procfs"
 	vegeta "github.com/tsenart/vegeta/v12/lib"
 )
 
@@ -31,9 +32,6 @@ const (
 	floorProgram    = "floor"
 )
 
-// pluginVersion is built into the plugins; Vault wants it to be the one that they are registered with.
-const pluginVersion = "v0.0.1-bench"
-
 // buildPlugins builds the plugins into dir, with the flags of scripts/build.sh.
 func buildPlugins(ctx context.Context, dir string) {
 	for _, p := range [][]string{
@@ -42,7 +40,7 @@ func buildPlugins(ctx context.Context, dir string) {
 		{floorProgram, "test/bench", "./floor", ""},
 	} {
 		build := exec.CommandContext(ctx, "go", "build", "-C", p[1], "-trimpath", "-buildvcs=false", "-tags", p[3],
-			"-ldflags", "-s -w -X main.version="+pluginVersion, "-o", filepath.Join(dir, p[0]), p[2])
+			"-ldflags", "-s -w", "-o", filepath.Join(dir, p[0]), p[2])
 		build.Env, build.Stderr = append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
 		check(build.Run())
 	}
@@ -51,98 +49,62 @@ func buildPlugins(ctx context.Context, dir string) {
 // server is a Vault server of this program's own, on loopback.
 type server struct {
 	*api.Client
-	http     *http.Client // of loads
-	programs string       // the directory of the plugins' programs
-	dir      string
-	command  *exec.Cmd
-	ended    chan struct{}
+	http    *http.Client // of loads
+	dir     string       // of its storage and of its plugins; below that of their programs
+	command *exec.Cmd
 }
 
-// startServer starts an unsealed server, in a directory of its own. It must be stopped.
+// startServer starts an unsealed server, in a directory of its own. It ends with ctx.
 func (b *bench) startServer(ctx context.Context, storage string) *server {
-	s := &server{programs: b.dir, dir: filepath.Join(b.dir, storage), ended: make(chan struct{}), http: &http.Client{
-		Timeout: 2 * time.Minute,
-		Transport: &http.Transport{
-			MaxIdleConns: 2 * maxConcurrency, MaxIdleConnsPerHost: 2 * maxConcurrency, DisableCompression: true,
-		},
+	s := &server{dir: filepath.Join(b.dir, storage), http: &http.Client{
+		Timeout:   2 * time.Minute,
+		Transport: &http.Transport{MaxIdleConnsPerHost: maxConcurrency, DisableCompression: true},
 	}}
-	// Vault can listen on port 0, but does not say which port that gave it.
+	check(os.Mkdir(s.dir, 0o700))
+	// Vault can listen on port 0, but does not say which port that gave it. Storage in memory has
+	// no use for the settings of raft.
 	listener, cluster := freeAddress(), freeAddress()
-	settings := ""
-	if storage == "raft" {
-		settings = `"path": "raft", "node_id": "one", "performance_multiplier": "1"`
-	}
-	config := fmt.Sprintf(`{"storage": {%q: {%s}}, "listener": {"tcp": {"address": %q, "cluster_address": %q, "tls_disable": true}},
-"api_addr": "http://%s", "cluster_addr": "http://%s", "plugin_directory": %q, "log_level": "warn", "disable_mlock": true}`,
-		storage, settings, listener, cluster, listener, cluster, filepath.Join(s.dir, "plugins"))
-	check(os.MkdirAll(filepath.Join(s.dir, "raft"), 0o700))
-	check(os.MkdirAll(filepath.Join(s.dir, "plugins"), 0o700))
+	config := fmt.Sprintf(`{"storage": {%q: {"path": ".", "node_id": "one", "performance_multiplier": "1"}},
+"listener": {"tcp": {"address": %q, "cluster_address": %q, "tls_disable": true}}, "api_addr": "http://%s", "cluster_addr": "http://%s",
+"plugin_directory": %q, "log_level": "error", "disable_mlock": true}`,
+		storage, listener, cluster, listener, cluster, s.dir)
 	check(os.WriteFile(filepath.Join(s.dir, "vault.json"), []byte(config), 0o600))
-	log := must(os.Create(filepath.Join(s.dir, "vault.log")))
-	defer log.Close()
-	s.command = exec.Command(os.Getenv("VAULT_SERVER"), "server", "-config", "vault.json")
-	s.command.Dir, s.command.Stdout, s.command.Stderr = s.dir, log, log
-	s.command.Env = append(ownEnvironment(), "HOME="+s.dir)
+	s.command = exec.CommandContext(ctx, os.Getenv("VAULT_SERVER"), "server", "-config", "vault.json")
+	s.command.Dir = s.dir
+	// Nothing that is set for another Vault server.
+	s.command.Env = []string{"HOME=" + s.dir}
 	// A group of its own, so that a plugin that outlives its server is ended too.
 	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	s.command.Cancel = func() error { return s.command.Process.Signal(os.Interrupt) }
+	s.command.WaitDelay = 10 * time.Second
 	check(s.command.Start())
-	go func() {
-		defer close(s.ended)
+	b.servers.Go(func() {
 		_ = s.command.Wait()
-	}()
-	if err := attempt(func() { s.initialize(ctx, "http://"+listener) }); err != nil {
-		s.stop()
-		check(fmt.Errorf("vault with %s storage: %w", storage, err))
-	}
+		_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGKILL)
+	})
+	s.initialize(ctx, "http://"+listener)
 	return s
 }
 
-// stop ends the server and its plugins.
-func (s *server) stop() {
-	_ = s.command.Process.Signal(os.Interrupt)
-	select {
-	case <-s.ended:
-	case <-time.After(10 * time.Second):
-	}
-	_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGKILL)
-	<-s.ended
-}
-
+// initialize unseals the server. Its client tries again, for 25 seconds in all, while the server
+// does not listen yet or is not active.
 func (s *server) initialize(ctx context.Context, address string) {
 	settings := api.DefaultConfig()
-	settings.Address, settings.MaxRetries, settings.Timeout = address, 0, s.http.Timeout
+	settings.Address, settings.Timeout = address, s.http.Timeout
+	settings.MaxRetries, settings.MinRetryWait, settings.MaxRetryWait = 50, 20*time.Millisecond, 20*time.Millisecond
 	s.Client = must(api.NewClient(settings))
-	s.await(ctx, func() bool { _, err := s.Sys().InitStatusWithContext(ctx); return err == nil })
 	made := must(s.Sys().InitWithContext(ctx, &api.InitRequest{SecretShares: 1, SecretThreshold: 1}))
 	s.SetToken(made.RootToken)
 	must(s.Sys().UnsealWithContext(ctx, made.Keys[0]))
-	s.await(ctx, func() bool {
-		health, err := s.Sys().HealthWithContext(ctx)
-		return err == nil && !health.Sealed && !health.Standby
-	})
-}
-
-// await polls a condition for half a minute, or until the server is gone.
-func (s *server) await(ctx context.Context, holds func() bool) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	for !holds() {
-		check(pause(ctx, 20*time.Millisecond))
-		select {
-		case <-s.ended:
-			check(errors.New("it ended by itself"))
-		default:
-		}
-	}
 }
 
 // mount mounts a program at path, as a plugin and with a process of its own.
 func (s *server) mount(ctx context.Context, program, path string) {
-	command := filepath.Join(s.dir, "plugins", path)
-	check(os.Link(filepath.Join(s.programs, program), command))
+	command := filepath.Join(s.dir, path)
+	check(os.Link(filepath.Join(s.dir, "..", program), command))
 	digest := sha256.Sum256(must(os.ReadFile(command)))
 	check(s.Sys().RegisterPluginWithContext(ctx, &api.RegisterPluginInput{
-		Name: path, Type: api.PluginTypeSecrets, SHA256: hex.EncodeToString(digest[:]), Command: path, Version: pluginVersion,
+		Name: path, Type: api.PluginTypeSecrets, SHA256: hex.EncodeToString(digest[:]), Command: path,
 		// Only a plugin that is built for it takes notice.
 		Env: []string{"APIC_PROFILE_DIR=" + s.dir},
 	}))
@@ -156,6 +118,13 @@ func (s *server) reload(ctx context.Context, mount string) {
 
 func (s *server) write(ctx context.Context, path string, data map[string]any) {
 	must(s.Logical().WriteWithContext(ctx, path, data))
+}
+
+// raw reads what Vault does not wrap in JSON.
+func (s *server) raw(ctx context.Context, path string, query map[string][]string) []byte {
+	response := must(s.Logical().ReadRawWithDataWithContext(ctx, path, query))
+	defer response.Body.Close()
+	return must(io.ReadAll(response.Body))
 }
 
 // target is a request of Vault's API.
@@ -188,12 +157,68 @@ func freeAddress() string {
 	return listener.Addr().String()
 }
 
-// ownEnvironment is without what is set for another Vault server.
-func ownEnvironment() (kept []string) {
-	for _, entry := range os.Environ() {
-		if !strings.HasPrefix(entry, "VAULT_") {
-			kept = append(kept, entry)
+// process is one of a server's. If it was built with the tag profile, it tells of itself on a
+// Unix socket.
+type process struct {
+	procfs.Proc
+	http *http.Client
+}
+
+// plugin is the one process of a mount.
+func (s *server) plugin(mount string) *process {
+	var found []procfs.Proc
+	for _, p := range must(procfs.AllProcs()) {
+		// Processes come and go meanwhile, and others' are not told of.
+		if executable, _ := p.Executable(); executable == filepath.Join(s.dir, mount) {
+			found = append(found, p)
 		}
 	}
-	return kept
+	if len(found) != 1 {
+		check(fmt.Errorf("%s runs in %d processes instead of one", mount, len(found)))
+	}
+	socket := filepath.Join(s.dir, fmt.Sprintf("%d.sock", found[0].PID))
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}
+	return &process{found[0], &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+}
+
+// cpu is the seconds that it took since it began; none if it is not there.
+func (p *process) cpu() float64 {
+	if p == nil {
+		return 0
+	}
+	return must(p.Stat()).CPUTime()
+}
+
+// get reads one of the resources that cmd/vault-plugin-secrets-apic/profile.go has.
+func (p *process) get(ctx context.Context, resource string) []byte {
+	response, err := p.http.Do(must(http.NewRequestWithContext(ctx, http.MethodGet, "http://plugin/"+resource, nil)))
+	check(err)
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		check(fmt.Errorf("the plugin's %s: %s", resource, response.Status))
+	}
+	return must(io.ReadAll(response.Body))
+}
+
+// usage is what a process holds at a time: bytes and numbers.
+type usage struct {
+	Resident       int
+	LiveHeap       int `json:"live_heap"` // as of the last collection
+	Goroutines     int
+	Threads, Files int
+}
+
+// usage is what it holds; the live heap is that after a collection if one is wanted.
+func (p *process) usage(ctx context.Context, collect bool) (u usage) {
+	stat := must(p.Stat())
+	u.Resident, u.Threads, u.Files = stat.ResidentMemory(), stat.NumThreads, must(p.FileDescriptorsLen())
+	check(json.Unmarshal(p.get(ctx, fmt.Sprintf("runtime?collect=%t", collect)), &u))
+	return u
+}
+
+// hasRoutine says whether a goroutine is in a function.
+func (p *process) hasRoutine(ctx context.Context, function string) bool {
+	return strings.Contains(string(p.get(ctx, "goroutine?debug=1")), function)
 }

@@ -6,7 +6,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 	"testing"
 	"time"
 
@@ -14,28 +13,28 @@ import (
 )
 
 func TestSoak_judge(t *testing.T) {
+	flat := func(int) int { return 100 }
 	for name, c := range map[string]struct {
+		samples    int
 		goroutines func(i int) int
-		failed     bool
+		failed     int
 		want       string
 	}{
-		"flat":              {func(int) int { return 100 }, false, ""},
-		"growing":           {func(i int) int { return 100 + i }, false, "soak: 1 of 5 measures grow, 0 requests failed"},
-		"growing a little":  {func(i int) int { return 100 + i/4 }, false, ""},
-		"falling":           {func(i int) int { return 200 - i }, false, ""},
-		"while warming up":  {func(i int) int { return min(100, 5*i) }, false, ""},
-		"waves that spread": {waves, false, ""},
-		"of a small number": {func(i int) int { return 4 + i/20 }, false, ""},
-		"a failing read":    {func(int) int { return 100 }, true, "soak: 0 of 5 measures grow, 1 requests failed"},
+		"flat":              {90, flat, 0, ""},
+		"of few samples":    {leastSamples, flat, 0, ""},
+		"of too few":        {leastSamples - 1, flat, 0, "11 samples of the plugin's process are too few to judge by"},
+		"growing":           {90, func(i int) int { return 100 + i }, 0, "soak: 1 of 5 measures grow, 0 requests failed"},
+		"growing a little":  {90, func(i int) int { return 100 + i/4 }, 0, ""},
+		"falling":           {90, func(i int) int { return 200 - i }, 0, ""},
+		"while warming up":  {90, func(i int) int { return min(100, 5*i) }, 0, ""},
+		"of a small number": {90, func(i int) int { return 4 + i/20 }, 0, ""},
+		"waves that spread": {90, waves, 0, ""},
+		"a failing read":    {90, flat, 1, "soak: 0 of 5 measures grow, 1 requests failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			k := &soak{}
-			for i := range 90 {
+			k := &soak{reads: sample{failed: c.failed}}
+			for i := range c.samples {
 				k.usages = append(k.usages, usage{60 << 20, 4 << 20, c.goroutines(i), 8, 18})
-			}
-			k.reads.Add(&vegeta.Result{Code: 200})
-			if c.failed {
-				k.reads.Add(&vegeta.Result{Code: 500, Error: "500"})
 			}
 			got := ""
 			if err := k.judge(io.Discard); err != nil {
@@ -57,18 +56,6 @@ func waves(i int) int {
 		return 600
 	}
 	return 100
-}
-
-func TestSoak_judgeFewSamples(t *testing.T) {
-	k := &soak{usages: make([]usage, leastSamples-1)}
-	if err := k.judge(io.Discard); err == nil {
-		t.Error("too few samples are judged")
-	}
-	var out strings.Builder
-	k.usages = make([]usage, leastSamples)
-	if err := k.judge(&out); err != nil || strings.Count(out.String(), "flat\n") != 5 {
-		t.Errorf("%v:\n%s", err, out.String())
-	}
 }
 
 func TestRequireLiving(t *testing.T) {

@@ -28,20 +28,15 @@ const (
 // where the floor's ends, and the latencies as curves.
 func (r *report) drawChart(path string) {
 	plot.DefaultFont.Variant = "Sans"
-	var rows [][]*plot.Plot
-	for _, c := range r.Compared {
-		for _, readers := range []int{1, maxConcurrency} {
-			rows = append(rows, []*plot.Plot{c.rateBars(readers), c.latencyCurves(readers)})
-		}
-	}
-	canvas := vgsvg.New(chartWidth, panelHeight*vg.Length(len(rows)))
+	tiles := draw.Tiles{Rows: 2 * len(r.Compared), Cols: 2, PadX: 14, PadY: 16, PadTop: 8, PadBottom: 8, PadLeft: 8, PadRight: 12}
+	canvas := vgsvg.New(chartWidth, panelHeight*vg.Length(tiles.Rows))
 	drawing := draw.New(canvas)
 	drawing.SetColor(color.White)
 	drawing.Fill(drawing.Rectangle.Path())
-	tiles := draw.Tiles{Rows: len(rows), Cols: 2, PadX: 12, PadY: 14, PadTop: 6, PadBottom: 6, PadLeft: 6, PadRight: 10}
-	for i, cells := range plot.Align(rows, tiles, drawing) {
-		for j, cell := range cells {
-			rows[i][j].Draw(cell)
+	for i, c := range r.Compared {
+		for j, readers := range []int{1, maxConcurrency} {
+			c.rateBars(readers).Draw(tiles.At(drawing, 0, 2*i+j))
+			c.latencyCurves(readers).Draw(tiles.At(drawing, 1, 2*i+j))
 		}
 	}
 	file := must(os.Create(path))

@@ -21,6 +21,7 @@ import (
 	"github.com/aclements/go-moremath/stats"
 	"github.com/prometheus/procfs"
 	"golang.org/x/perf/benchmath"
+	"gonum.org/v1/gonum/floats"
 )
 
 // scaleMark is where the part of the document begins that the mode scale writes. Each mode
@@ -41,6 +42,9 @@ type scaleReport struct {
 	Facts  map[string]any
 	Mounts []*scaled
 }
+
+// Most is the mount with the most configs.
+func (r scaleReport) Most() *scaled { return r.Mounts[len(r.Mounts)-1] }
 
 // facts are about the run.
 func (b *bench) facts(ctx context.Context) map[string]any {
@@ -77,58 +81,21 @@ var templates string
 func render(name string, data any) string {
 	var out strings.Builder
 	parsed := must(template.New("").Funcs(template.FuncMap{
-		"median": median, "mean": stats.Mean, "ratios": ratios, "interval": interval, "readers": ofReaders, "parts": parts,
-		"ms":  func(seconds float64) string { return fmt.Sprintf("%.2f ms", seconds*1e3) },
-		"us":  func(seconds float64) string { return fmt.Sprintf("%.0f µs", seconds*1e6) },
-		"kib": func(bytes int) string { return fmt.Sprintf("%.1f KiB", float64(bytes)/(1<<10)) },
-		"mib": func(bytes int) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) },
+		"mean": stats.Mean, "median": median, "ratios": ratios, "sums": sums, "target": target, "readers": ofReaders, "parts": parts,
+		"ratio": func(value, to float64) float64 { return value / to },
+		"ms":    func(seconds float64) string { return fmt.Sprintf("%.2f ms", seconds*1e3) },
+		"us":    func(seconds float64) string { return fmt.Sprintf("%.0f µs", seconds*1e6) },
+		"kib":   func(bytes int) string { return fmt.Sprintf("%.1f KiB", kibi(bytes)) },
+		"mib":   func(bytes int) string { return fmt.Sprintf("%.1f MiB", mebi(bytes)) },
+		"kibi":  func(bytes int) []float64 { return []float64{kibi(bytes)} },
+		"mebi":  func(bytes int) []float64 { return []float64{mebi(bytes)} },
 	}).Parse(templates))
 	check(parsed.ExecuteTemplate(&out, name, data))
 	return out.String()
 }
 
-// Targets are those of the document's first part.
-func (r *report) Targets() (all []target) {
-	for _, c := range r.Compared {
-		add := func(what string, readers int, rounds []float64, atLeast bool, limit float64) {
-			all = append(all, target{fmt.Sprintf("%s: %s, %s", c.Storage, what, ofReaders(readers)), rounds, atLeast, limit, ""})
-		}
-		toFloor := func(readers int, leastRate float64) {
-			shared, floor := c.Cells[readers][wayShared], c.Cells[readers][wayFloor]
-			add("shared token's reads/s to the floor's", readers, ratios(shared.Rates(), floor.Rates()), true, leastRate)
-			add("shared token's p99 to the floor's", readers, ratios(shared.Latencies(0.99), floor.Latencies(0.99)), false, 1)
-		}
-		toFloor(1, 1)
-		toFloor(maxConcurrency, 1.08)
-		one, most := c.Cells[1], c.Cells[maxConcurrency]
-		add("shared token's reads/s to kv v1's", maxConcurrency, ratios(most[wayShared].Rates(), most[wayKV].Rates()), true, 0.55)
-		// What a dedicated token must take at least.
-		least := one[wayFloor].Latencies(0.5)
-		for i, service := range one[wayService].Latencies(0.5) {
-			least[i] += service
-		}
-		add("dedicated token's p50 to service + floor's p50", 1, ratios(one[wayDedicated].Latencies(0.5), least), false, 1.10)
-	}
-	memory := fmt.Sprintf("plugin memory with one config after %d reads, ", manyReads)
-	return append(all, single(memory+"the most under load", float64(r.Endured[0].Busy)/(1<<20), 64, " MiB"),
-		single(memory+"idle", float64(r.Endured[0].Idle)/(1<<20), 64, " MiB"))
-}
-
-// Targets are those of its second part.
-func (r scaleReport) Targets() []target {
-	one, most := r.Mounts[0], r.Mounts[len(r.Mounts)-1]
-	return []target{
-		{fmt.Sprintf("reads/s over %d configs to one config", most.Configs), ratios(most.Rates(), one.Rates()), true, 0.9, ""},
-		single(fmt.Sprintf("plugin's live heap for each of %d used configs", most.Configs), float64(most.HeapEach())/(1<<10), 4, " KiB"),
-		single(fmt.Sprintf("plugin's resident set for each of %d used configs", most.Configs), float64(most.ResidentEach())/(1<<10), 4, " KiB"),
-		{fmt.Sprintf("time to the first token after a restart, %d configs to one", most.Configs), ratios(most.First, one.First), false, 1.2, ""},
-	}
-}
-
-// single is a target that one measurement must not exceed.
-func single(what string, measured, limit float64, unit string) target {
-	return target{what, []float64{measured}, false, limit, unit}
-}
+func kibi(bytes int) float64 { return float64(bytes) / (1 << 10) }
+func mebi(bytes int) float64 { return float64(bytes) / (1 << 20) }
 
 func ofReaders(n int) string {
 	if n == 1 {
@@ -147,35 +114,20 @@ func summarize(values []float64) benchmath.Summary {
 
 func median(values []float64) float64 { return summarize(values).Center }
 
-// ratios divides round by round.
-func ratios(values, to []float64) []float64 {
-	divided := slices.Clone(values)
-	for i := range divided {
-		divided[i] /= to[i]
-	}
-	return divided
-}
+// ratios divides round by round, and sums adds.
+func ratios(values, to []float64) []float64 { return floats.DivTo(slices.Clone(values), values, to) }
+func sums(a, b []float64) []float64         { return floats.AddTo(slices.Clone(a), a, b) }
 
-// interval is the median's, if there are rounds enough for one.
-func interval(rounds []float64) string {
+// target is a row about a figure that was aimed at: the median of its rounds, or of the one there
+// is, and the interval of that if there are rounds enough for one.
+func target(what string, rounds []float64, aim string, limit float64, unit string) string {
 	s := summarize(rounds)
-	if math.IsInf(s.Lo, 0) || math.IsInf(s.Hi, 0) || len(rounds) == 1 {
-		return "–"
+	interval, verdict := "–", "**missed**"
+	if !math.IsInf(s.Lo, 0) && !math.IsInf(s.Hi, 0) && len(rounds) > 1 {
+		interval = fmt.Sprintf("%.2f to %.2f", s.Lo, s.Hi)
 	}
-	return fmt.Sprintf("%.2f to %.2f", s.Lo, s.Hi)
-}
-
-// target is a figure that was aimed at: the median of its rounds, or of the one there is.
-type target struct {
-	What    string
-	Rounds  []float64
-	AtLeast bool
-	Limit   float64
-	Unit    string
-}
-
-// Met says whether the limit is kept.
-func (t target) Met() bool {
-	measured := median(t.Rounds)
-	return measured == t.Limit || (measured > t.Limit) == t.AtLeast
+	if s.Center == limit || (s.Center > limit) == (aim == "≥") {
+		verdict = "met"
+	}
+	return fmt.Sprintf("| %s | %s %g%s | %.3g%s | %s | %s |", what, aim, limit, unit, s.Center, unit, interval, verdict)
 }

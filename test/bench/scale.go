@@ -57,17 +57,8 @@ func (m *scaled) token(i int) string { return fmt.Sprintf("%s/token/c%06d", m.mo
 func (m *scaled) anyToken() string   { return m.token(rand.IntN(m.Configs)) }
 func (m *scaled) oneToken() string   { return m.token(m.Configs / 2) }
 
-// ResidentEach and HeapEach are bytes for each config in use, and HeapUnused for each that is not,
-// compared with a mount of one.
-func (m *scaled) ResidentEach() int { return (m.Used.Resident - m.Unused.Resident) / m.Configs }
-func (m *scaled) HeapEach() int     { return (m.Used.LiveHeap - m.Unused.LiveHeap) / m.Configs }
-func (m *scaled) HeapUnused(one *scaled) int {
-	return (m.Unused.LiveHeap - one.Unused.LiveHeap) / m.Configs
-}
-
-// RateMeanwhile and P99Meanwhile are to those afterwards.
-func (m *scaled) RateMeanwhile() float64 { return m.Meanwhile.Throughput / m.Beyond.Throughput }
-func (m *scaled) P99Meanwhile() float64  { return m.Meanwhile.Latency(0.99) / m.Beyond.Latency(0.99) }
+// Each is for each config what they all added to a number of bytes.
+func (m *scaled) Each(before, after int) int { return (after - before) / m.Configs }
 
 // runScale measures what a number of configs changes.
 func (b *bench) runScale(ctx context.Context) {

@@ -27,7 +27,7 @@ const (
 // drawChart draws a row for each storage and number of readers: the rates as bars, with a line
 // where the floor's ends, and the latencies as curves.
 func (r *report) drawChart(path string) {
-	plot.DefaultFont.Variant = "Sans"
+	plot.DefaultFont.Variant, plotter.DefaultFont.Variant = "Sans", "Sans"
 	tiles := draw.Tiles{Rows: 2 * len(r.Compared), Cols: 2, PadX: 14, PadY: 16, PadTop: 8, PadBottom: 8, PadLeft: 8, PadRight: 12}
 	canvas := vgsvg.New(chartWidth, panelHeight*vg.Length(tiles.Rows))
 	drawing := draw.New(canvas)
@@ -63,9 +63,7 @@ func (c *comparison) rateBars(readers int) *plot.Plot {
 	line := must(plotter.NewLine(plotter.XYs{{X: median(floor), Y: -0.5}, {X: median(floor), Y: float64(len(names)) - 0.5}}))
 	line.Dashes = []vg.Length{3, 3}
 	labels := must(plotter.NewLabels(texts))
-	for i := range labels.TextStyle {
-		labels.TextStyle[i].Font, labels.TextStyle[i].YAlign = p.X.Tick.Label.Font, draw.YCenter
-	}
+	labels.Offset.Y = -3
 	p.Add(bars, line, labels)
 	p.NominalY(names...)
 	p.X.Min, p.X.Max = 0, 1.35*slices.Max(rates) // There is room for the labels.
@@ -76,10 +74,6 @@ func (c *comparison) latencyCurves(readers int) *plot.Plot {
 	p := plot.New()
 	p.Title.Text = "latency in ms, by percentile"
 	quantiles := []float64{0.5, 0.75, 0.9, 0.95, 0.99, 0.999}
-	var names []string
-	for _, q := range quantiles {
-		names = append(names, fmt.Sprintf("p%g", 100*q))
-	}
 	var curves []any
 	for _, way := range c.Ways {
 		var curve plotter.XYs
@@ -90,7 +84,7 @@ func (c *comparison) latencyCurves(readers int) *plot.Plot {
 	}
 	check(plotutil.AddLinePoints(p, curves...))
 	p.Add(plotter.NewGrid())
-	p.NominalX(names...)
+	p.NominalX("p50", "p75", "p90", "p95", "p99", "p99.9")
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.X.Max += 3.5 // There is room for the legend.
 	p.Legend.Top, p.Legend.Padding = true, 3

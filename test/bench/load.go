@@ -45,9 +45,6 @@ type sample struct {
 	pluginCPU, serverCPU float64
 }
 
-// Latency is a quantile's, in seconds.
-func (s sample) Latency(quantile float64) float64 { return s.Latencies.Quantile(quantile).Seconds() }
-
 // rounds are what the same load measured time after time. Each method gives one figure for each.
 type rounds []sample
 
@@ -61,7 +58,7 @@ func (r rounds) each(figure func(sample) float64) (all []float64) {
 // Rates are reads a second, and the others seconds.
 func (r rounds) Rates() []float64 { return r.each(func(s sample) float64 { return s.Throughput }) }
 func (r rounds) Latencies(quantile float64) []float64 {
-	return r.each(func(s sample) float64 { return s.Latency(quantile) })
+	return r.each(func(s sample) float64 { return s.Metrics.Latencies.Quantile(quantile).Seconds() })
 }
 func (r rounds) PluginCPU() []float64 { return r.each(func(s sample) float64 { return s.pluginCPU }) }
 func (r rounds) ServerCPU() []float64 { return r.each(func(s sample) float64 { return s.serverCPU }) }

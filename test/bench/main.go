@@ -12,7 +12,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -84,14 +83,13 @@ func run(ctx context.Context, args []string) {
 	if b.rounds < 1 || b.duration < time.Second || b.configs < 1 {
 		check(errors.New("-rounds and -configs must be positive, -duration a second or more"))
 	}
-	b.key = rand.Text()
+	b.key = apicsim.NewKeyValue()
 	b.sim = must(apicsim.New(apicsim.Options{Keys: []string{b.key}}))
 	b.service = must(apicsim.Start(b.sim))
 	defer b.service.Close()
-	made := must(os.MkdirTemp("", "apic-bench"))
-	defer os.RemoveAll(made)
 	// Vault compares a plugin's path with its directory's after following links.
-	b.dir = must(filepath.EvalSymlinks(made))
+	b.dir = must(filepath.EvalSymlinks(must(os.MkdirTemp("", "apic-bench"))))
+	defer os.RemoveAll(b.dir)
 	log.Print("building the plugins")
 	buildPlugins(ctx, b.dir)
 	ctx, cancel := context.WithCancel(ctx)

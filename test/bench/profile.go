@@ -86,8 +86,8 @@ func (s *server) profileLoad(ctx context.Context, readers int, dir string, durat
 			path := func() string { return "profiled/token/shared" }
 			taken = s.read(ctx, load{workers: readers, duration: duration + profileTail}, path)
 		},
-		func(ctx context.Context) { pluginCPU = plugin.get(ctx, "cpu?seconds="+seconds) },
-		func(ctx context.Context) { pluginAllocs = plugin.get(ctx, "allocs?seconds="+seconds) },
+		func(context.Context) { pluginCPU = plugin.get("cpu?seconds=" + seconds) },
+		func(context.Context) { pluginAllocs = plugin.get("allocs?seconds=" + seconds) },
 		// Vault gives its own to root.
 		func(ctx context.Context) { vaultCPU = s.raw(ctx, "sys/pprof/profile", query) },
 		func(ctx context.Context) { vaultAllocs = s.raw(ctx, "sys/pprof/allocs", query) },

@@ -82,20 +82,16 @@ func render(name string, data any) string {
 	var out strings.Builder
 	parsed := must(template.New("").Funcs(template.FuncMap{
 		"mean": stats.Mean, "median": median, "ratios": ratios, "sums": sums, "target": target, "readers": ofReaders, "parts": parts,
-		"ratio": func(value, to float64) float64 { return value / to },
-		"ms":    func(seconds float64) string { return fmt.Sprintf("%.2f ms", seconds*1e3) },
-		"us":    func(seconds float64) string { return fmt.Sprintf("%.0f µs", seconds*1e6) },
-		"kib":   func(bytes int) string { return fmt.Sprintf("%.1f KiB", kibi(bytes)) },
-		"mib":   func(bytes int) string { return fmt.Sprintf("%.1f MiB", mebi(bytes)) },
-		"kibi":  func(bytes int) []float64 { return []float64{kibi(bytes)} },
-		"mebi":  func(bytes int) []float64 { return []float64{mebi(bytes)} },
+		"ms":   func(seconds float64) string { return fmt.Sprintf("%.2f ms", seconds*1e3) },
+		"us":   func(seconds float64) string { return fmt.Sprintf("%.0f µs", seconds*1e6) },
+		"kib":  func(bytes int) string { return fmt.Sprintf("%.1f KiB", float64(bytes)/(1<<10)) },
+		"mib":  func(bytes int) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) },
+		"kibi": func(bytes int) []float64 { return []float64{float64(bytes) / (1 << 10)} },
+		"mebi": func(bytes int) []float64 { return []float64{float64(bytes) / (1 << 20)} },
 	}).Parse(templates))
 	check(parsed.ExecuteTemplate(&out, name, data))
 	return out.String()
 }
-
-func kibi(bytes int) float64 { return float64(bytes) / (1 << 10) }
-func mebi(bytes int) float64 { return float64(bytes) / (1 << 20) }
 
 func ofReaders(n int) string {
 	if n == 1 {

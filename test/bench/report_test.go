@@ -40,12 +40,10 @@ func exampleRounds(took time.Duration) rounds {
 
 func exampleScale() *scaleReport {
 	mount := func(configs int) *scaled {
-		m := &scaled{Configs: configs, rounds: exampleRounds(time.Millisecond), First: []float64{0.1}}
-		m.Used.usage = usage{Resident: configs << 11, LiveHeap: configs << 10}
-		for _, s := range []*state{&m.Unused, &m.Used} {
-			s.Listing, s.Scraping = []float64{0.1}, []float64{0.2}
-		}
-		return m
+		unused := state{Listing: []float64{0.1}, Scraping: []float64{0.2}}
+		used := unused
+		used.usage = usage{Resident: configs << 11, LiveHeap: configs << 10}
+		return &scaled{Configs: configs, rounds: exampleRounds(time.Millisecond), First: []float64{0.1}, Unused: unused, Used: used}
 	}
 	return &scaleReport{Mounts: []*scaled{mount(1), mount(100_000)}}
 }

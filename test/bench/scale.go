@@ -41,7 +41,7 @@ type scaled struct {
 	// Of a restart: until the schedule knew all configs, how long they were read for that, and
 	// what readers of one config got meanwhile and afterwards.
 	Known, Reading    time.Duration
-	Meanwhile, Beyond sample
+	Meanwhile, Beyond rounds // one
 }
 
 // state is a plugin's memory, and how long LIST and the metrics take, in seconds.
@@ -49,7 +49,7 @@ type state struct {
 	usage
 	Listing, Scraping []float64
 	ScrapeSize        int
-	Scraped           usage // after the metrics were read
+	Scraped           int // resident after the metrics were read
 }
 
 func (m *scaled) mount() string      { return fmt.Sprintf("apic-%d", m.Configs) }
@@ -91,11 +91,10 @@ func (b *bench) fill(ctx context.Context, s *server, m *scaled) {
 	begin := time.Now()
 	b.writeConfigs(ctx, s, m.Configs, m.mount(), nil)
 	m.Writing = time.Since(begin)
-	log.Printf("scale: %d were written in %s; restarting", m.Configs, m.Writing.Round(time.Second))
+	log.Printf("scale: %d were written in %s; restarting and using them", m.Configs, m.Writing.Round(time.Second))
 	// A fresh process, whose memory does not hold what writing left behind.
 	b.watchRestart(ctx, s, m)
 	m.Unused = b.look(ctx, s, m)
-	log.Printf("scale: using %d configs", m.Configs)
 	s.read(ctx, load{workers: maxConcurrency, requests: m.Configs}, eachOf(m.token))
 	m.Used = b.look(ctx, s, m)
 }
@@ -131,10 +130,10 @@ func (b *bench) watchRestart(ctx context.Context, s *server, m *scaled) {
 	begin := time.Now()
 	s.restart(ctx, m)
 	plugin := s.plugin(m.mount())
-	if !plugin.hasRoutine(ctx, inBackground) {
+	if !plugin.hasRoutine(inBackground) {
 		check(errors.New("the plugin has no goroutine in " + inBackground + ", which it has for half a minute after a restart"))
 	}
-	for !plugin.hasRoutine(ctx, readAll) && plugin.hasRoutine(ctx, inBackground) {
+	for !plugin.hasRoutine(readAll) && plugin.hasRoutine(inBackground) {
 		time.Sleep(pollInterval)
 	}
 	waited := time.Since(begin)
@@ -142,23 +141,23 @@ func (b *bench) watchRestart(ctx context.Context, s *server, m *scaled) {
 	together(ctx,
 		func(ctx context.Context) {
 			defer over.Store(true)
-			for plugin.hasRoutine(ctx, inBackground) {
+			for plugin.hasRoutine(inBackground) {
 				time.Sleep(5 * pollInterval)
 			}
 		},
 		func(ctx context.Context) {
-			m.Meanwhile = s.read(ctx, load{workers: maxConcurrency, until: over.Load}, m.oneToken)
+			m.Meanwhile = rounds{s.read(ctx, load{workers: maxConcurrency, until: over.Load}, m.oneToken)}
 		},
 	)
 	m.Known = time.Since(begin)
 	m.Reading = m.Known - waited
-	m.Beyond = s.read(ctx, load{workers: maxConcurrency, duration: time.Duration(b.rounds) * b.duration}, m.oneToken)
+	m.Beyond = rounds{s.read(ctx, load{workers: maxConcurrency, duration: time.Duration(b.rounds) * b.duration}, m.oneToken)}
 }
 
 // look measures a mount as it is.
 func (b *bench) look(ctx context.Context, s *server, m *scaled) (now state) {
 	plugin := s.plugin(m.mount())
-	now.usage = plugin.usage(ctx, true)
+	now.usage = plugin.usage(true)
 	timed := func(do func()) (seconds []float64) {
 		for range b.rounds {
 			begin := time.Now()
@@ -173,6 +172,6 @@ func (b *bench) look(ctx context.Context, s *server, m *scaled) (now state) {
 		check(fmt.Errorf("%d of %d configs are listed", len(names), m.Configs))
 	}
 	now.Scraping = timed(func() { now.ScrapeSize = len(s.raw(ctx, m.mount()+"/metrics", nil)) })
-	now.Scraped = plugin.usage(ctx, false)
+	now.Scraped = must(plugin.Stat()).ResidentMemory()
 	return now
 }

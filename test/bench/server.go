@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -166,13 +167,10 @@ type process struct {
 
 // plugin is the one process of a mount.
 func (s *server) plugin(mount string) *process {
-	var found []procfs.Proc
-	for _, p := range must(procfs.AllProcs()) {
-		// Processes come and go meanwhile, and others' are not told of.
-		if executable, _ := p.Executable(); executable == filepath.Join(s.dir, mount) {
-			found = append(found, p)
-		}
-	}
+	found := slices.DeleteFunc(must(procfs.AllProcs()), func(p procfs.Proc) bool {
+		executable, _ := p.Executable() // Processes come and go meanwhile, and others' are not told of.
+		return executable != filepath.Join(s.dir, mount)
+	})
 	if len(found) != 1 {
 		check(fmt.Errorf("%s runs in %d processes instead of one", mount, len(found)))
 	}
@@ -192,9 +190,8 @@ func (p *process) cpu() float64 {
 }
 
 // get reads one of the resources that cmd/vault-plugin-secrets-apic/profile.go has.
-func (p *process) get(ctx context.Context, resource string) []byte {
-	response, err := p.http.Do(must(http.NewRequestWithContext(ctx, http.MethodGet, "http://plugin/"+resource, nil)))
-	check(err)
+func (p *process) get(resource string) []byte {
+	response := must(p.http.Get("http://plugin/" + resource))
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		check(fmt.Errorf("the plugin's %s: %s", resource, response.Status))
@@ -211,14 +208,14 @@ type usage struct {
 }
 
 // usage is what it holds; the live heap is that after a collection if one is wanted.
-func (p *process) usage(ctx context.Context, collect bool) (u usage) {
+func (p *process) usage(collect bool) (u usage) {
 	stat := must(p.Stat())
 	u.Resident, u.Threads, u.Files = stat.ResidentMemory(), stat.NumThreads, must(p.FileDescriptorsLen())
-	check(json.Unmarshal(p.get(ctx, fmt.Sprintf("runtime?collect=%t", collect)), &u))
+	check(json.Unmarshal(p.get(fmt.Sprintf("runtime?collect=%t", collect)), &u))
 	return u
 }
 
 // hasRoutine says whether a goroutine is in a function.
-func (p *process) hasRoutine(ctx context.Context, function string) bool {
-	return strings.Contains(string(p.get(ctx, "goroutine?debug=1")), function)
+func (p *process) hasRoutine(function string) bool {
+	return strings.Contains(string(p.get("goroutine?debug=1")), function)
 }

@@ -19,16 +19,11 @@ import (
 )
 
 const (
-	soakReaders  = 16
-	soakRate     = 400 // reads a second
 	soakTokenTTL = 30 * time.Second
-	// soakGrace has replaced keys deleted while the soak goes on.
-	soakGrace = "10s"
 	// rotateEvery and patchEvery are the times between two writes of each kind, which go
 	// round the configs half the way apart, so that they never meet.
 	rotateEvery = 2 * time.Second
 	patchEvery  = time.Second
-	sampleEvery = time.Second
 	// leastSamples are what a trend is judged by: three in each third of three quarters.
 	leastSamples = 12
 )
@@ -45,7 +40,8 @@ func (b *bench) runSoak(ctx context.Context) {
 	s.mount(ctx, profiledProgram, "apic")
 	b.sim.SetTokenTTL(soakTokenTTL)
 	log.Printf("soak: writing %d configs", b.configs)
-	b.writeConfigs(ctx, s, b.configs, "apic", map[string]any{"iam_url": b.service.URL(), "rotation_grace_period": soakGrace})
+	// Replaced keys are deleted while the soak goes on.
+	b.writeConfigs(ctx, s, b.configs, "apic", map[string]any{"iam_url": b.service.URL(), "rotation_grace_period": "10s"})
 	log.Printf("soak: reading for %s", b.duration)
 	k := b.soak(ctx, s)
 	counts := b.sim.Counts()
@@ -62,7 +58,7 @@ func (b *bench) soak(ctx context.Context, s *server) *soak {
 		l.ConstantPacer, l.duration, l.mayFail = rate, b.duration, true
 		return func(ctx context.Context) { *into = l.run(ctx, s.http) }
 	}
-	read := load{workers: soakReaders, judge: requireLiving, next: func() vegeta.Target {
+	read := load{workers: 16, judge: requireLiving, next: func() vegeta.Target {
 		return s.target(http.MethodGet, path("token", rand.IntN(b.configs)), nil)
 	}}
 	rotate := load{workers: 1, next: eachOf(func(n int) vegeta.Target {
@@ -75,13 +71,13 @@ func (b *bench) soak(ctx context.Context, s *server) *soak {
 		return t
 	})}
 	together(ctx,
-		keepUp(read, vegeta.ConstantPacer{Freq: soakRate, Per: time.Second}, &k.reads),
+		keepUp(read, vegeta.ConstantPacer{Freq: 400, Per: time.Second}, &k.reads),
 		keepUp(rotate, vegeta.ConstantPacer{Freq: 1, Per: rotateEvery}, &k.rotations),
 		keepUp(patch, vegeta.ConstantPacer{Freq: 1, Per: patchEvery}, &k.patches),
 		func(ctx context.Context) {
 			plugin := s.plugin("apic")
-			for end := time.Now().Add(b.duration); time.Now().Before(end); time.Sleep(sampleEvery) {
-				k.usages = append(k.usages, plugin.usage(ctx, false))
+			for end := time.Now().Add(b.duration); time.Now().Before(end); time.Sleep(time.Second) {
+				k.usages = append(k.usages, plugin.usage(false))
 			}
 		},
 	)

@@ -17,19 +17,15 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-const (
-	chartWidth, panelHeight = 900, 240 // in points
-
-	// gap keeps names from what they name, where their font is wider than the one that they are laid out for.
-	gap = "    "
-)
+// gap keeps names from what they name, where their font is wider than the one that they are laid out for.
+const gap = "    "
 
 // drawChart draws a row for each storage and number of readers: the rates as bars, with a line
 // where the floor's ends, and the latencies as curves.
 func (r *report) drawChart(path string) {
 	plot.DefaultFont.Variant, plotter.DefaultFont.Variant = "Sans", "Sans"
 	tiles := draw.Tiles{Rows: 2 * len(r.Compared), Cols: 2, PadX: 14, PadY: 16, PadTop: 8, PadBottom: 8, PadLeft: 8, PadRight: 12}
-	canvas := vgsvg.New(chartWidth, panelHeight*vg.Length(tiles.Rows))
+	canvas := vgsvg.New(900, 240*vg.Length(tiles.Rows))
 	drawing := draw.New(canvas)
 	drawing.SetColor(color.White)
 	drawing.Fill(drawing.Rectangle.Path())

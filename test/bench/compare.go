@@ -21,19 +21,11 @@ import (
 )
 
 const (
-	// serviceLatency is what the simulated token service takes for an exchange.
-	serviceLatency = 20 * time.Millisecond
-	// leasedReads bounds how many leases a round piles up.
-	leasedReads = 1000
-	warmUp      = 200 * time.Millisecond
-
+	warmUp = 200 * time.Millisecond
 	// earlyReads are made before memory is measured for the first time.
 	earlyReads = 1_000
 	// manyReads is what memory must not grow over.
 	manyReads = 100_000
-	// idleTime is how long a process is not read before it is taken for idle. Go's
-	// runtime gives memory back meanwhile.
-	idleTime = 10 * time.Second
 )
 
 // The ways to get a response that are compared.
@@ -50,7 +42,7 @@ const (
 type way struct {
 	name           string
 	target         vegeta.Target
-	reads          int      // the most that a round makes; 0 is any number
+	reads          int      // the most that a round makes, for leases pile up; 0 is any number
 	server, plugin *process // those whose CPU time is counted
 }
 
@@ -91,14 +83,13 @@ func (b *bench) compare(ctx context.Context, s *server, storage string) *compari
 	for _, w := range ways {
 		result.Ways = append(result.Ways, w.name)
 	}
-	b.sim.Inject(apicsim.Fault{Latency: serviceLatency})
+	b.sim.Inject(apicsim.Fault{Latency: 20 * time.Millisecond}) // What an exchange takes.
 	defer b.sim.ClearFault()
 	for round := range b.rounds {
 		log.Printf("%s: round %d of %d", storage, round+1, b.rounds)
 		for _, readers := range []int{1, maxConcurrency} {
-			cells := result.Cells[readers]
 			for _, w := range ways {
-				cells[w.name] = append(cells[w.name], b.measure(ctx, s, w, readers))
+				result.Cells[readers][w.name] = append(result.Cells[readers][w.name], b.measure(ctx, s, w, readers))
 			}
 		}
 		s.write(ctx, "sys/leases/revoke-prefix/apic/token/leased", map[string]any{"sync": true})
@@ -126,7 +117,7 @@ func (b *bench) setUpWays(ctx context.Context, s *server, result *comparison) []
 		{wayShared, read("apic/token/shared"), 0, vault, engine},
 		{wayKV, read("kv/shared"), 0, vault, nil},
 		{wayDedicated, read("apic/token/dedicated"), 0, vault, engine},
-		{wayLeased, read("apic/token/leased"), leasedReads, vault, engine},
+		{wayLeased, read("apic/token/leased"), 1000, vault, engine},
 		{wayService, vegeta.Target{
 			Method: http.MethodPost, URL: b.service.URL() + "/apikey?apikey=" + b.key,
 			Header: http.Header{"Accept": {"application/json"}, "Content-Type": {"application/x-www-form-urlencoded"}},
@@ -162,7 +153,7 @@ type endurance struct {
 // endure measures whether reads alone make a plugin grow, on a fresh process.
 func (s *server) endure(ctx context.Context, way, mount string) endurance {
 	log.Printf("%d reads of one %s", manyReads, way)
-	s.reload(ctx, mount)
+	must(s.Sys().ReloadPluginWithContext(ctx, &api.ReloadPluginInput{Plugin: mount}))
 	s.teachFloor(ctx)
 	path := func() string { return mount + "/token/shared" }
 	s.read(ctx, load{workers: maxConcurrency, requests: earlyReads}, path)
@@ -170,7 +161,7 @@ func (s *server) endure(ctx context.Context, way, mount string) endurance {
 	e := endurance{Way: way, Early: must(plugin.Stat()).ResidentMemory()}
 	s.read(ctx, load{workers: maxConcurrency, requests: manyReads - earlyReads}, path)
 	e.Busy = int(must(plugin.NewStatus()).VmHWM)
-	time.Sleep(idleTime)
+	time.Sleep(10 * time.Second) // Go's runtime gives memory back meanwhile.
 	e.Idle = must(plugin.Stat()).ResidentMemory()
 	return e
 }

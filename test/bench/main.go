@@ -116,11 +116,10 @@ func must[T any](value T, err error) T {
 // attempt returns the failure that ended do, if one has.
 func attempt(do func()) (err error) {
 	defer func() {
-		switch reason := recover().(type) {
-		case nil:
-		case failure:
-			err = reason.error
-		default:
+		reason := recover()
+		if ended, ok := reason.(failure); ok {
+			err = ended.error
+		} else if reason != nil {
 			panic(reason)
 		}
 	}()

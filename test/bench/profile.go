@@ -16,9 +16,6 @@ import (
 	pprof "github.com/google/pprof/profile"
 )
 
-// profileTail is how long a load goes on when its profiles should be done.
-const profileTail = time.Second
-
 const (
 	partScheduler = "Go's scheduler" // a stack that has nothing but the runtime's functions
 	partOther     = "other"
@@ -73,7 +70,7 @@ func (b *bench) profile(ctx context.Context, s *server, dir string, duration tim
 	return append(s.profileLoad(ctx, 1, dir, duration), s.profileLoad(ctx, maxConcurrency, dir, duration)...)
 }
 
-// profileLoad takes all profiles at once while readers read.
+// profileLoad takes all profiles at once while readers read, who go on when these should be done.
 func (s *server) profileLoad(ctx context.Context, readers int, dir string, duration time.Duration) []profile {
 	log.Printf("profile: %s", ofReaders(readers))
 	plugin := s.plugin("profiled")
@@ -84,7 +81,7 @@ func (s *server) profileLoad(ctx context.Context, readers int, dir string, durat
 	together(ctx,
 		func(ctx context.Context) {
 			path := func() string { return "profiled/token/shared" }
-			taken = s.read(ctx, load{workers: readers, duration: duration + profileTail}, path)
+			taken = s.read(ctx, load{workers: readers, duration: duration + time.Second}, path)
 		},
 		func(context.Context) { pluginCPU = plugin.get("cpu?seconds=" + seconds) },
 		func(context.Context) { pluginAllocs = plugin.get("allocs?seconds=" + seconds) },

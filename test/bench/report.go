@@ -6,9 +6,7 @@ package main
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"os"
 	"os/exec"
@@ -61,10 +59,7 @@ func (b *bench) facts(ctx context.Context) map[string]any {
 
 // writeDocument replaces one part of the document, which a template makes of data.
 func (b *bench) writeDocument(part string, data any) {
-	content, err := os.ReadFile(b.out)
-	if !errors.Is(err, fs.ErrNotExist) {
-		check(err)
-	}
+	content, _ := os.ReadFile(b.out) // There may be none yet.
 	compared, scaled, _ := strings.Cut(string(content), scaleMark)
 	if part == "compare" {
 		compared = render(part, data)

@@ -43,7 +43,8 @@ func exampleScale() *scaleReport {
 		unused := state{Listing: []float64{0.1}, Scraping: []float64{0.2}}
 		used := unused
 		used.usage = usage{Resident: configs << 11, LiveHeap: configs << 10}
-		return &scaled{Configs: configs, rounds: exampleRounds(time.Millisecond), First: []float64{0.1}, Unused: unused, Used: used}
+		return &scaled{Configs: configs, rounds: exampleRounds(time.Millisecond), First: []float64{0.1}, Unused: unused, Used: used,
+			Reading: time.Second, Meanwhile: exampleRounds(time.Millisecond), Beyond: exampleRounds(time.Millisecond)}
 	}
 	return &scaleReport{Mounts: []*scaled{mount(1), mount(100_000)}}
 }

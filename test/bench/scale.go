@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"math/rand/v2"
@@ -14,14 +13,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/vault/api"
 	vegeta "github.com/tsenart/vegeta/v12/lib"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
 const (
-	writers  = 16
-	restarts = 5
 	// inBackground reads every config once after a restart, so that the schedule of rotations
 	// knows them, and readAll is what it does when late writes of the process before are over.
 	inBackground = "rotations).readInBackground"
@@ -41,7 +39,7 @@ type scaled struct {
 	// Of a restart: until the schedule knew all configs, how long they were read for that, and
 	// what readers of one config got meanwhile and afterwards.
 	Known, Reading    time.Duration
-	Meanwhile, Beyond rounds // one
+	Meanwhile, Beyond rounds // one of each
 }
 
 // state is a plugin's memory, and how long LIST and the metrics take, in seconds.
@@ -76,7 +74,7 @@ func (b *bench) runScale(ctx context.Context) {
 			m.rounds = append(m.rounds, s.read(ctx, load{workers: maxConcurrency, duration: b.duration}, m.anyToken))
 		}
 	}
-	for range restarts {
+	for range 5 {
 		for _, m := range r.Mounts {
 			m.First = append(m.First, s.restart(ctx, m).Seconds())
 		}
@@ -108,7 +106,7 @@ func (b *bench) writeConfigs(ctx context.Context, s *server, n int, mount string
 		b.sim.AddLimitedKey(key, apicsim.KeyOptions{IAMID: fmt.Sprintf("iam-ServiceId-%d", i)})
 		return s.target(http.MethodPut, fmt.Sprintf("%s/config/c%06d", mount, i), settings)
 	})
-	load{workers: writers, requests: n, next: next}.run(ctx, s.http)
+	load{workers: 16, requests: n, next: next}.run(ctx, s.http)
 }
 
 // eachOf counts for those who may ask at the same time.
@@ -120,7 +118,7 @@ func eachOf[T any](of func(i int) T) func() T {
 // restart takes until the first token.
 func (s *server) restart(ctx context.Context, m *scaled) time.Duration {
 	begin := time.Now()
-	s.reload(ctx, m.mount())
+	must(s.Sys().ReloadPluginWithContext(ctx, &api.ReloadPluginInput{Plugin: m.mount()}))
 	s.read(ctx, load{workers: 1, requests: 1}, m.oneToken)
 	return time.Since(begin)
 }
@@ -131,7 +129,7 @@ func (b *bench) watchRestart(ctx context.Context, s *server, m *scaled) {
 	s.restart(ctx, m)
 	plugin := s.plugin(m.mount())
 	if !plugin.hasRoutine(inBackground) {
-		check(errors.New("the plugin has no goroutine in " + inBackground + ", which it has for half a minute after a restart"))
+		check(fmt.Errorf("the plugin has no goroutine in %s, which it has for half a minute after a restart", inBackground))
 	}
 	for !plugin.hasRoutine(readAll) && plugin.hasRoutine(inBackground) {
 		time.Sleep(pollInterval)

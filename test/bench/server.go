@@ -112,11 +112,6 @@ func (s *server) mount(ctx context.Context, program, path string) {
 	check(s.Sys().MountWithContext(ctx, path, &api.MountInput{Type: path}))
 }
 
-// reload restarts the process of a mount.
-func (s *server) reload(ctx context.Context, mount string) {
-	must(s.Sys().ReloadPluginWithContext(ctx, &api.ReloadPluginInput{Plugin: mount}))
-}
-
 func (s *server) write(ctx context.Context, path string, data map[string]any) {
 	must(s.Logical().WriteWithContext(ctx, path, data))
 }
@@ -193,9 +188,6 @@ func (p *process) cpu() float64 {
 func (p *process) get(resource string) []byte {
 	response := must(p.http.Get("http://plugin/" + resource))
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		check(fmt.Errorf("the plugin's %s: %s", resource, response.Status))
-	}
 	return must(io.ReadAll(response.Body))
 }
 

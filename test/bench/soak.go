@@ -119,7 +119,7 @@ func trends() []trend {
 // judge prints how the number went, and says whether it grows. It compares the means of the first
 // and of the last third: a mean tells waves from growth, which a median does not, for configs that
 // are written together exchange their keys together at first, and one by one later.
-func (t trend) judge(out io.Writer, samples []usage) (grows bool) {
+func (t trend) judge(out io.Writer, samples []usage) bool {
 	var values []float64
 	for _, u := range samples {
 		values = append(values, float64(t.of(u))/t.unit)
@@ -127,8 +127,11 @@ func (t trend) judge(out io.Writer, samples []usage) (grows bool) {
 	third := len(values) / 3
 	early, late := stats.Mean(values[:third]), stats.Mean(values[len(values)-third:])
 	least, most := stats.Bounds(values)
-	grows = late > early+early/10+t.slack
-	fmt.Fprintf(out, "%-17s %8.1f %8.1f %8.1f %8.1f  %s\n", t.name, early, late, least, most, map[bool]string{false: "flat", true: "GROWING"}[grows])
+	grows, verdict := late > early+early/10+t.slack, "flat"
+	if grows {
+		verdict = "GROWING"
+	}
+	fmt.Fprintf(out, "%-17s %8.1f %8.1f %8.1f %8.1f  %s\n", t.name, early, late, least, most, verdict)
 	return grows
 }
 

@@ -186,7 +186,8 @@ func (p *process) cpu() float64 {
 
 // get reads one of the resources that cmd/vault-plugin-secrets-apic/profile.go has.
 func (p *process) get(resource string) []byte {
-	response := must(p.http.Get("http://plugin/" + resource))
+	response, err := p.http.Get("http://plugin/" + resource)
+	check(err)
 	defer response.Body.Close()
 	return must(io.ReadAll(response.Body))
 }

@@ -197,10 +197,9 @@ func (b *backend) clean(context.Context) {
 }
 
 const backendHelp = `
-The API Connect secrets engine keeps IBM API Connect API keys and turns them
-into short-lived JWTs.
+The API Connect secrets engine stores API keys of IBM API Connect and exchanges them
+for short-lived JWTs.
 
 Write one key per region under config/<name>, then read token/<name> to get a
-token. The key never leaves Vault; a policy on token/<name> decides who gets
-tokens.
+token. No path returns the key. A policy on token/<name> decides who gets tokens.
 `

@@ -31,7 +31,7 @@ func cacheSetting() setting {
 		name: "cache",
 		schema: &framework.FieldSchema{
 			Type:          framework.TypeString,
-			Description:   "Who shares a token: true, all readers; entity, the readers of each Vault entity, for at most 1,000 entities; false, nobody: every read gets its own. entity is not possible where keys renew themselves (renew).",
+			Description:   "Who shares a token. true: all readers. entity: the readers of each Vault entity, for at most 1,000 entities; not possible with renew. false: nobody, so each read gets a dedicated token.",
 			AllowedValues: []any{string(cacheShared), string(cacheOff), string(cacheEntity)},
 			Default:       string(cacheShared),
 		},

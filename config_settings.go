@@ -71,7 +71,7 @@ func apiKeySetting() setting {
 		name: "api_key",
 		schema: &framework.FieldSchema{
 			Type:         framework.TypeString,
-			Description:  "API key: the bare key, or the JSON of a downloaded apikey.json (api_key=@apikey.json). Required to create a config, and again whenever a write changes where the key or its tokens go. Never read back.",
+			Description:  "API key: the bare key, or the JSON of a downloaded apikey.json (api_key=@apikey.json). Required to create a config, and again in each write that changes where the key or its tokens go. Never returned.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "API key", Sensitive: true},
 		},
 		set: func(c *config, value any) error {
@@ -92,7 +92,7 @@ func addressSettings() []setting {
 			name: "region",
 			schema: &framework.FieldSchema{
 				Type:        framework.TypeString,
-				Description: "Region of the service, a DNS label; it fills the default URLs. Defaults to the config's name.",
+				Description: "Region of the service, a DNS label. It is part of the default URLs. Defaults to the config's name.",
 			},
 			set: func(c *config, value any) error {
 				region := value.(string)
@@ -117,7 +117,7 @@ func caCertSetting() setting {
 		name: "ca_cert",
 		schema: &framework.FieldSchema{
 			Type:         framework.TypeString,
-			Description:  "PEM bundle of the certificate authorities to trust instead of the system's: certificates, and nothing beside them.",
+			Description:  "PEM bundle of the certificate authorities to trust instead of the system's. It must contain only certificates: no keys, headers or comments.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificates", EditType: "file"},
 		},
 		set: func(c *config, value any) error {
@@ -149,7 +149,7 @@ func clientSettings() []setting {
 			onlyFor: onlyPlatform(), fillsOthers: true,
 			schema: &framework.FieldSchema{
 				Type:         framework.TypeString,
-				Description:  "The toolkit's credentials.json (credentials=@credentials.json), which fills client_id and client_secret. platform only. Never read back.",
+				Description:  "The toolkit's credentials.json (credentials=@credentials.json), which sets client_id and client_secret. platform only. Never returned.",
 				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 			},
 			set: func(c *config, value any) error {
@@ -166,7 +166,7 @@ func clientSettings() []setting {
 			onlyFor: onlyPlatform(),
 			schema: &framework.FieldSchema{
 				Type:        framework.TypeString,
-				Description: "Client id that is sent along with the key. platform only, and required there.",
+				Description: "Client id that is sent with the key. Required for platform; the other services do not accept it.",
 			},
 			set: func(c *config, value any) error {
 				c.ClientID = value.(string)
@@ -179,7 +179,7 @@ func clientSettings() []setting {
 			onlyFor: onlyPlatform(),
 			schema: &framework.FieldSchema{
 				Type:         framework.TypeString,
-				Description:  "Client secret that is sent along with the key. platform only, and required there. Never read back.",
+				Description:  "Client secret that is sent with the key. Required for platform; the other services do not accept it. Never returned.",
 				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 			},
 			set: func(c *config, value any) error {
@@ -196,7 +196,7 @@ func requestSettings() []setting {
 			name: "request_timeout",
 			schema: &framework.FieldSchema{
 				Type:        framework.TypeDurationSecond,
-				Description: "Time that one attempt to reach the token service may take, 1s to 60s.",
+				Description: "Timeout of one attempt to reach the token service, 1s to 60s.",
 				Default:     "10s",
 			},
 			set: func(c *config, value any) error {
@@ -235,7 +235,7 @@ func sharingSettings() []setting {
 			name: "refresh_before",
 			schema: &framework.FieldSchema{
 				Type:        framework.TypeDurationSecond,
-				Description: "Time before its expiry at which a shared token is replaced, at most half of its life and 24h. 0 is a quarter of the token's life.",
+				Description: "How long before its expiry a shared token is replaced, at most half of its life and 24h. 0 means a quarter of the token's life.",
 			},
 			set: func(c *config, value any) error {
 				before := value.(int)
@@ -248,7 +248,7 @@ func sharingSettings() []setting {
 			get: func(c *config) any { return wholeSeconds(c.RefreshBefore) },
 		},
 		cacheSetting(),
-		boolSetting("lease", false, "Return tokens with a Vault lease, which costs storage writes and ends with the token.",
+		boolSetting("lease", false, "Return a Vault lease with each token. Each read then writes to storage. The lease ends no later than the token.",
 			func(c *config) *bool { return &c.Lease }),
 	}
 }
@@ -257,7 +257,7 @@ func onlyPlatform() []tokenservice.Kind { return []tokenservice.Kind{tokenservic
 
 // renewSetting is the platform's, whose keys live for minutes and work once by default.
 func renewSetting() setting {
-	s := boolSetting("renew", true, "Have Vault make the next key with the current token, each time, so that one key that lives five minutes and works once is all that it ever needs. platform only.",
+	s := boolSetting("renew", true, "Have Vault use each token to make the key for the next one, so that you write only one key, even if it lives five minutes and works once. platform only.",
 		func(c *config) *bool { return &c.Renew })
 	s.onlyFor = onlyPlatform()
 	return s
@@ -279,7 +279,7 @@ func rotationSettings() []setting {
 			name: "rotation_period",
 			schema: &framework.FieldSchema{
 				Type:        framework.TypeDurationSecond,
-				Description: "Time after which the API key itself is replaced by a new one, 1h to 8784h; up to a tenth of it earlier, so that configs do not rotate together. 0 is never. Excludes rotation_schedule. A platform config has a key for each token; with a period or a schedule it uses one that works more than once until then.",
+				Description: "How often the API key itself is replaced, 1h to 8784h. A rotation may come up to a tenth of the period earlier, so that configs do not rotate together. 0 means never. Cannot be combined with rotation_schedule. For platform, Vault makes a key for each token; with a period or a schedule, it uses a key that works more than once until the rotation is due.",
 			},
 			set: func(c *config, value any) error {
 				period := time.Duration(value.(int)) * time.Second
@@ -295,7 +295,7 @@ func rotationSettings() []setting {
 			name: "rotation_schedule",
 			schema: &framework.FieldSchema{
 				Type:        framework.TypeString,
-				Description: "When the API key itself is replaced by a new one: five cron fields, in UTC, such as \"0 3 * * 0\" for Sundays at three. Excludes rotation_period.",
+				Description: "When the API key itself is replaced: five cron fields, in UTC, such as \"0 3 * * 0\" for Sundays at 03:00. Cannot be combined with rotation_period.",
 			},
 			set: func(c *config, value any) error {
 				c.RotationSchedule = value.(string)
@@ -312,7 +312,7 @@ func rotationSettings() []setting {
 			name: "rotation_window",
 			schema: &framework.FieldSchema{
 				Type:        framework.TypeDurationSecond,
-				Description: "Time after each time of rotation_schedule in which a rotation may begin, 1h to 8784h; one that is missed waits for the next. 0 is at any time after it. Only with rotation_schedule.",
+				Description: "How long after each time of rotation_schedule a rotation may begin, 1h to 8784h. If it cannot begin by then, it waits for the next scheduled time. 0 means no limit. Only with rotation_schedule.",
 			},
 			set: func(c *config, value any) error {
 				window := value.(int)
@@ -324,13 +324,13 @@ func rotationSettings() []setting {
 			},
 			get: func(c *config) any { return wholeSeconds(c.RotationWindow) },
 		},
-		boolSetting("disable_automated_rotation", false, "Keep rotation_period or rotation_schedule, and rotate nothing unless asked to.",
+		boolSetting("disable_automated_rotation", false, "Keep rotation_period or rotation_schedule, but rotate the key only on request.",
 			func(c *config) *bool { return &c.DisableAutomatedRotation }),
 		{
 			name: "rotation_grace_period",
 			schema: &framework.FieldSchema{
 				Type:        framework.TypeDurationSecond,
-				Description: "Time that a replaced API key lives on before it is deleted at its issuer, 0 to 168h and less than half of rotation_period, or of the time between two times of rotation_schedule. Half-way through it is disabled, where its issuer can do that.",
+				Description: "How long a replaced API key stays valid before it is deleted at its issuer: 0 to 168h, and less than half of rotation_period or of the shortest time between two times of rotation_schedule. Halfway through, the key is disabled, if its issuer can do that.",
 				Default:     "5m",
 			},
 			set: func(c *config, value any) error {
@@ -349,7 +349,7 @@ func rotationSettings() []setting {
 func urlSetting(name, description string, stored func(*config) *string, effective func(*config) string) setting {
 	return setting{
 		name:   name,
-		schema: &framework.FieldSchema{Type: framework.TypeString, Description: description + " https, or http for a loopback host."},
+		schema: &framework.FieldSchema{Type: framework.TypeString, Description: description + " Must be https, or http for a loopback host."},
 		set: func(c *config, value any) error {
 			*stored(c) = value.(string)
 			return checkURL(*stored(c))

@@ -31,14 +31,14 @@ func (b *backend) pathConfigList() *framework.Path {
 			},
 		},
 		HelpSynopsis:    "List the configs.",
-		HelpDescription: "Lists the names under which API keys are kept. Keys themselves are never returned.",
+		HelpDescription: "Lists the names of the configs. The API keys themselves are never returned.",
 	}
 }
 
 func (b *backend) pathConfig() *framework.Path {
 	write := &framework.PathOperation{
 		Callback:     b.configWrite,
-		Summary:      "Write an API key and how it is exchanged.",
+		Summary:      "Write an API key, and how to exchange it for tokens.",
 		DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "write", OperationSuffix: "config"},
 		Responses:    noContentResponse("The config was written."),
 		// Trying the key is a call out that must not be made once here and, when
@@ -79,7 +79,7 @@ func (b *backend) pathConfig() *framework.Path {
 				ForwardPerformanceSecondary: true,
 			},
 		},
-		HelpSynopsis:    "Keep an API key and say how it is exchanged for tokens.",
+		HelpSynopsis:    "Store an API key, and how to exchange it for tokens.",
 		HelpDescription: strings.TrimSpace(configHelp),
 	}
 }
@@ -91,7 +91,7 @@ const nameCapture = "(?P<name>.+)"
 func nameField() *framework.FieldSchema {
 	return &framework.FieldSchema{
 		Type:        framework.TypeString,
-		Description: "Name of the config, by custom the region of the API Connect instance.",
+		Description: "Name of the config, usually the region of the API Connect instance.",
 		Required:    true,
 	}
 }
@@ -101,7 +101,7 @@ func configFields() map[string]*framework.FieldSchema {
 		"name": nameField(),
 		"verify": {
 			Type:        framework.TypeBool,
-			Description: "Exchange the key for a token before storing the config, and store nothing if that fails. Not stored. Defaults to true for a write that carries a key; other writes keep the shared token.",
+			Description: "Exchange the key for a token before storing the config, and store nothing if that fails. Not stored. Defaults to true for a write that carries a key. Other writes keep the shared token.",
 		},
 	}
 	for _, s := range configSettings() {
@@ -208,29 +208,29 @@ func noContentResponse(description string) map[int][]framework.Response {
 }
 
 var configHelp = fmt.Sprintf(`
-Writes an API key and how it is exchanged for tokens:
+Stores an API key, and how to exchange it for tokens:
 
     $ vault write <mount>/config/us-south api_key=@apikey.json
 
-API Connect SaaS and self-managed V10 and V12 want client credentials too:
+API Connect SaaS and self-managed V10 and V12 also need client credentials:
 
     $ vault write <mount>/config/us-east-a api_key=@apikey.json credentials=@credentials.json
 
-A new config that names no token_service is for the platform if credentials,
-client_id or client_secret is given, and for login otherwise. Name
-token_service=iam for a V10 Reserved Instance. No later write infers the service.
+If the write that creates a config does not name token_service, the service is
+platform if credentials, client_id or client_secret is given, and login otherwise.
+For a V10 Reserved Instance, set token_service=iam. Later writes infer nothing.
 
-With renew, which is the default for platform, one key is all that you write: Vault
-makes the next one with the current token. The write warns if it cannot.
+With renew, the default for platform, you write only one key: Vault makes the next
+one with the current token. If it cannot, the write succeeds with a warning.
 
-The key is tried before it is stored (verify=false skips that), kept sealed, and
-never returned by any path. A later write changes only the fields it names. One
-that changes where the key and its tokens go (%s) must carry api_key again, and
-one that writes another key must name those of these fields again that are not at
-their defaults: so nobody sends a key elsewhere who does not know it. To move a
-key that nobody has, as after a rotation, write endpoints/<name>.
+Vault tries the key before it stores it (verify=false skips that). The key is stored
+encrypted, and no path returns it. A later write changes only the fields that it names.
+A write that changes where the key and its tokens go (%s) must carry api_key again.
+A write of another key must name again each of these fields that is not at its
+default. So nobody can send a key elsewhere without knowing it. If nobody has the
+key, as after a rotation, write endpoints/<name> instead.
 
-A token is shared by all readers of token/<name>, or with cache=entity by those of
-each Vault entity, and replaced refresh_before its expiry. An attempt to reach the service ends after request_timeout and is
-repeated up to max_retries (at most %d) times.
+All readers of token/<name> share a token; with cache=entity, those of each Vault
+entity do. It is replaced refresh_before its expiry. An attempt to reach the service
+times out after request_timeout, and is repeated up to max_retries (at most %d) times.
 `, listDestinationFields(), mostRetries)

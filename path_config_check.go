@@ -20,7 +20,7 @@ func (b *backend) pathConfigCheck() *framework.Path {
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:     b.configCheck,
-				Summary:      "Find out what would stop a rotation of a config's key or a read of its tokens, without changing anything.",
+				Summary:      "Find what would stop a rotation of a config's key or a read of its tokens, without changing anything.",
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "check", OperationSuffix: "config"},
 				Responses:    okResponse("What was found. A field begins with ok, warning, error or unknown; what does not apply is left out.", checkResponseFields()),
 
@@ -29,7 +29,7 @@ func (b *backend) pathConfigCheck() *framework.Path {
 				ForwardPerformanceSecondary: true,
 			},
 		},
-		HelpSynopsis:    "Find out what would stop a rotation or a read.",
+		HelpSynopsis:    "Find what would stop a rotation or a read.",
 		HelpDescription: strings.TrimSpace(checkHelp),
 	}
 }
@@ -40,23 +40,23 @@ func checkResponseFields() map[string]*framework.FieldSchema {
 		"errors":     {Type: framework.TypeCommaStringSlice, Description: "Names of the fields below that begin with error.", Required: true},
 		"warnings":   {Type: framework.TypeCommaStringSlice, Description: "Names of the fields below that begin with warning.", Required: true},
 		"unknown":    {Type: framework.TypeCommaStringSlice, Description: "Names of the fields below that begin with unknown.", Required: true},
-		"checked_at": {Type: framework.TypeTime, Description: "When this was found. It is told again for ten seconds, unless the config is written.", Required: true},
+		"checked_at": {Type: framework.TypeTime, Description: "When this was found. The same result is returned for ten seconds, unless the config is written.", Required: true},
 
 		checkToken:               {Type: framework.TypeString, Description: "Whether a read would get a token.", Required: true},
-		checkAPIKey:              {Type: framework.TypeString, Description: "What the issuer says of the key: its id and name, and whether it is locked or disabled.", Required: true},
+		checkAPIKey:              {Type: framework.TypeString, Description: "What the issuer says of the key: its id and name, whether it is disabled or locked, or why it is not accepted.", Required: true},
 		checkAPIKeyExpiry:        {Type: framework.TypeString, Description: "When the key expires."},
 		checkIdentity:            {Type: framework.TypeString, Description: "Whose key it is, and whether that is who the config is bound to."},
 		checkAPIKeyCount:         {Type: framework.TypeString, Description: "How many keys the identity has."},
-		checkRights:              {Type: framework.TypeString, Description: "Whether the identity may create and delete keys, as far as can be told without doing it."},
-		checkUnknownAPIKeys:      {Type: framework.TypeString, Description: "Keys at the issuer that were made for this config and that it does not know."},
+		checkRights:              {Type: framework.TypeString, Description: "Whether the identity may create and delete keys, as far as Vault can tell without trying."},
+		checkUnknownAPIKeys:      {Type: framework.TypeString, Description: "Keys at the issuer that were made for this config but that the config does not know."},
 		checkOtherConfigs:        {Type: framework.TypeString, Description: "Whether another config of this mount holds the same key.", Required: true},
 		checkRotation:            {Type: framework.TypeString, Description: "How the last rotation went, and when the next one is due.", Required: true},
-		checkCleanup:             {Type: framework.TypeString, Description: "Whether replaced keys are still to be deleted.", Required: true},
+		checkCleanup:             {Type: framework.TypeString, Description: "How many replaced keys have yet to be deleted, and why one could not be.", Required: true},
 		checkClock:               {Type: framework.TypeString, Description: "How far this host's clock is from the issuer's, or from that of token_url's host.", Required: true},
 		checkTokenURL:            {Type: framework.TypeString, Description: "Whether the host of token_url resolves and answers.", Required: true},
-		checkTokenURLCertificate: {Type: framework.TypeString, Description: "When its certificate ends."},
-		checkIAMURL:              {Type: framework.TypeString, Description: "The same of iam_url; absent for platform, whose keys are made at token_url."},
-		checkIAMURLCertificate:   {Type: framework.TypeString, Description: "When its certificate ends."},
+		checkTokenURLCertificate: {Type: framework.TypeString, Description: "When the certificate of token_url's host expires."},
+		checkIAMURL:              {Type: framework.TypeString, Description: "Whether the host of iam_url resolves and answers. Absent for platform, whose keys are made at token_url."},
+		checkIAMURLCertificate:   {Type: framework.TypeString, Description: "When the certificate of iam_url's host expires."},
 		checkAPIURL:              {Type: framework.TypeString, Description: "Whether the host of api_url resolves. It is not called."},
 	}
 }
@@ -97,16 +97,17 @@ func checkResponse(findings []finding, at time.Time) *logical.Response {
 }
 
 const checkHelp = `
-Finds out what would stop a rotation of the key or a read of a token:
+Finds what would stop a rotation of the key or a read of a token:
 
     $ vault read <mount>/config/us-south/check
 
-Each field begins with ok, warning, error or unknown, and ends with what to do. ok
-says whether there is no error; errors, warnings and unknown name the fields.
+Each finding begins with ok, warning, error or unknown, and ends with what to do.
+The field ok is true if there is no error. The fields errors, warnings and unknown
+list the findings of each kind.
 
-It calls the token service and the key's issuer, and changes nothing: it makes,
-disables and deletes no key, stores nothing, and never uses a platform key, which may
-work once. If there is no fresh token it gets one, as a read would, which readers
-share then. While the engine backs off after a failure, it makes no such call and
-says so. What was found is told again for ten seconds.
+The check calls the token service and the key's issuer. It makes, disables and
+deletes no key, stores nothing, and never uses a platform key, which may work only
+once. If there is no fresh token, it gets one as a read would, and readers share that
+token. While the engine backs off after a failure, the check makes no such call and
+says so. The same result is returned for ten seconds.
 `

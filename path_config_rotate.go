@@ -42,7 +42,7 @@ func (b *backend) pathRotation(pattern, rotated string) *framework.Path {
 			"name": nameField(),
 			"grace_period": {
 				Type:        framework.TypeDurationSecond,
-				Description: "Time that the replaced key lives on, 0 to 168h. 0 deletes it at once, for a leak. Defaults to the config's rotation_grace_period. No effect for a platform config without rotation_period.",
+				Description: "How long the replaced key stays valid, 0 to 168h. 0 deletes it at once, for a leak. Defaults to the config's rotation_grace_period. No effect on platform keys that work once.",
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -64,7 +64,7 @@ func (b *backend) pathRotation(pattern, rotated string) *framework.Path {
 func rotationResponseFields() map[string]*framework.FieldSchema {
 	fields := retiredKeysField()
 	maps.Copy(fields, map[string]*framework.FieldSchema{
-		"api_key_id":          {Type: framework.TypeString, Description: "The issuer's id of the key that rotation made. It is not sensitive."},
+		"api_key_id":          {Type: framework.TypeString, Description: "The issuer's id of the key that the rotation made. Not sensitive."},
 		"last_vault_rotation": {Type: framework.TypeTime, Description: "When the key was last rotated."},
 		"next_vault_rotation": {Type: framework.TypeTime, Description: "When the key is due to be rotated by rotation_period or rotation_schedule."},
 	})
@@ -73,7 +73,7 @@ func rotationResponseFields() map[string]*framework.FieldSchema {
 
 func retiredKeysField() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"retired_api_keys": {Type: framework.TypeMap, Description: "Ids of replaced keys that are still to be deleted at their issuer, each with the end of its grace period by the issuer's clock."},
+		"retired_api_keys": {Type: framework.TypeMap, Description: "The issuer's ids of replaced keys that are not deleted yet, each with the time, by the issuer's clock, at which it is to be deleted."},
 	}
 }
 
@@ -187,19 +187,19 @@ Replaces the API key itself:
 
     $ vault write -f <mount>/config/us-south/rotate
 
-rotate-root/us-south is the same path by another name.
+rotate-root/us-south does the same.
 
-The engine creates a successor of the same identity at IBM Cloud IAM, gets a token
-with it, and stores it. The old key lives on for rotation_grace_period, or for the
-call's own grace_period, is disabled half-way, and deleted then. After that nobody
-but Vault has ever seen the key. Readers get tokens all the while. If a step
-fails, or the server does, the rotation goes on from there.
+Vault creates a new key for the same identity at IBM Cloud IAM, gets a token with it,
+and stores it. The old key stays valid for grace_period, which defaults to the
+config's rotation_grace_period. It is disabled halfway through, and deleted at the
+end. Nobody but Vault has seen the new key. Readers get tokens throughout. If a step
+fails or the server stops, Vault continues or undoes the rotation by itself.
 
-A platform config makes another key with the current token, and readers share the
-token that it gives. It needs no schedule, unless its keys work more than once: see
-rotation_period.
+For a platform config, Vault makes another key with the current token, and readers
+share the token that the new key gives. Such a config needs no schedule, unless its
+keys work more than once: see rotation_period.
 
-The key's identity must be allowed to manage its own API keys, and the key must
-be in this config alone. Set rotation_period or rotation_schedule in the config to
-have it done by itself.
+The key's identity must be allowed to manage its own API keys, and no other config
+may hold the key. To rotate automatically, set rotation_period or rotation_schedule
+in the config.
 `

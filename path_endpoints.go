@@ -39,7 +39,7 @@ func (b *backend) pathEndpoints() *framework.Path {
 				ForwardPerformanceSecondary: true,
 			},
 		},
-		HelpSynopsis:    "Change where a key goes without knowing it. A policy needs sudo.",
+		HelpSynopsis:    "Change where a key goes, without having the key. Needs sudo in the policy.",
 		HelpDescription: strings.TrimSpace(endpointsHelp),
 	}
 }
@@ -58,7 +58,7 @@ func endpointFields() map[string]*framework.FieldSchema {
 		"name": nameField(),
 		"verify": {
 			Type:        framework.TypeBool,
-			Description: "Try the stored key at what is new before storing: get a token from another token_url or with another ca_cert, and log in at another iam_url. Store nothing if that fails. Not stored.",
+			Description: "Try the stored key at the new addresses first, and store nothing if that fails. A new token_url or ca_cert is tried by getting a token, a new iam_url by logging in there. Not stored.",
 			Default:     true,
 		},
 	}
@@ -175,14 +175,15 @@ func (b *backend) tryEndpoints(ctx context.Context, fresh *entry, stored *config
 }
 
 const endpointsHelp = `
-Changes where the key of a config and its tokens go, without the key, which after
-a rotation nobody has:
+Changes where the key of a config and its tokens go. You do not need the key, which
+nobody has after a rotation:
 
     $ vault write <mount>/endpoints/us-south ca_cert=@ca.pem
 
-The stored key is tried at what is new before that is stored (verify=false skips
-it); of a key that renews itself the current token is tried. Fields that are not
-named stay; an empty one goes back to its default. The path is root-protected: a
-policy needs sudo beside update or read, because anyone who may write here can have
-the key sent to a host of theirs.
+Vault tries the stored key at the new addresses before it stores them (verify=false
+skips that). If the key renews itself, Vault tries the current token instead. Fields
+that you do not name stay as they are; an empty one goes back to its default.
+
+The path is root-protected: a policy needs sudo in addition to update or read, because
+anyone who may write here can have the key sent to a host of their own.
 `

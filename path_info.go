@@ -47,7 +47,7 @@ func (b *backend) pathInfo() *framework.Path {
 				Responses:    okResponse("The running build.", infoResponseFields()),
 			},
 		},
-		HelpSynopsis:    "Say which build of the plugin runs.",
+		HelpSynopsis:    "Show which build of the plugin runs.",
 		HelpDescription: strings.TrimSpace(infoHelp),
 	}
 }
@@ -55,7 +55,7 @@ func (b *backend) pathInfo() *framework.Path {
 func infoResponseFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"version":     {Type: framework.TypeString, Description: "Version of the plugin, as in the plugin catalogue.", Required: true},
-		"commit":      {Type: framework.TypeString, Description: "Commit of the source; it ends in -dirty if the source had changes beside it.", Required: true},
+		"commit":      {Type: framework.TypeString, Description: "Commit of the source. -dirty at its end means that the source had uncommitted changes; unknown means a build from outside of git.", Required: true},
 		"build_date":  {Type: framework.TypeString, Description: "Date of that commit, RFC 3339.", Required: true},
 		"go_version":  {Type: framework.TypeString, Description: "Go release that the plugin was built with.", Required: true},
 		"sdk_version": {Type: framework.TypeString, Description: "Version of Vault's SDK in the plugin.", Required: true},
@@ -86,8 +86,8 @@ func sdkVersion() string {
 }
 
 const infoHelp = `
-Returns the version and commit of the plugin that this mount runs, and what it
-was built with:
+Returns the version and commit of the plugin that this mount runs, and the Go and
+SDK versions that it was built with:
 
     $ vault read <mount>/info
 `

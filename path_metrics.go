@@ -48,7 +48,7 @@ func (b *backend) pathMetrics() *framework.Path {
 				},
 			},
 		},
-		HelpSynopsis:    "Tell Prometheus what the mount does.",
+		HelpSynopsis:    "Return the mount's metrics in Prometheus' text format.",
 		HelpDescription: strings.TrimSpace(metricsHelp),
 	}
 }
@@ -170,13 +170,14 @@ func (b *backend) countFailedRead(err error) {
 }
 
 const metricsHelp = `
-Returns, in Prometheus' text format, how often keys were exchanged and tokens
-read, with which outcomes, and, of each config, when its token ends, how old its
-key is and how long Vault can be away. It needs a Vault token like any path. To have it printed:
+Returns, in Prometheus' text format, how many exchanges and reads there were, by
+outcome. For each config, it also says when the token expires, how old the key is and
+until when Vault may be down. Like every path, it needs a Vault token. To print it:
 
     $ vault read -format=raw <mount>/metrics
 
-To have no config named in them, set the mount's option per_config_metrics:
+To keep the names of configs out of the metrics, set the mount option
+per_config_metrics to false, and reload the plugin:
 
     $ vault secrets tune -options=per_config_metrics=false <mount>/
     $ vault write sys/plugins/reload/backend mounts=<mount>/

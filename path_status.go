@@ -30,35 +30,35 @@ func (b *backend) pathStatus() *framework.Path {
 				Responses:    okResponse("What the node that responds knows. A field without a value is left out.", statusResponseFields()),
 			},
 		},
-		HelpSynopsis:    "Say whether a config's key works.",
+		HelpSynopsis:    "Show whether a config's key works.",
 		HelpDescription: strings.TrimSpace(statusHelp),
 	}
 }
 
 func statusResponseFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"token_id":             {Type: framework.TypeString, Description: "Id of the token that all readers share. It is not sensitive. With cache=entity there is none, and this, expires_at and ttl are absent."},
-		"expires_at":           {Type: framework.TypeTime, Description: "End of the shared token's life."},
+		"token_id":             {Type: framework.TypeString, Description: "Id of the token that all readers share. Not sensitive. With cache=entity there is no such token, and token_id, expires_at and ttl are absent."},
+		"expires_at":           {Type: framework.TypeTime, Description: "When the shared token expires."},
 		"ttl":                  {Type: framework.TypeInt64, Description: "Seconds after which readers get a newer token."},
 		"entities":             {Type: framework.TypeInt64, Description: "Vault entities that have a token in memory, at most 1,000. Only with cache=entity. Requests without an entity are not counted."},
 		"clock_skew":           {Type: framework.TypeInt64, Description: "Seconds by which this node's clock is ahead of the token service's, negative if it is behind. Absent while they agree."},
-		"last_success":         {Type: framework.TypeTime, Description: "When the key was last exchanged for a token. A write of the config that leaves the shared token in place leaves this in place too."},
-		"last_error":           {Type: framework.TypeString, Description: "Why the last exchange that failed did so, since the config was written or loaded. A later success leaves it in place."},
+		"last_success":         {Type: framework.TypeTime, Description: "When the key was last exchanged for a token. A write of the config keeps this if it keeps the shared token."},
+		"last_error":           {Type: framework.TypeString, Description: "Why the last failed exchange since the config was written or loaded failed. A later success does not clear it."},
 		"last_error_time":      {Type: framework.TypeTime, Description: "When that exchange failed."},
-		"consecutive_failures": {Type: framework.TypeInt64, Description: "Failed exchanges of the key since its last success, in this config and in others of the same key and destination. A write of the config leaves it in place.", Required: true},
-		"retry_at":             {Type: framework.TypeTime, Description: "Until when the engine backs off after the last of these. A write of the config leaves it in place."},
-		"api_key_age":          {Type: framework.TypeInt64, Description: "Seconds since the API key was set.", Required: true},
-		"api_key_expires_at":   {Type: framework.TypeTime, Description: "When the API key ends, as its issuer says. Absent if it does not, or Vault has not asked: it asks when a config that rotates its key is written, and with each rotation. Absent too for keys that renew themselves."},
-		"can_be_away_until":    {Type: framework.TypeTime, Description: "Until when Vault may be away and still get tokens afterwards, where keys renew themselves: the end of its token, or of the key in reserve. Absent if nothing is left."},
+		"consecutive_failures": {Type: framework.TypeInt64, Description: "Failed exchanges of the key since its last success, in this config and in others with the same key and destination. A write that keeps the key and the destination does not reset it.", Required: true},
+		"retry_at":             {Type: framework.TypeTime, Description: "Until when the engine backs off, after the last of these failures or because the service asked another config to wait. A write that keeps the key and the destination does not end the backoff."},
+		"api_key_age":          {Type: framework.TypeInt64, Description: "Seconds since a write or a rotation set the API key.", Required: true},
+		"api_key_expires_at":   {Type: framework.TypeTime, Description: "When the API key expires, according to its issuer. Absent if it does not expire, or if Vault has not asked: it asks when you write a config that has a rotation, and with each rotation. Also absent with renew."},
+		"can_be_away_until":    {Type: framework.TypeTime, Description: "With renew: until when Vault may be down and still get tokens afterwards, which is when its token or the key in reserve expires. Absent if nothing is left."},
 		"last_vault_rotation":  {Type: framework.TypeTime, Description: "When the API key was last rotated."},
-		"next_vault_rotation":  {Type: framework.TypeTime, Description: "When the API key is due to be rotated. A rotation that fails does not move it, unless its rotation_window has ended."},
+		"next_vault_rotation":  {Type: framework.TypeTime, Description: "When the API key is due to be rotated. A failed rotation does not change it, unless its rotation_window has ended."},
 
-		"consecutive_rotation_failures": {Type: framework.TypeInt64, Description: "Failed rotations since the config was last written or rotated, or since a restart."},
-		"last_rotation_error":           {Type: framework.TypeString, Description: "Why the last of them failed."},
-		"last_rotation_error_time":      {Type: framework.TypeTime, Description: "When it failed."},
+		"consecutive_rotation_failures": {Type: framework.TypeInt64, Description: "Failed rotations and renewals since the last success, since the config was written, or since a restart. With renew, only a write of the key or of its endpoints resets it."},
+		"last_rotation_error":           {Type: framework.TypeString, Description: "Why the last of these failed."},
+		"last_rotation_error_time":      {Type: framework.TypeTime, Description: "When that was."},
 
 		"retired_api_keys": retiredKeysField()["retired_api_keys"],
-		"cleanup_errors":   {Type: framework.TypeMap, Description: "Ids of replaced keys that could not be deleted yet, each with the reason. That is tried again."},
+		"cleanup_errors":   {Type: framework.TypeMap, Description: "The issuer's ids of replaced keys that could not be deleted yet, each with the reason. Vault tries again."},
 	}
 }
 
@@ -143,15 +143,17 @@ func setTime(data map[string]any, field string, at time.Time) {
 }
 
 const statusHelp = `
-Says whether a config's key works, from memory and without a call out:
+Says whether a config's key works. It reads memory only, and calls no service:
 
     $ vault read <mount>/status/us-south
 
-token_id, expires_at and ttl are those of the shared token and absent while there
-is none: one that nobody reads is left to lapse, unless its key renews itself. With
-cache=entity there is no such token, and entities says how many Vault entities have
-one of their own. Where keys renew themselves, can_be_away_until says until when
-Vault may be down and still get tokens. After a failure, last_error says what went
-wrong and what to do about it, and last_rotation_error the same of a rotation. The
-response is that of the node that sends it, and contains no secret.
+token_id, expires_at and ttl describe the shared token. They are absent while there
+is none: a token that nobody reads is not replaced, unless its key renews itself. With
+cache=entity there is no shared token, and entities says how many Vault entities have
+one of their own.
+
+If keys renew themselves, can_be_away_until says until when Vault may be down and
+still get tokens afterwards. After a failure, last_error says what went wrong and what
+to do; last_rotation_error says the same of a rotation. The response has what the
+answering node has seen, and no secret.
 `

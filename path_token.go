@@ -32,7 +32,7 @@ func (b *backend) pathToken() *framework.Path {
 			"name": nameField(),
 			"min_ttl": {
 				Type:        framework.TypeDurationSecond,
-				Description: "Minimum remaining lifetime of the token. A shared one that has less is replaced first, at most ten times in its life: nine tenths of that are the most that can be asked for. A dedicated token may be asked to live as long as the service's do.",
+				Description: "Shortest remaining life of the token that you accept. A shared token with less is replaced first, at most ten times in its life; you can ask for at most nine tenths of that life. For a dedicated token you can ask for the whole life of the service's tokens.",
 				Query:       true,
 			},
 		},
@@ -59,9 +59,9 @@ func tokenResponseFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"token":               {Type: framework.TypeString, Description: "The JWT, to be sent as Authorization: Bearer.", Required: true, DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
 		"token_type":          {Type: framework.TypeString, Description: "Always Bearer.", Required: true},
-		"token_id":            {Type: framework.TypeString, Description: "The JWT's jti, or a digest of the token. It finds the token in Vault's audit log and is not sensitive.", Required: true},
-		"expires_at":          {Type: framework.TypeTime, Description: "End of the token's life.", Required: true},
-		"ttl":                 {Type: framework.TypeInt64, Description: "Seconds after which a read gets a newer token. This one outlives them.", Required: true},
+		"token_id":            {Type: framework.TypeString, Description: "The JWT's jti, or a digest of the token. Use it to find the token in Vault's audit log. Not sensitive.", Required: true},
+		"expires_at":          {Type: framework.TypeTime, Description: "When the token expires.", Required: true},
+		"ttl":                 {Type: framework.TypeInt64, Description: "Seconds after which a read gets a newer token. This one stays valid longer.", Required: true},
 		"rotation_period":     {Type: framework.TypeInt64, Description: "Seconds between replacements of the shared token.", Required: true},
 		"last_vault_rotation": {Type: framework.TypeTime, Description: "When this token was issued.", Required: true},
 		"region":              {Type: framework.TypeString, Description: "Region of the config.", Required: true},
@@ -196,18 +196,19 @@ func (b *backend) tokenRevoke(_ context.Context, req *logical.Request, _ *framew
 }
 
 const tokenHelp = `
-Reads the token that all readers of a config share, or, if the config has
-cache=entity, those of the caller's Vault entity:
+Reads the token that all readers of a config share. If the config has cache=entity,
+only readers of the caller's Vault entity share it:
 
     $ vault read <mount>/token/us-south
 
-A write generates a dedicated one, which nobody else gets:
+A write gets a dedicated token, which nobody else gets:
 
     $ vault write -f <mount>/token/us-south
 
-Where keys renew themselves (renew, platform only), that takes a key of its own.
+If keys renew themselves (renew, platform only), Vault makes a key for each dedicated
+token.
 
-After ttl seconds a read gets a newer token; the present one is valid for some
-time longer, so a client that reads again after ttl never holds an expired one. Vault Agent
-does that by itself. A policy grants read, update, or both.
+After ttl seconds, a read gets a newer token. The old one stays valid for a while, so
+a client that reads again after ttl never holds an expired token. Vault Agent does
+that by itself. A policy can grant read, update, or both.
 `

@@ -24,7 +24,7 @@ func tokenServiceSetting() setting {
 		name: "token_service",
 		schema: &framework.FieldSchema{
 			Type:          framework.TypeString,
-			Description:   "Service that turns the key into a token. If a config is created without it, it is platform where credentials, client_id or client_secret is given, and login otherwise; later writes keep it.",
+			Description:   "Service that turns the key into a token. If the write that creates the config does not name one, the service is platform if credentials, client_id or client_secret is given, and login otherwise. Later writes keep it.",
 			AllowedValues: allowedKinds(),
 		},
 		inferred: func(request requestFields) any { return string(inferTokenService(request)) },

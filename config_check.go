@@ -156,7 +156,7 @@ func (k *checker) token(ctx context.Context) finding {
 func (k *checker) freshToken() finding {
 	status := k.entry.source.Status()
 	if status.Lease == nil {
-		return finding{checkToken, resultUnknown, "the shared token has just ended", "check again"}
+		return finding{checkToken, resultUnknown, "the shared token has just expired", "check again"}
 	}
 	detail := k.sharing() + " that lives until " + timeText(status.Lease.ExpiresAt)
 	if status.Failures > 0 && status.LastError != nil {
@@ -181,7 +181,7 @@ func (k *checker) sharing() string {
 func (k *checker) unspentToken() finding {
 	c := k.entry.config
 	if !c.renews() {
-		return finding{checkToken, resultUnknown, "there is no fresh token, and the key may work only once, so that it is not tried", "read token/" + k.name + " to try it"}
+		return finding{checkToken, resultUnknown, "there is no fresh token, and the key was not tried, because it may work only once", "read token/" + k.name + " to try it"}
 	}
 	if until := c.Keys.CanBeAwayUntil(); !until.IsZero() {
 		return finding{checkToken, resultOK, "the next read renews the token; Vault has a way to another one until " + timeText(until), ""}
@@ -189,7 +189,7 @@ func (k *checker) unspentToken() finding {
 	if c.Keys.Current.Spent {
 		return finding{checkToken, resultError, "there is no token any more, and the key was used", "write the config again with another api_key"}
 	}
-	return finding{checkToken, resultUnknown, "there is no token, and the key may work only once, so that it is not tried", "read token/" + k.name + " to try it"}
+	return finding{checkToken, resultUnknown, "there is no token, and the key was not tried, because it may work only once", "read token/" + k.name + " to try it"}
 }
 
 // otherConfigs says whether the key is in this config alone, which a rotation takes.
@@ -199,7 +199,7 @@ func (k *checker) otherConfigs() finding {
 	case held:
 		return finding{checkOtherConfigs, resultError, by.String() + " holds the same API key, which a rotation would delete", "give each config a key of its own"}
 	case !k.holders.IsListed():
-		return finding{checkOtherConfigs, resultUnknown, "not all configs of this mount were read yet since the plugin started", "check again in a minute"}
+		return finding{checkOtherConfigs, resultUnknown, "the plugin has not read all configs of this mount since it started", "check again in a minute"}
 	default:
 		return finding{checkOtherConfigs, resultOK, "no other config of this mount holds the key", ""}
 	}
@@ -215,7 +215,7 @@ func (k *checker) rotation() finding {
 	case c.TokenService == tokenservice.Platform && !c.Renew:
 		return finding{checkRotation, resultOK, "renew=false: Vault makes none of this config's keys", ""}
 	case c.renews() && c.issuer().Issuer == "":
-		return finding{checkRotation, resultError, "token_url does not end in /token, so that Vault does not know where its keys are made", "correct token_url"}
+		return finding{checkRotation, resultError, "token_url does not end in /token, so Vault does not know where its keys are made", "correct token_url"}
 	case !due.IsZero():
 		return finding{checkRotation, resultOK, "the next one is due at " + timeText(due), ""}
 	case c.renews():
@@ -244,7 +244,7 @@ func (k *checker) cleanup() finding {
 	}
 	switch {
 	case len(left) >= rotation.MaxRetired:
-		return finding{checkCleanup, resultError, detail + ", and no rotation makes another key until some are", "see status/" + k.name}
+		return finding{checkCleanup, resultError, detail + ", and no rotation makes another key until some of them are deleted", "see status/" + k.name}
 	case keys.Candidate != nil && !k.entry.config.renews() || keys.Intent != nil:
 		detail += "; a rotation is under way"
 	}
@@ -270,7 +270,7 @@ func (k *checker) clock(key issuerFacts, host hostFacts) finding {
 	case lease != nil && lease.ClockSkew != 0:
 		ahead, whose = lease.ClockSkew, "the token service's when it issued the shared token"
 	default:
-		return finding{checkClock, resultUnknown, "neither the issuer nor the token service told the time", ""}
+		return finding{checkClock, resultUnknown, "no response of the issuer or the token service had the time", ""}
 	}
 	ahead = ahead.Truncate(time.Second)
 	if ahead.Abs() < clockTolerance {
@@ -280,7 +280,7 @@ func (k *checker) clock(key issuerFacts, host hostFacts) finding {
 	if ahead < 0 {
 		word = "behind"
 	}
-	return finding{checkClock, resultWarning, fmt.Sprintf("this host's clock is %s %s %s", ahead.Abs(), word, whose), "set the clock of Vault's host right: what Vault says of the ends of tokens and keys is by it"}
+	return finding{checkClock, resultWarning, fmt.Sprintf("this host's clock is %s %s %s", ahead.Abs(), word, whose), "set the clock of Vault's host: Vault uses it to say when tokens and keys expire"}
 }
 
 func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339) }

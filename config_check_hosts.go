@@ -51,7 +51,7 @@ func (f hostFacts) findings(name, certificate string) []finding {
 			{certificate, resultError, f.host + " " + f.reach.Failure, f.reach.Advice},
 		}
 	case f.reach.Failure != "" && f.reach.Proxied:
-		return []finding{{name, resultError, f.host + ", through the proxy in Vault's environment, " + f.reach.Failure, "see whether the proxy lets Vault reach it"}}
+		return []finding{{name, resultError, f.host + ", through the proxy in Vault's environment, " + f.reach.Failure, "check that the proxy lets Vault reach it"}}
 	case f.reach.Failure != "":
 		return []finding{{name, resultError, f.host + " " + f.reach.Failure, cmp.Or(f.reach.Advice, "check "+name+", and the way there from Vault's host")}}
 	default:
@@ -66,7 +66,7 @@ func (f hostFacts) answered(name string) finding {
 		how = "answers through the proxy in Vault's environment, which resolves it"
 	}
 	if f.reach.Status >= 500 {
-		return finding{name, resultWarning, fmt.Sprintf("%s %s, with HTTP %d", f.host, how, f.reach.Status), "if token or api_key has an error too, wait, and see whether IBM tells of an outage"}
+		return finding{name, resultWarning, fmt.Sprintf("%s %s, with HTTP %d", f.host, how, f.reach.Status), "if token or api_key has an error too, see whether IBM reports an outage, and check again later"}
 	}
 	return finding{name, resultOK, f.host + " " + how, ""}
 }
@@ -78,9 +78,9 @@ func (f hostFacts) certificate(name string) finding {
 	case end.IsZero():
 		return finding{}
 	case left < nearCertificateEnd:
-		return finding{name, resultWarning, fmt.Sprintf("the certificate of %s, or one that vouches for it, ends at %s", f.host, timeText(end)), "see that it is renewed; if it is that of ca_cert, write the new one to endpoints/<name>"}
+		return finding{name, resultWarning, fmt.Sprintf("the certificate of %s, or one in its chain, expires at %s", f.host, timeText(end)), "have it renewed; if it is in ca_cert, write the new one to endpoints/<name>"}
 	default:
-		return finding{name, resultOK, fmt.Sprintf("the certificate of %s ends at %s", f.host, timeText(end)), ""}
+		return finding{name, resultOK, fmt.Sprintf("the certificate of %s expires at %s", f.host, timeText(end)), ""}
 	}
 }
 
@@ -89,12 +89,12 @@ func (f hostFacts) certificate(name string) finding {
 func (k *checker) apiURL(ctx context.Context) finding {
 	address := k.entry.config.apiURL()
 	if address == "" {
-		return finding{checkAPIURL, resultUnknown, "none is set, and the service has no default", "set api_url if readers are to be told where their tokens go"}
+		return finding{checkAPIURL, resultUnknown, "none is set, and the service has no default", "set api_url if readers need it"}
 	}
 	proxied, failure := k.transports.Resolve(ctx, address)
 	switch host := hostOf(address); {
 	case proxied:
-		return finding{checkAPIURL, resultUnknown, host + " is for Vault's proxy to resolve", ""}
+		return finding{checkAPIURL, resultUnknown, host + " was not looked up, because Vault's proxy resolves it", ""}
 	case failure != "":
 		return finding{checkAPIURL, resultError, host + " " + failure, "check api_url"}
 	default:

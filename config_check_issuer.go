@@ -86,7 +86,7 @@ func (k *checker) read(ctx context.Context, session rotation.Session, at rotatio
 		return err
 	}
 	if !k.isDiscreet(whose) {
-		facts.add(checkAPIKey, resultError, "the issuer names the key, or whose it is, by what gives the value of a key away", "write the config again with another api_key")
+		facts.add(checkAPIKey, resultError, "the id or name of the key or of its identity, as the issuer has it, contains part of a secret", "write the config again with another api_key")
 		return nil
 	}
 	getErr := k.key(ctx, session, whose, facts)
@@ -113,7 +113,7 @@ func (k *checker) key(ctx context.Context, session rotation.Session, key rotatio
 	if key.ID == "" {
 		got, err := session.Get(ctx, present.ID)
 		if errors.Is(err, rotation.ErrNoSuchKey) {
-			facts.add(checkAPIKey, resultWarning, present.ID+" is not there any more", "nothing, while the current token is valid: it makes another one")
+			facts.add(checkAPIKey, resultWarning, present.ID+" is not there any more", "do nothing while the current token is valid: Vault makes another key with it")
 			return nil
 		}
 		if err != nil {
@@ -123,7 +123,7 @@ func (k *checker) key(ctx context.Context, session rotation.Session, key rotatio
 		key = got
 	}
 	if !k.isDiscreet(key) {
-		facts.add(checkAPIKey, resultError, "the issuer names the key by what gives the value of a key away", "write the config again with another api_key")
+		facts.add(checkAPIKey, resultError, "the id or name of the key, as the issuer has it, contains part of a secret", "write the config again with another api_key")
 		return nil
 	}
 	detail := fmt.Sprintf("%s, named %s", key.ID, quoted(key.Name))
@@ -131,7 +131,7 @@ func (k *checker) key(ctx context.Context, session rotation.Session, key rotatio
 	case key.Disabled:
 		facts.add(checkAPIKey, resultError, detail+", is disabled", "enable it at its issuer, or write the config again with another api_key")
 	case key.Locked:
-		facts.add(checkAPIKey, resultError, detail+", is locked: tokens are got with it, but a rotation could not delete it", "unlock it at its issuer (IBM Cloud: Manage, Access (IAM), API keys)")
+		facts.add(checkAPIKey, resultError, detail+", is locked: it gives tokens, but a rotation could not delete it", "unlock it at its issuer (IBM Cloud: Manage, Access (IAM), API keys)")
 	default:
 		facts.add(checkAPIKey, resultOK, detail, "")
 	}
@@ -153,7 +153,7 @@ func (k *checker) expiry(facts *issuerFacts, end, now time.Time) {
 	switch {
 	case end.IsZero():
 		if facts.has(checkAPIKey, resultOK) && !c.renews() {
-			facts.add(checkAPIKeyExpiry, resultOK, "the key has no end that the issuer tells of", "")
+			facts.add(checkAPIKeyExpiry, resultOK, "the issuer names no expiry of the key", "")
 		}
 	case !now.Before(end):
 		facts.add(checkAPIKeyExpiry, resultError, "the key expired at "+timeText(end), "write the config again with another api_key")
@@ -182,7 +182,7 @@ func (k *checker) identity(facts *issuerFacts, whose rotation.Details) {
 		facts.add(checkIdentity, resultOK, detail+"; the first rotation binds the config to it", "")
 	case bound.Identity != whose.Identity || bound.AccountID != whose.AccountID:
 		facts.add(checkIdentity, resultError, detail+", but the config is bound to "+identityText(bound.Identity, bound.AccountID),
-			"find out who answers at the issuer's address; then write the config again with an api_key of the right identity")
+			"check which server answers at the issuer's address; then write the config again with an api_key of the right identity")
 	default:
 		facts.add(checkIdentity, resultOK, detail+", which the config is bound to", "")
 	}
@@ -221,7 +221,7 @@ func (k *checker) strangers(facts *issuerFacts, listed []rotation.Details) {
 	}
 	told := strings.Join(ids[:min(len(ids), 10)], ", ")
 	if !keys.IsDiscreet(k.entry.config.plan(), told) {
-		told = "their ids are not told, for they give the value of a key away"
+		told = "their ids are left out, because they contain part of a secret"
 	}
 	severity := resultError
 	if k.entry.config.renews() {
@@ -238,7 +238,7 @@ func (k *checker) rights(facts *issuerFacts, err error) {
 		facts.add(checkRights, resultError, "the identity may not even read or list its keys, as a rotation does", failed.Advice)
 		return
 	}
-	detail := "whether the identity may create and delete keys cannot be told without doing it"
+	detail := "only a rotation can tell whether the identity may create and delete keys"
 	c := k.entry.config
 	switch {
 	case c.Keys.Current.Managed && !c.Keys.Current.CreatedAt.IsZero():

@@ -109,13 +109,13 @@ func (b *backend) carryOut(ctx context.Context, req *logical.Request, d *framewo
 	b.events.send(ctx, eventConfigWrite, w.name)
 	resp := &logical.Response{}
 	if k := w.retiredKey(); k != "" {
-		resp.AddWarning(fmt.Sprintf("The key %s, which a rotation had made for this config, will be deleted at its issuer in %s; status/%s says how that goes.", k, w.candidate.RotationGracePeriod, w.name))
+		resp.AddWarning(fmt.Sprintf("The key %s, which a rotation made for this config, will be deleted at its issuer in %s; status/%s says whether that works.", k, w.candidate.RotationGracePeriod, w.name))
 	}
 	if w.unknown != nil {
-		resp.AddWarning(fmt.Sprintf("The issuer did not describe the key, as it is asked to for a rotation: %s. Until that works, config %q cannot be rotated, and Vault does not know whether its key expires.", w.unknown, w.name))
+		resp.AddWarning(fmt.Sprintf("Vault asked the issuer about the key, as a rotation does, and got no description: %s. Until that works, config %q cannot be rotated, and Vault does not know whether its key expires.", w.unknown, w.name))
 	}
 	if why := b.renewNow(ctx, w); why != nil {
-		resp.AddWarning(fmt.Sprintf("Vault could not make the next key, and will try again: %s. Until that works, config %q gets no token after the end of the present one, unless its key works more than once.", why, w.name))
+		resp.AddWarning(fmt.Sprintf("Vault could not make the next key, and will try again: %s. Until that works, config %q gets no token after the current one expires, unless its key works more than once.", why, w.name))
 	}
 	if len(resp.Warnings) == 0 && !ignoresFields(req, d) {
 		return nil, nil

@@ -118,7 +118,7 @@ func checkFieldsAreNamedAgain(secret, name string, candidate *config, request re
 	if len(unnamed) == 0 {
 		return nil
 	}
-	return fieldError(secret, fmt.Sprintf("is not the stored one, and %s, as earlier writes have it; name these fields again, with the values that you want: %s", candidate.whereItGoes(), strings.Join(unnamed, ", ")))
+	return fieldError(secret, fmt.Sprintf("is not the stored one, and %s, which earlier writes chose; name these fields again, with the values that you want: %s", candidate.whereItGoes(), strings.Join(unnamed, ", ")))
 }
 
 // whereItGoes is what a secret's owner should know of a destination. It completes a

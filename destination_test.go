@@ -144,16 +144,16 @@ func TestDestination_errorNamesHostsAndFields(t *testing.T) {
 	}{
 		"a token_url and an api_url": {
 			preparedConfig(false), map[string]any{"api_key": "another-key"},
-			"api_key is not the stored one, and would be sent to keys.elsewhere.example, its tokens to tokens.elsewhere.example, as earlier writes have it; name these fields again, with the values that you want: token_url, api_url",
+			"api_key is not the stored one, and would be sent to keys.elsewhere.example, its tokens to tokens.elsewhere.example, which earlier writes chose; name these fields again, with the values that you want: token_url, api_url",
 		},
 		"a client secret": {
 			preparedConfig(true), map[string]any{"credentials": `{"toolkit":{"client_id":"a","client_secret":"b"}}`},
-			"client_secret is not the stored one, and would be sent to keys.elsewhere.example, its tokens to tokens.elsewhere.example, as earlier writes have it; name these fields again, with the values that you want: token_service, token_url, api_url",
+			"client_secret is not the stored one, and would be sent to keys.elsewhere.example, its tokens to tokens.elsewhere.example, which earlier writes chose; name these fields again, with the values that you want: token_service, token_url, api_url",
 		},
 		"an iam_url": {
 			&config{APIKey: testKey, TokenService: tokenservice.Login, Region: "us-south", IAMURL: "https://iam.elsewhere.example:8443"},
 			map[string]any{"api_key": "another-key"},
-			"api_key is not the stored one, and would be sent to login.service.us-south.apiconnect.ibmcloud.com and iam.elsewhere.example:8443, its tokens to apimanager.us-south.apiconnect.cloud.ibm.com, as earlier writes have it; name these fields again, with the values that you want: iam_url",
+			"api_key is not the stored one, and would be sent to login.service.us-south.apiconnect.ibmcloud.com and iam.elsewhere.example:8443, its tokens to apimanager.us-south.apiconnect.cloud.ibm.com, which earlier writes chose; name these fields again, with the values that you want: iam_url",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -48,7 +48,7 @@ func failedFinding(name string, err error) finding {
 	)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return finding{name, resultUnknown, "there was no answer in the time that a check has", "try again"}
+		return finding{name, resultUnknown, "there was no response within the time of a check", "try again"}
 	case errors.Is(err, tokensource.ErrClosed):
 		return finding{name, resultUnknown, "the config was written or unloaded meanwhile", "check again"}
 	case errors.As(err, &backoff):

@@ -84,7 +84,7 @@ func TestConfigCheck_ofAConfigThatIsWell(t *testing.T) {
 		requireFinding(t, data, "api_key", resultOK, "ApiKey-", `named "simulated"`)
 		requireFinding(t, data, "identity", resultOK, "IBMid-5500000000 of account 0000", "the first rotation binds")
 		requireFinding(t, data, "api_key_count", resultOK, "1 API key of 20")
-		requireFinding(t, data, "rights", resultUnknown, "cannot be told without doing it")
+		requireFinding(t, data, "rights", resultUnknown, "only a rotation can tell")
 		m.rotate("us-south")
 		m.waitForCleanup()
 		data, _ = m.checkUnchanged("us-south")
@@ -205,7 +205,7 @@ func TestConfigCheck_states(t *testing.T) {
 					return nil, nil
 				}
 			},
-			want: []found{{"api_url", resultUnknown, []string{"for Vault's proxy to resolve"}}},
+			want: []found{{"api_url", resultUnknown, []string{"because Vault's proxy resolves it"}}},
 		},
 		"a token service that is down": {
 			spoil: func(m *mount) {
@@ -291,8 +291,8 @@ func TestConfigCheck_certificates(t *testing.T) {
 		want  result
 		parts []string
 	}{
-		"one that ends in five days": {soon, true, resultWarning, []string{"ends at " + soon.Format(time.RFC3339), "endpoints/<name>"}},
-		"one that ends late":         {time.Now().AddDate(1, 0, 0), true, resultOK, []string{"ends at "}},
+		"one that ends in five days": {soon, true, resultWarning, []string{"expires at " + soon.Format(time.RFC3339), "endpoints/<name>"}},
+		"one that ends late":         {time.Now().AddDate(1, 0, 0), true, resultOK, []string{"expires at "}},
 		"one that is not trusted":    {time.Now().AddDate(1, 0, 0), false, resultError, []string{"not trusted; check ca_cert"}},
 		"one that has ended":         {time.Now().Add(-time.Hour), true, resultError, []string{"expired at"}},
 	} {
@@ -377,11 +377,11 @@ func TestConfigCheck_issuerThatNamesAKeyByAValue(t *testing.T) {
 		field        string
 		parts        []string
 	}{
-		"the key's id":   {"/v1/apikeys/details", `{"id":"KEY","name":"n","iam_id":"IDENTITY","account_id":"ACCOUNT"}`, "api_key", []string{"by what gives the value of a key away"}},
-		"the key's name": {"/v1/apikeys/details", `{"id":"ApiKey-1","name":"KEY","iam_id":"IDENTITY","account_id":"ACCOUNT"}`, "api_key", []string{"by what gives the value of a key away"}},
-		"its identity":   {"/v1/apikeys/details", `{"id":"ApiKey-1","name":"n","iam_id":"KEY","account_id":"ACCOUNT"}`, "api_key", []string{"by what gives the value of a key away"}},
+		"the key's id":   {"/v1/apikeys/details", `{"id":"KEY","name":"n","iam_id":"IDENTITY","account_id":"ACCOUNT"}`, "api_key", []string{"contains part of a secret"}},
+		"the key's name": {"/v1/apikeys/details", `{"id":"ApiKey-1","name":"KEY","iam_id":"IDENTITY","account_id":"ACCOUNT"}`, "api_key", []string{"contains part of a secret"}},
+		"its identity":   {"/v1/apikeys/details", `{"id":"ApiKey-1","name":"n","iam_id":"KEY","account_id":"ACCOUNT"}`, "api_key", []string{"contains part of a secret"}},
 		"another key's id": {
-			"/v1/apikeys", `{"apikeys":[{"id":"KEY","name":"vault-apic-UID-x","iam_id":"IDENTITY","account_id":"ACCOUNT"}]}`, "unknown_api_keys", []string{"1 key made for this config", "their ids are not told"},
+			"/v1/apikeys", `{"apikeys":[{"id":"KEY","name":"vault-apic-UID-x","iam_id":"IDENTITY","account_id":"ACCOUNT"}]}`, "unknown_api_keys", []string{"1 key made for this config", "their ids are left out"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -121,7 +121,7 @@ func (b *backend) writeEndpoints(ctx context.Context, req *logical.Request, d *f
 	if d.Get("verify").(bool) {
 		w.try = func(ctx context.Context, fresh *entry) error {
 			if err := b.tryEndpoints(ctx, fresh, stored, w.entity); err != nil {
-				return fmt.Errorf("config %q keeps its endpoints; verify=false changes them untried: %w", name, upstream.WithoutAdvice(err))
+				return fmt.Errorf("config %q keeps its endpoints, because the stored key was tried at the new ones and failed; verify=false skips that: %w", name, upstream.WithoutAdvice(err))
 			}
 			return nil
 		}

@@ -101,8 +101,8 @@ func TestEndpoints_moveAKeyThatNobodyHas(t *testing.T) {
 
 func TestEndpoints_thatRefuseTheKeyAreNotStored(t *testing.T) {
 	for field, c := range map[string]struct{ path, says string }{
-		"token_url": {"/apikey", `write endpoints: config "us-south" keeps its endpoints; verify=false changes them untried: login token service at`},
-		"iam_url":   {"", `write endpoints: config "us-south" keeps its endpoints; verify=false changes them untried: iam token service at`},
+		"token_url": {"/apikey", `write endpoints: config "us-south" keeps its endpoints, because the stored key was tried at the new ones and failed; verify=false skips that: login token service at`},
+		"iam_url":   {"", `write endpoints: config "us-south" keeps its endpoints, because the stored key was tried at the new ones and failed; verify=false skips that: iam token service at`},
 	} {
 		t.Run(field, func(t *testing.T) {
 			m, stranger := newMount(t), newMount(t)

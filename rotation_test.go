@@ -750,7 +750,7 @@ func TestConfigWrite_replacedManagedKeyIsDeleted(t *testing.T) {
 		id := m.rotate("us-south").Data["api_key_id"].(string)
 		synctest.Wait()
 		resp := m.must(logical.UpdateOperation, "config/us-south", m.configData(map[string]any{"api_key": m.newKey()}))
-		if resp == nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], id+", which a rotation had made for this config, will be deleted") {
+		if resp == nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], id+", which a rotation made for this config, will be deleted") {
 			t.Errorf("responded %v", resp)
 		}
 		config := m.must(logical.ReadOperation, "config/us-south", nil).Data

@@ -217,9 +217,9 @@ func TestTokenService_helpSaysWhatIsInferred(t *testing.T) {
 	}
 	text := strings.Join(strings.Fields(resp.Data["help"].(string)), " ")
 	for _, says := range []string{
-		"If a config is created without it, it is platform where credentials, client_id or client_secret is given, and login otherwise",
-		"names no token_service is for the platform if credentials, client_id or client_secret is given, and for login otherwise",
-		"No later write infers the service",
+		"the service is platform if credentials, client_id or client_secret is given, and login otherwise. Later writes keep it",
+		"does not name token_service, the service is platform if credentials, client_id or client_secret is given, and login otherwise",
+		"Later writes infer nothing",
 	} {
 		if !strings.Contains(text, says) {
 			t.Errorf("path-help does not say %q", says)

@@ -105,7 +105,7 @@ func (r Record) hasLost(name string) bool {
 // alone that it was opened with.
 func (a *advance) checkDiscretion(d Details) error {
 	if !a.rec.IsDiscreet(a.plan, d.ID, d.AccountID, d.Identity) {
-		return refusef("the issuer names a key of %s, or whose it is, by what gives the value of a key away", a.ref)
+		return refusef("the id of a key of %s or of its owner, as the issuer has it, contains part of a secret", a.ref)
 	}
 	return nil
 }

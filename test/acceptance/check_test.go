@@ -21,7 +21,7 @@ func TestCheck_saysWhatIsWrongToPeopleAndPrograms(t *testing.T) {
 	shown := s.runDocumented("operations.md", "## Check a config")
 	for _, want := range []string{
 		"ok: ApiKey-", "ok: readers share a token that lives until", "ok: this host's clock is within a minute",
-		"unknown: whether the identity may create and delete keys cannot be told", "ok: no other config of this mount holds the key",
+		"unknown: only a rotation can tell whether the identity may create and delete keys", "ok: no other config of this mount holds the key",
 	} {
 		if !strings.Contains(shown, want) {
 			t.Errorf("the CLI shows no %q:\n%s", want, shown)

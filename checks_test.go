@@ -156,7 +156,7 @@ func TestConfigCheck_isBounded(t *testing.T) {
 		if took := time.Since(began); took > checkTime {
 			t.Errorf("it took %s", took)
 		}
-		requireFinding(t, data, "token", resultUnknown, "no answer in the time", "try again")
+		requireFinding(t, data, "token", resultUnknown, "no response within the time", "try again")
 		requireFinding(t, data, "token_url", resultOK)
 	})
 }

@@ -53,7 +53,7 @@ func statusResponseFields() map[string]*framework.FieldSchema {
 		"last_vault_rotation":  {Type: framework.TypeTime, Description: "When the API key was last rotated."},
 		"next_vault_rotation":  {Type: framework.TypeTime, Description: "When the API key is due to be rotated. A failed rotation does not change it, unless its rotation_window has ended."},
 
-		"consecutive_rotation_failures": {Type: framework.TypeInt64, Description: "Failed rotations and renewals since the last success, since the config was written, or since a restart. With renew, only a write of the key or of its endpoints resets it."},
+		"consecutive_rotation_failures": {Type: framework.TypeInt64, Description: "Failed rotations and renewals since the last success, the last write of the config (with renew: of its key or endpoints), or a restart."},
 		"last_rotation_error":           {Type: framework.TypeString, Description: "Why the last of these failed."},
 		"last_rotation_error_time":      {Type: framework.TypeTime, Description: "When that was."},
 

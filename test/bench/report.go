@@ -83,6 +83,8 @@ func render(name string, data any) string {
 		"mib":  func(bytes int) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) },
 		"kibi": func(bytes int) []float64 { return []float64{float64(bytes) / (1 << 10)} },
 		"mebi": func(bytes int) []float64 { return []float64{float64(bytes) / (1 << 20)} },
+		"busy": func(cores int, r rounds) float64 { return float64(cores) / median(r.Rates()) },
+		"more": func(all, part float64) float64 { return all / (all - part) },
 	}).Parse(templates))
 	check(parsed.ExecuteTemplate(&out, name, data))
 	return out.String()

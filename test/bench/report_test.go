@@ -26,7 +26,7 @@ func exampleReport() *report {
 			cells[way] = exampleRounds(took)
 		}
 	}
-	return &report{Compared: []*comparison{c}, Endured: []endurance{{Busy: 60 << 20}}, Profiled: []profile{{Process: "plugin"}}}
+	return &report{Facts: map[string]any{"Cores": 2}, Compared: []*comparison{c}, Endured: []endurance{{Busy: 60 << 20}}, Profiled: []profile{{Process: "plugin"}}}
 }
 
 func exampleRounds(took time.Duration) rounds {

@@ -24,7 +24,6 @@ const (
 	// knows them, and readAll is what it does when late writes of the process before are over.
 	inBackground = "rotations).readInBackground"
 	readAll      = "rotations).readAll"
-	pollInterval = 20 * time.Millisecond
 )
 
 // scaled is a mount with a number of configs, and what was measured of it. Each has a plugin
@@ -132,7 +131,7 @@ func (b *bench) watchRestart(ctx context.Context, s *server, m *scaled) {
 		check(fmt.Errorf("the plugin has no goroutine in %s, which it has for half a minute after a restart", inBackground))
 	}
 	for !plugin.hasRoutine(readAll) && plugin.hasRoutine(inBackground) {
-		time.Sleep(pollInterval)
+		time.Sleep(20 * time.Millisecond)
 	}
 	waited := time.Since(begin)
 	var over atomic.Bool
@@ -140,7 +139,7 @@ func (b *bench) watchRestart(ctx context.Context, s *server, m *scaled) {
 		func(ctx context.Context) {
 			defer over.Store(true)
 			for plugin.hasRoutine(inBackground) {
-				time.Sleep(5 * pollInterval)
+				time.Sleep(100 * time.Millisecond)
 			}
 		},
 		func(ctx context.Context) {

@@ -810,8 +810,12 @@ func TestRotation_keysAreOnlyInSealedEntries(t *testing.T) {
 		elsewhere = append(elsewhere, fmt.Sprint(m.rotate("us-south").Data))
 		m.ticks(2 * time.Hour)
 		for _, call := range []apicsim.KeyCall{apicsim.CallCreate, apicsim.CallDelete, apicsim.CallDetails} {
-			for _, kind := range []apicsim.FaultKind{apicsim.KindStatus, apicsim.KindErrorBody, apicsim.KindNotJSON, apicsim.KindReset} {
-				m.sim.InjectKeyFault(apicsim.KeyFault{Call: call, After: true, Kind: kind})
+			for _, fault := range []apicsim.KeyFault{
+				{Kind: apicsim.KindStatus}, {Kind: apicsim.KindStatus, Status: 200, Body: `{"errors":["{key}"]}`},
+				{Kind: apicsim.KindStatus, Status: 200, Body: "{key}"}, {Kind: apicsim.KindReset},
+			} {
+				fault.Call, fault.After = call, true
+				m.sim.InjectKeyFault(fault)
 				resp, err := m.do(logical.UpdateOperation, "config/us-south/rotate", nil)
 				elsewhere = append(elsewhere, fmt.Sprint(resp, err))
 				m.sim.ClearKeyFaults()

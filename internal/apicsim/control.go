@@ -4,6 +4,7 @@
 package apicsim
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -34,13 +35,7 @@ func (s *Sim) Control() http.Handler {
 	mux.HandleFunc("GET /counts", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, s.Counts())
 	})
-	mux.HandleFunc("PUT /fault", put(func(f Fault) error {
-		if err := f.check(); err != nil {
-			return err
-		}
-		s.Inject(f)
-		return nil
-	}))
+	mux.HandleFunc("PUT /fault", put(faultJSON.fault, s.Inject))
 	mux.HandleFunc("DELETE /fault", func(w http.ResponseWriter, _ *http.Request) {
 		s.ClearFault()
 		w.WriteHeader(http.StatusNoContent)
@@ -48,86 +43,68 @@ func (s *Sim) Control() http.Handler {
 	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]any{"keys": s.Keys()})
 	})
-	mux.HandleFunc("PUT /key_fault", put(func(f KeyFault) error {
-		if err := f.check(); err != nil {
-			return err
-		}
-		s.InjectKeyFault(f)
-		return nil
-	}))
+	mux.HandleFunc("PUT /key_fault", put(keyFaultJSON.keyFault, s.InjectKeyFault))
 	mux.HandleFunc("DELETE /key_fault", func(w http.ResponseWriter, _ *http.Request) {
 		s.ClearKeyFaults()
 		w.WriteHeader(http.StatusNoContent)
 	})
-	mux.HandleFunc("PUT /key_lag", put(s.putLag))
-	mux.HandleFunc("PUT /name_limit", put(s.putNameLimit))
-	mux.HandleFunc("PUT /clock", put(s.putClock))
-	mux.HandleFunc("PUT /platform_keys", put(s.putPlatformKeys))
-	mux.HandleFunc("PUT /token_ttl", put(s.putTokenTTL))
+	mux.HandleFunc("PUT /key_lag", put(lagJSON.lag, s.SetLag))
+	mux.HandleFunc("PUT /name_limit", put(readNameLimit, s.SetNameLimit))
+	mux.HandleFunc("PUT /clock", put(readSkew, s.SetClockSkew))
+	mux.HandleFunc("PUT /platform_keys", put(platformKeysJSON.platformKeys, s.SetPlatformKeys))
+	mux.HandleFunc("PUT /token_ttl", put(readTokenTTL, s.SetTokenTTL))
 	return mux
 }
 
-func (s *Sim) putLag(read lagJSON) error {
-	lag, err := read.lag()
-	if err != nil {
-		return err
-	}
-	s.SetLag(lag)
-	return nil
-}
-
-func (s *Sim) putNameLimit(limit struct{ Characters int }) error {
+func readNameLimit(limit struct{ Characters int }) (int, error) {
 	if limit.Characters < 0 {
-		return errors.New("characters must not be negative")
+		return 0, errors.New("characters must not be negative")
 	}
-	s.SetNameLimit(limit.Characters)
-	return nil
+	return limit.Characters, nil
 }
 
-func (s *Sim) putClock(clock struct{ Skew string }) error {
+func readSkew(clock struct{ Skew string }) (time.Duration, error) {
 	skew, err := time.ParseDuration(cmp.Or(clock.Skew, "0"))
 	if err != nil {
-		return errors.New("skew must be a duration such as -90s")
+		return 0, errors.New("skew must be a duration such as -90s")
 	}
-	s.SetClockSkew(skew)
-	return nil
+	return skew, nil
 }
 
-func (s *Sim) putTokenTTL(read struct{ TTL string }) error {
+func readTokenTTL(read struct{ TTL string }) (time.Duration, error) {
 	ttl, err := time.ParseDuration(read.TTL)
 	if err != nil || ttl <= 0 {
-		return errors.New("ttl must be a positive duration such as 8h")
+		return 0, errors.New("ttl must be a positive duration such as 8h")
 	}
-	s.SetTokenTTL(ttl)
-	return nil
+	return ttl, nil
 }
 
-func (s *Sim) putPlatformKeys(read platformKeysJSON) error {
-	keys, err := read.platformKeys()
-	if err != nil {
-		return err
-	}
-	s.SetPlatformKeys(keys)
-	return nil
-}
-
-// put takes a T as JSON and hands it to set, whose error says what is wrong with it.
-func put[T any](set func(T) error) http.HandlerFunc {
+// put reads a body of JSON with the fields of J, makes a T of it with read, whose error
+// says what is wrong, and hands that to set.
+func put[J, T any](read func(J) (T, error), set func(T)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxFaultBytes))
 		if err != nil {
 			answer(w, http.StatusBadRequest, message("the body cannot be read"))
 			return
 		}
-		var value T
-		if err := json.Unmarshal(body, &value); err != nil {
+		var sent J
+		decoder := json.NewDecoder(bytes.NewReader(body))
+		decoder.DisallowUnknownFields()
+		err = decoder.Decode(&sent)
+		if err == nil && decoder.More() {
+			err = errors.New("there is more than one value")
+		}
+		if err != nil {
 			answer(w, http.StatusBadRequest, message("the body is not what it should be: "+err.Error()))
 			return
 		}
-		if err := set(value); err != nil {
+		value, err := read(sent)
+		if err != nil {
 			answer(w, http.StatusBadRequest, message(err.Error()))
 			return
 		}
+		set(value)
 		w.WriteHeader(http.StatusNoContent)
 	}
 }

@@ -4,7 +4,6 @@
 package apicsim
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -105,7 +104,7 @@ func TestControl_aLagCountsForEachView(t *testing.T) {
 func TestControl_refusesInvalidKeyFaultsAndDelays(t *testing.T) {
 	s := newTokenSim(t)
 	for path, bodies := range map[string][]string{
-		"/key_fault":  {`{"call":"make"}`, `{"kind":"no_exp"}`, `{"kind":"stattus"}`, `{"status":200}`, `{"latency":"5"}`, `{"latency":"-5s"}`, `{"after":1}`, `{"before":true}`, `{"service":"iam"}`, `no`},
+		"/key_fault":  {`{"call":"make"}`, `{"kind":"stattus"}`, `{"status":199}`, `{"latency":"5"}`, `{"latency":"-5s"}`, `{"after":1}`, `{"before":true}`, `{"service":"iam"}`, `no`},
 		"/key_lag":    {`{"tokens":"5"}`, `{"list":5}`, `{"get":"-5s"}`, `{"every":-1}`, `no`},
 		"/name_limit": {`{"characters":-1}`, `{"characters":"4"}`},
 		"/clock":      {`{"skew":"5"}`, `{"skew":5}`},
@@ -125,7 +124,7 @@ func TestControl_refusesInvalidFaults(t *testing.T) {
 	for name, body := range map[string]string{
 		"an unknown kind":         `{"kind":"stattus"}`,
 		"an unknown field":        `{"kind":"status","code":500}`,
-		"a status of success":     `{"kind":"status","status":200}`,
+		"a status of no answer":   `{"kind":"status","status":199}`,
 		"a latency without unit":  `{"latency":"5"}`,
 		"a latency in numbers":    `{"latency":5}`,
 		"a negative latency":      `{"latency":"-5s"}`,
@@ -144,20 +143,19 @@ func TestControl_refusesInvalidFaults(t *testing.T) {
 	}
 }
 
-func TestFault_survivesJSON(t *testing.T) {
+func TestControl_readsEveryFieldOfAFault(t *testing.T) {
+	s := newSim(t)
+	const fields = `"kind":"status","times":2,"status":429,"retry_after":"7","content_encoding":"br","latency":"1.5s","redirect_to":"/x","body":"no"`
+	control(s, http.MethodPut, "/fault", `{"service":"iam",`+fields+`}`)
+	control(s, http.MethodPut, "/key_fault", `{"call":"delete","after":true,`+fields+`}`)
 	want := Fault{
-		Kind: KindStatus, Times: 2, Status: 429, RetryAfter: "7", Latency: 1500 * time.Millisecond,
-		RedirectTo: "/x", ExpiresIn: "60", Body: "no", Service: "iam",
+		Kind: KindStatus, Times: 2, Status: 429, RetryAfter: "7", ContentEncoding: "br", Latency: 1500 * time.Millisecond,
+		RedirectTo: "/x", Body: "no",
 	}
-	encoded, err := json.Marshal(want)
-	if err != nil {
-		t.Fatal(err)
+	if got := s.keyFaults[CallDelete]; got == nil || !got.after || got.Fault != want {
+		t.Errorf("of the key API there is %+v", got)
 	}
-	if !strings.Contains(string(encoded), `"latency":"1.5s"`) {
-		t.Errorf("the JSON is %s", encoded)
-	}
-	var got Fault
-	if err := json.Unmarshal(encoded, &got); err != nil || got != want {
-		t.Fatalf("got %+v, error %v", got, err)
+	if want.Service = "iam"; s.fault == nil || s.fault.Fault != want {
+		t.Errorf("there is %+v", s.fault)
 	}
 }

@@ -17,6 +17,8 @@ type endpoint struct {
 	read func(*http.Request) (key string, refused *refusal)
 	// refuse is the answer to a key that is not accepted.
 	refuse func(keyVerdict) refusal
+	// spoiltError is the body of a fault's error, if not that of all token services.
+	spoiltError string
 	// lifetime says that the answer tells the token's type and life.
 	lifetime bool
 }

@@ -8,7 +8,6 @@ import (
 	"cmp"
 	"compress/gzip"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -21,11 +20,11 @@ import (
 // FaultKind names a way to misbehave.
 type FaultKind string
 
-// The faults. Bodies that stand for an error echo the key, as a careless service
-// might, and so does IAM's Transaction-Id beside them. A token that a fault signs is
-// not among the issued ones.
+// The faults.
 const (
-	// KindStatus answers with Fault.Status and, if set, Fault.RetryAfter.
+	// KindStatus answers Fault.Status and Fault.Body. The body that an error has without
+	// one echoes the key, as a careless service might, and so does IAM's Transaction-Id
+	// beside it.
 	KindStatus FaultKind = "status"
 	// KindReset resets the connection (TCP RST) instead of answering.
 	KindReset FaultKind = "reset"
@@ -43,55 +42,10 @@ const (
 	KindTrickle FaultKind = "trickle"
 	// KindGzip answers rightly, compressed.
 	KindGzip FaultKind = "gzip"
-	// KindGzipBroken claims compression and answers something else.
-	KindGzipBroken FaultKind = "gzip_broken"
-	// KindNotJSON answers a gateway's HTML with status 200.
-	KindNotJSON FaultKind = "not_json"
-	// KindEmptyBody answers 200 and nothing.
-	KindEmptyBody FaultKind = "empty_body"
-	// KindNoJWT answers JSON without a token.
-	KindNoJWT FaultKind = "no_jwt"
-	// KindJWTNotString answers an object for a token.
-	KindJWTNotString FaultKind = "jwt_not_string"
-	// KindNotJWT answers a plain word for a token: the key.
-	KindNotJWT FaultKind = "not_jwt"
-	// KindDuplicateJWT answers two right tokens in one object.
-	KindDuplicateJWT FaultKind = "duplicate_jwt"
-	// KindInvalidUTF8 answers a token with bytes that are no UTF-8.
-	KindInvalidUTF8 FaultKind = "invalid_utf8"
-	// KindNoExp signs a token without exp.
-	KindNoExp FaultKind = "no_exp"
-	// KindExpired signs a token that expired a minute ago.
-	KindExpired FaultKind = "expired"
-	// KindExpString signs an exp that is a string.
-	KindExpString FaultKind = "exp_string"
-	// KindExpFloat signs an exp with a fraction, which RFC 7519 allows.
-	KindExpFloat FaultKind = "exp_float"
-	// KindExpFar signs an exp in the year 9999.
-	KindExpFar FaultKind = "exp_far"
-	// KindNoJTI signs a token without jti.
-	KindNoJTI FaultKind = "no_jti"
-	// KindJTIEcho signs the API key as jti.
-	KindJTIEcho FaultKind = "jti_echo"
-	// KindLargeToken signs a token of about 60 KiB.
-	KindLargeToken FaultKind = "large_token"
-	// KindErrorBody answers 200 with the body of an error.
-	KindErrorBody FaultKind = "error_body"
-	// KindTokenType answers a right token of another type than Bearer.
-	KindTokenType FaultKind = "token_type"
-	// KindExpiresIn signs a token without exp and answers Fault.ExpiresIn.
-	KindExpiresIn FaultKind = "expires_in"
-	// KindHugeToken signs a token of about 200 KiB.
-	KindHugeToken FaultKind = "huge_token"
 )
 
 func kinds() []FaultKind {
-	return []FaultKind{
-		KindStatus, KindReset, KindResetMidBody, KindHang, KindRedirect, KindEndlessBody, KindTrickle, KindGzip,
-		KindGzipBroken, KindNotJSON, KindEmptyBody, KindNoJWT, KindJWTNotString, KindNotJWT, KindDuplicateJWT,
-		KindInvalidUTF8, KindNoExp, KindExpired, KindExpString, KindExpFloat, KindExpFar, KindNoJTI, KindJTIEcho,
-		KindLargeToken, KindErrorBody, KindTokenType, KindExpiresIn, KindHugeToken,
-	}
+	return []FaultKind{KindStatus, KindReset, KindResetMidBody, KindHang, KindRedirect, KindEndlessBody, KindTrickle, KindGzip}
 }
 
 // Fault says how the token endpoints misbehave. The API manager never does, and
@@ -104,22 +58,21 @@ type Fault struct {
 	Kind FaultKind `json:"kind"`
 	// Times is how many exchanges are hit; 0 is all until the fault is replaced.
 	Times int `json:"times"`
-	// Status is KindStatus's HTTP status, a 4xx or 5xx; 0 is 503.
+	// Status is KindStatus's HTTP status, 200 or above; 0 is 503.
 	Status int `json:"status"`
-	// RetryAfter is the value of KindStatus's Retry-After header, if any.
-	RetryAfter string `json:"retry_after"`
+	// RetryAfter and ContentEncoding are the values of these headers of KindStatus, if any.
+	RetryAfter      string `json:"retry_after"`
+	ContentEncoding string `json:"content_encoding"`
+	// Body is the body of KindStatus. In it, {key} stands for the key, {field} for the
+	// name of the property that should hold the token, and {token} for a right token,
+	// which is not among the issued ones. Without one, an error has a body of its own.
+	Body string `json:"body"`
 	// Latency passes before anything else happens. It ends early when the client
 	// gives up, or when the fault is replaced; then the answer is right. In JSON it
 	// is a Go duration, such as "1.5s".
 	Latency time.Duration `json:"latency"`
 	// RedirectTo is KindRedirect's Location, to which the key is added as a query.
 	RedirectTo string `json:"redirect_to"`
-	// ExpiresIn is the JSON that KindExpiresIn puts in the place of a number.
-	ExpiresIn string `json:"expires_in"`
-	// Body, if set, is the body of KindStatus, and of the kinds that spoil nothing
-	// but the body: KindGzipBroken, KindNotJSON, KindNoJWT, KindErrorBody,
-	// KindJWTNotString, KindNotJWT and KindInvalidUTF8.
-	Body string `json:"body"`
 }
 
 // activeFault is a fault in force. Its end is closed when it is replaced.
@@ -215,15 +168,7 @@ func (f *activeFault) sleep(r *http.Request, d time.Duration) bool {
 func (s *Sim) misbehave(f *activeFault, e endpoint, key string, rightly func(http.ResponseWriter), w http.ResponseWriter, r *http.Request) {
 	switch f.Kind {
 	case KindStatus:
-		if f.RetryAfter != "" {
-			w.Header().Set("Retry-After", f.RetryAfter)
-		}
-		if f.Body == "" {
-			echoTransactionID(w, key)
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(cmp.Or(f.Status, http.StatusServiceUnavailable))
-		_, _ = io.WriteString(w, cmp.Or(f.Body, fmt.Sprintf(`{"errorCode":%[1]q,"message":[%[1]q],"status":%[1]q,"context":{"requestId":%[1]q}}`, key)))
+		s.answerStatus(f, e, key, w)
 	case KindReset:
 		reset(w, "")
 	case KindResetMidBody:
@@ -243,98 +188,32 @@ func (s *Sim) misbehave(f *activeFault, e endpoint, key string, rightly func(htt
 		f.trickle(w, r)
 	case KindGzip:
 		compress(rightly, w)
-	default:
-		s.answerWrongly(f, e, key, w)
 	}
 }
 
-// answerWrongly answers 200 with a body that is not what it should be.
-func (s *Sim) answerWrongly(f *activeFault, e endpoint, key string, w http.ResponseWriter) {
+// spoiltError is the body of a token service's error that has the key in all of its fields.
+const spoiltError = `{"errorCode":"{key}","message":["{key}"],"status":"{key}","context":{"requestId":"{key}"}}`
+
+// answerStatus answers what the fault says.
+func (s *Sim) answerStatus(f *activeFault, e endpoint, key string, w http.ResponseWriter) {
+	status, body := cmp.Or(f.Status, http.StatusServiceUnavailable), f.Body
+	if body == "" && status >= 400 {
+		echoTransactionID(w, key)
+		body = cmp.Or(e.spoiltError, spoiltError)
+	}
+	for name, value := range map[string]string{"Retry-After": f.RetryAfter, "Content-Encoding": f.ContentEncoding} {
+		if value != "" {
+			w.Header().Set(name, value)
+		}
+	}
 	w.Header().Set("Content-Type", "application/json")
-	switch f.Kind {
-	case KindNotJSON:
-		w.Header().Set("Content-Type", "text/html")
-	case KindGzipBroken:
-		w.Header().Set("Content-Encoding", "gzip")
+	w.WriteHeader(status)
+	token := ""
+	if strings.Contains(body, "{token}") && e.signer != nil {
+		// Only an empty one comes with an error.
+		token, _ = e.sign(s.newClaims(e, key))
 	}
-	body, spoilt := spoiltBody(f.Kind, e.field, key)
-	switch {
-	case spoilt:
-		body = cmp.Or(f.Body, body)
-	case f.Kind != KindEmptyBody:
-		body = s.wrongGrant(f, e, key)
-	}
-	w.WriteHeader(http.StatusOK)
-	_, _ = io.WriteString(w, body)
-}
-
-// spoiltBody is the body of the kinds that spoil nothing but the body. It is
-// false for all others.
-func spoiltBody(kind FaultKind, field, key string) (string, bool) {
-	switch kind {
-	case KindGzipBroken:
-		return "this is not compressed, " + key, true
-	case KindNotJSON:
-		return "<html><title>Gateway</title>" + key + "</html>", true
-	case KindNoJWT:
-		return fmt.Sprintf(`{"message":%q}`, "welcome "+key), true
-	case KindErrorBody:
-		return fmt.Sprintf(`{"errorCode":"BXNIM0415E","status":401,"message":[%q],"errors":[%q]}`, key, key), true
-	case KindJWTNotString:
-		return fmt.Sprintf(`{%q:{"value":%q}}`, field, key), true
-	case KindNotJWT:
-		return fmt.Sprintf(`{%q:%q}`, field, key), true
-	case KindInvalidUTF8:
-		return fmt.Sprintf("{%q:\"ey\xff\xfe.\xc3\x28.x\"}", field), true
-	default:
-		return "", false
-	}
-}
-
-// wrongGrant is a body with a signed token in it, with something wrong about one
-// or the other.
-func (s *Sim) wrongGrant(f *activeFault, e endpoint, key string) string {
-	token := s.signWrongly(f.Kind, e, key)
-	switch f.Kind {
-	case KindDuplicateJWT:
-		return fmt.Sprintf(`{%q:%q,%q:%q}`, e.field, token, e.field, s.signWrongly(f.Kind, e, key))
-	case KindTokenType:
-		return fmt.Sprintf(`{%q:%q,"token_type":"MAC"}`, e.field, token)
-	case KindExpiresIn:
-		return fmt.Sprintf(`{%q:%q,"token_type":"Bearer","expires_in":%s}`, e.field, token, f.ExpiresIn)
-	default:
-		return fmt.Sprintf(`{%q:%q}`, e.field, token)
-	}
-}
-
-// signWrongly signs a token whose claims are what kind says.
-func (s *Sim) signWrongly(kind FaultKind, e endpoint, key string) string {
-	claims := s.newClaims(e, key)
-	switch kind {
-	case KindNoExp, KindExpiresIn:
-		delete(claims, "exp")
-	case KindExpired:
-		claims["exp"] = s.now().Add(-time.Minute).Unix()
-	case KindExpString:
-		claims["exp"] = fmt.Sprint(claims["exp"])
-	case KindExpFloat:
-		claims["exp"] = float64(claims["exp"].(int64)) + 0.5
-	case KindExpFar:
-		claims["exp"] = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
-	case KindNoJTI:
-		delete(claims, "jti")
-	case KindJTIEcho:
-		claims["jti"] = key
-	case KindLargeToken:
-		claims["padding"] = strings.Repeat("p", 45_000)
-	case KindHugeToken:
-		claims["padding"] = strings.Repeat("p", 150_000)
-	}
-	token, err := e.sign(claims)
-	if err != nil {
-		return ""
-	}
-	return token
+	_, _ = strings.NewReplacer("{key}", key, "{field}", e.field, "{token}", token).WriteString(w, body)
 }
 
 // reset writes raw bytes, if any, and closes the connection so that the client

@@ -256,10 +256,3 @@ func (k *keyState) endsAt() time.Time {
 func (k *keyState) spent(now time.Time) bool {
 	return k.SingleUse && k.used || k.Life > 0 && !now.Before(k.endsAt())
 }
-
-// isKey says whether text is a key, accepted or not.
-func (s *Sim) isKey(text string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.keys[text] != nil
-}

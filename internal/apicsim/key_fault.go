@@ -6,7 +6,6 @@ package apicsim
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -36,15 +35,6 @@ func keyCalls() []KeyCall {
 	return []KeyCall{CallAny, CallCreate, CallDelete, CallDetails, CallDisable, CallEnable, CallGet, CallList}
 }
 
-// keyFaultKinds are the kinds that do not need a token to spoil. In the place of
-// the token they spoil the answer's id.
-func keyFaultKinds() []FaultKind {
-	return []FaultKind{
-		"", KindStatus, KindReset, KindResetMidBody, KindHang, KindRedirect, KindEndlessBody, KindTrickle, KindGzip,
-		KindGzipBroken, KindNotJSON, KindEmptyBody, KindNoJWT, KindJWTNotString, KindNotJWT, KindInvalidUTF8, KindErrorBody,
-	}
-}
-
 // KeyFault says how a call of the key API misbehaves.
 type KeyFault struct {
 	// Call is the call that is hit.
@@ -52,20 +42,21 @@ type KeyFault struct {
 	// After has the fault take the place of the answer to a call that has had its
 	// effect. Otherwise the call has no effect, unless the fault ends in a right answer.
 	After bool
-	// Kind is a kind that needs no token. What is echoed is the key or, in a call that
-	// holds none, the bearer. The other fields are Fault's.
-	Kind       FaultKind
-	Times      int
-	Status     int
-	RetryAfter string
-	Latency    time.Duration
-	RedirectTo string
-	Body       string
+	// These are Fault's, of which {key} is the key or, in a call that holds none, the
+	// bearer, {field} is id, and there is no {token}.
+	Kind            FaultKind
+	Times           int
+	Status          int
+	RetryAfter      string
+	ContentEncoding string
+	Latency         time.Duration
+	RedirectTo      string
+	Body            string
 }
 
 func (f KeyFault) fault() Fault {
 	return Fault{
-		Kind: f.Kind, Times: f.Times, Status: f.Status, RetryAfter: f.RetryAfter,
+		Kind: f.Kind, Times: f.Times, Status: f.Status, RetryAfter: f.RetryAfter, ContentEncoding: f.ContentEncoding,
 		Latency: f.Latency, RedirectTo: f.RedirectTo, Body: f.Body,
 	}
 }
@@ -121,7 +112,7 @@ type keyAPI struct {
 	callerOf func(*http.Request) (caller, *reply)
 	// unreadable is the answer to a request whose body can't be read.
 	unreadable func() reply
-	// spoiltError is an error's body that has a secret in all of its fields, in place of %[1]q.
+	// spoiltError is an error's body that has a secret in all of its fields, in place of {key}.
 	spoiltError string
 }
 
@@ -132,7 +123,7 @@ func (s *Sim) iamKeyAPI() keyAPI {
 		unreadable: func() reply {
 			return keyError(http.StatusBadRequest, "bad_request", "", "The body can't be read.")
 		},
-		spoiltError: `{"trace":%[1]q,"status_code":%[1]q,"errors":[{"code":%[1]q,"message_code":%[1]q,"message":%[1]q}]}`,
+		spoiltError: `{"trace":"{key}","status_code":"{key}","errors":[{"code":"{key}","message_code":"{key}","message":"{key}"}]}`,
 	}
 }
 
@@ -173,14 +164,7 @@ func (s *Sim) actOnKeys(f *activeKeyFault, api keyAPI, rightly func(http.Respons
 	echo := cmp.Or(r.Header.Get("IAM-ApiKey"), strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
 	// Not the whole of it, whose count of hits other calls change.
 	acting := activeFault{Fault: f.Fault, end: f.end}
-	if !slices.Contains(keyFaultKinds(), acting.Kind) {
-		acting.Kind = "unknown to the key API"
-	}
-	if acting.Kind == KindStatus && acting.Body == "" {
-		echoTransactionID(w, echo)
-		acting.Body = fmt.Sprintf(api.spoiltError, echo)
-	}
-	s.act(&acting, endpoint{name: "keys", field: "id"}, echo, rightly, w, r)
+	s.act(&acting, endpoint{field: "id", spoiltError: api.spoiltError}, echo, rightly, w, r)
 }
 
 // keyFaultJSON is a KeyFault as JSON: a Fault's with two more fields.
@@ -190,40 +174,19 @@ type keyFaultJSON struct {
 	faultJSON
 }
 
-// MarshalJSON writes what UnmarshalJSON reads.
-func (f KeyFault) MarshalJSON() ([]byte, error) {
-	return json.Marshal(keyFaultJSON{f.Call, f.After, f.fault().asJSON()})
-}
-
-// UnmarshalJSON is as strict as Fault's.
-func (f *KeyFault) UnmarshalJSON(data []byte) error {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	var read keyFaultJSON
-	if err := decoder.Decode(&read); err != nil {
-		return err
+// keyFault says what is wrong with a fault that came from another process.
+func (read keyFaultJSON) keyFault() (KeyFault, error) {
+	f, err := read.fault()
+	switch {
+	case err != nil:
+		return KeyFault{}, err
+	case f.Service != "":
+		return KeyFault{}, errors.New("service is for token services")
+	case !slices.Contains(keyCalls(), read.Call):
+		return KeyFault{}, fmt.Errorf("there is no call %q", read.Call)
 	}
-	fault, err := read.fault()
-	if err != nil {
-		return err
-	}
-	if fault.Service != "" || fault.ExpiresIn != "" {
-		return errors.New("service and expires_in are for token services")
-	}
-	*f = KeyFault{
-		Call: read.Call, After: read.After, Kind: fault.Kind, Times: fault.Times, Status: fault.Status,
-		RetryAfter: fault.RetryAfter, Latency: fault.Latency, RedirectTo: fault.RedirectTo, Body: fault.Body,
-	}
-	return nil
-}
-
-// check says what is wrong with a fault that came from another process.
-func (f KeyFault) check() error {
-	if !slices.Contains(keyCalls(), f.Call) {
-		return fmt.Errorf("there is no call %q", f.Call)
-	}
-	if !slices.Contains(keyFaultKinds(), f.Kind) {
-		return fmt.Errorf("there is no fault of kind %q in the key API", f.Kind)
-	}
-	return f.fault().check()
+	return KeyFault{
+		Call: read.Call, After: read.After, Kind: f.Kind, Times: f.Times, Status: f.Status, RetryAfter: f.RetryAfter,
+		ContentEncoding: f.ContentEncoding, Latency: f.Latency, RedirectTo: f.RedirectTo, Body: f.Body,
+	}, nil
 }

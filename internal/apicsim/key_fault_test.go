@@ -5,7 +5,6 @@ package apicsim
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -24,7 +23,7 @@ func tryKeys(s *Sim, bearer, method, path, body string) (w *httptest.ResponseRec
 }
 
 func TestKeyFault_beforeOrAfterACreation(t *testing.T) {
-	for _, kind := range []FaultKind{KindStatus, KindReset, KindNotJSON, KindEmptyBody, KindErrorBody, KindRedirect} {
+	for _, kind := range []FaultKind{KindStatus, KindReset, KindRedirect} {
 		for _, after := range []bool{false, true} {
 			s := newTokenSim(t)
 			bearer := bearerOf(t, s, testKey)
@@ -164,42 +163,12 @@ func TestKeyFault_noticesAClientThatLeft(t *testing.T) {
 func TestKeyFault_errorEchoesTheRequest(t *testing.T) {
 	s := newTokenSim(t)
 	bearer := bearerOf(t, s, testKey)
-	for _, kind := range []FaultKind{KindStatus, KindNotJSON, KindNoJWT, KindJWTNotString, KindNotJWT, KindErrorBody, KindGzipBroken} {
-		s.InjectKeyFault(KeyFault{Kind: kind})
-		if !strings.Contains(callKeys(s, bearer, http.MethodGet, "/v1/apikeys/details", "").Body.String(), testKey) {
-			t.Errorf("%s does not echo the key", kind)
-		}
+	s.InjectKeyFault(KeyFault{Kind: KindStatus})
+	if !strings.Contains(callKeys(s, bearer, http.MethodGet, "/v1/apikeys/details", "").Body.String(), testKey) {
+		t.Error("the error does not echo the key")
 	}
-	s.InjectKeyFault(KeyFault{Kind: KindStatus, Status: 403, Body: "my own", RetryAfter: "7"})
-	if w := callKeys(s, bearer, http.MethodGet, "/v1/apikeys/details", ""); w.Body.String() != "my own" || w.Code != 403 || w.Header().Get("Retry-After") != "7" {
+	s.InjectKeyFault(KeyFault{Kind: KindStatus, Status: 403, Body: "{field}: {key}{token}", RetryAfter: "7"})
+	if w := callKeys(s, bearer, http.MethodGet, "/v1/apikeys/details", ""); w.Body.String() != "id: "+testKey || w.Code != 403 || w.Header().Get("Retry-After") != "7" {
 		t.Errorf("answered %d %q", w.Code, w.Body)
-	}
-}
-
-func TestKeyFault_noneThatNeedsAToken(t *testing.T) {
-	s := newTokenSim(t)
-	for _, kind := range []FaultKind{KindNoExp, KindHugeToken, KindTokenType, "stattus"} {
-		s.InjectKeyFault(KeyFault{Kind: kind})
-		if got := callKeys(s, "", http.MethodGet, "/v1/apikeys", "").Code; got != http.StatusInternalServerError {
-			t.Errorf("%s: status is %d", kind, got)
-		}
-	}
-}
-
-func TestKeyFault_survivesJSON(t *testing.T) {
-	want := KeyFault{
-		Call: CallDelete, After: true, Kind: KindStatus, Times: 2, Status: 429, RetryAfter: "7",
-		Latency: 1500 * time.Millisecond, RedirectTo: "/x", Body: "no",
-	}
-	encoded, err := json.Marshal(want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(encoded), `"latency":"1.5s"`) || !strings.Contains(string(encoded), `"after":true`) {
-		t.Errorf("the JSON is %s", encoded)
-	}
-	var got KeyFault
-	if err := json.Unmarshal(encoded, &got); err != nil || got != want {
-		t.Fatalf("got %+v, error %v", got, err)
 	}
 }

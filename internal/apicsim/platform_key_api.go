@@ -29,7 +29,7 @@ func (s *Sim) platformKeyAPI() keyAPI {
 	return keyAPI{
 		callerOf:    s.platformCaller,
 		unreadable:  func() reply { return platformRefusal(http.StatusBadRequest, "The request is not valid.") },
-		spoiltError: `{"status":%[1]q,"message":[%[1]q],"errors":[%[1]q]}`,
+		spoiltError: `{"status":"{key}","message":["{key}"],"errors":["{key}"]}`,
 	}
 }
 

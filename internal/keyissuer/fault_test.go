@@ -32,6 +32,19 @@ func status(status int) apicsim.KeyFault {
 	return apicsim.KeyFault{Kind: apicsim.KindStatus, Status: status}
 }
 
+// answering is a 200 with this body, in which {key} stands for what apicsim.KeyFault says.
+func answering(body string) apicsim.KeyFault {
+	return apicsim.KeyFault{Kind: apicsim.KindStatus, Status: 200, Body: body}
+}
+
+// Bodies that are no API key's.
+const (
+	html       = "<html><title>Gateway</title>{key}</html>"
+	anError    = `{"errorCode":"BXNIM0415E","status":401,"message":["{key}"],"errors":["{key}"]}`
+	idNoString = `{"id":{"value":"{key}"}}`
+	idIsSecret = `{"id":"{key}"}`
+)
+
 func kind(kind apicsim.FaultKind) apicsim.KeyFault { return apicsim.KeyFault{Kind: kind} }
 
 // faultsOnTheWay are those that are told the same of every call of every issuer.
@@ -43,13 +56,13 @@ func faultsOnTheWay(calls []apicsim.KeyCall, urlField string) []faultCase {
 		{kind(apicsim.KindHang), calls, upstream.Unavailable, unknown, "did not answer in time"},
 		{kind(apicsim.KindTrickle), calls, upstream.Unavailable, unknown, "did not answer in time"},
 		{kind(apicsim.KindEndlessBody), calls, upstream.Unavailable, unknown, "more than 64 KiB"},
-		{apicsim.KeyFault{Kind: apicsim.KindNotJSON, Body: huge}, calls, upstream.Unavailable, unknown, "more than 64 KiB"},
+		{answering(huge), calls, upstream.Unavailable, unknown, "more than 64 KiB"},
 		{kind(apicsim.KindRedirect), calls, upstream.Unavailable, known, "redirected to another address on the same host (HTTP 307)"},
 		{apicsim.KeyFault{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/"}, calls, upstream.Unavailable, known, "set " + urlField + " to the final address"},
 		{status(500), calls, upstream.Unavailable, unknown, "failed with HTTP 500"},
 		{status(503), calls, upstream.Unavailable, unknown, "failed with HTTP 503"},
 		{status(429), calls, upstream.Unavailable, known, "asks to be called less often"},
-		{kind(apicsim.KindGzipBroken), calls, upstream.Unavailable, unknown, "compression is broken"},
+		{apicsim.KeyFault{Kind: apicsim.KindStatus, Status: 200, ContentEncoding: "gzip", Body: "this is not compressed, {key}"}, calls, upstream.Unavailable, unknown, "compression is broken"},
 	}
 }
 
@@ -63,7 +76,7 @@ func runFaults(t *testing.T, on site, calls []apicsim.KeyCall, cases []faultCase
 				for _, after := range []bool{false, true} {
 					if slices.Contains(c.calls, call) {
 						c.fault.Call, c.fault.After = call, after
-						t.Run(fmt.Sprintf("%s %d%s after %t", c.fault.Kind, c.fault.Status, c.fault.RedirectTo, after), func(t *testing.T) { c.run(t, on) })
+						t.Run(fmt.Sprintf("%s %d%s%.20s after %t", c.fault.Kind, c.fault.Status, c.fault.RedirectTo, c.fault.Body, after), func(t *testing.T) { c.run(t, on) })
 					}
 				}
 			}

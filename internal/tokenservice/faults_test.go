@@ -39,23 +39,26 @@ func statusWith(code int, body string) apicsim.Fault {
 	return apicsim.Fault{Kind: apicsim.KindStatus, Status: code, Body: body}
 }
 
-// answering is a 200 with this body, in which FIELD stands for the name of the
-// token's property and TOKEN for a right token.
-func answering(body string) apicsim.Fault {
-	return apicsim.Fault{Kind: apicsim.KindNoJWT, Body: body}
+// answering is a 200 with this body, in which {key}, {field} and {token} stand for what
+// apicsim.Fault says.
+func answering(body string) apicsim.Fault { return statusWith(200, body) }
+
+// issuing is a 200 with a token of these claims.
+func issuing(format string, values ...any) apicsim.Fault {
+	return answering(`{"{field}":"` + unsigned(fmt.Sprintf(format, values...)) + `"}`)
 }
 
-// issuing is a 200 with a token of these claims, as JSON. Nobody signed it, which
-// the engine does not check.
-func issuing(claims string) apicsim.Fault {
+// unsigned is a token of these claims, as JSON. Nobody signed it, which the engine does
+// not check.
+func unsigned(claims string) string {
 	part := base64.RawURLEncoding.EncodeToString
-	return answering(fmt.Sprintf(`{"FIELD":"%s.%s.%s"}`, part([]byte(`{"alg":"RS256"}`)), part([]byte(claims)), part([]byte("signature"))))
+	return part([]byte(`{"alg":"RS256"}`)) + "." + part([]byte(claims)) + "." + part([]byte("signature"))
 }
 
 // stating is a 200 with a token that does not say when it ends, and this JSON for
 // expires_in.
 func stating(expiresIn string) apicsim.Fault {
-	return apicsim.Fault{Kind: apicsim.KindExpiresIn, ExpiresIn: expiresIn}
+	return answering(`{"{field}":"` + unsigned(`{"jti":"an-id"}`) + `","token_type":"Bearer","expires_in":` + expiresIn + `}`)
 }
 
 func kind(k apicsim.FaultKind) apicsim.Fault { return apicsim.Fault{Kind: k} }
@@ -116,7 +119,7 @@ func brokenConnections() []upstreamFault {
 		{what: "trickles a byte a second", fault: kind(apicsim.KindTrickle), reason: "did not answer in time"},
 		{what: "never ends its answer", fault: kind(apicsim.KindEndlessBody), reason: "more than 64 KiB"},
 		{what: "compresses its answer", fault: kind(apicsim.KindGzip)},
-		{what: "claims to compress its answer", fault: kind(apicsim.KindGzipBroken), reason: "compression is broken"},
+		{what: "claims to compress its answer", fault: apicsim.Fault{Kind: apicsim.KindStatus, Status: 200, ContentEncoding: "gzip", Body: "this is not compressed, {key}"}, reason: "compression is broken"},
 	}
 }
 
@@ -136,46 +139,47 @@ func expectTLS(t *testing.T, x *exchange) {
 
 func brokenAnswers() []upstreamFault {
 	return []upstreamFault{
-		{what: "answers 200 with a gateway's HTML", fault: kind(apicsim.KindNotJSON), reason: "not JSON"},
-		{what: "answers 200 and nothing", fault: kind(apicsim.KindEmptyBody), reason: "not JSON"},
+		{what: "answers 200 with a gateway's HTML", fault: answering("<html><title>Gateway</title>{key}</html>"), reason: "not JSON"},
+		{what: "answers 200 and nothing", fault: answering(""), reason: "not JSON"},
 		{what: "answers 204", fault: status(204), reason: "not JSON"},
-		{what: "answers 200 with the body of an error", fault: kind(apicsim.KindErrorBody), reason: "without a token"},
-		{what: "answers JSON without a token", fault: kind(apicsim.KindNoJWT), reason: "without a token"},
-		{what: "answers an empty token", fault: answering(`{"FIELD":""}`), reason: "without a token"},
-		{what: "answers null for the token", fault: answering(`{"FIELD":null}`), reason: "without a token"},
-		{what: "answers an object for the token", fault: kind(apicsim.KindJWTNotString), reason: "another shape"},
-		{what: "answers a list", fault: answering(`[{"FIELD":"TOKEN"}]`), reason: "another shape"},
-		{what: "answers JSON nested 20,000 deep", fault: answering(`{"FIELD":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`), reason: "answered"},
-		{what: "answers two objects", fault: answering(`{"FIELD":"TOKEN"}{"FIELD":"TOKEN"}`), reason: "not JSON"},
-		{what: "answers two tokens, both right", fault: kind(apicsim.KindDuplicateJWT)},
-		{what: "answers two tokens, the first one no JWT", fault: answering(`{"FIELD":"first","FIELD":"TOKEN"}`)},
-		{what: "answers two tokens, the last one no JWT", fault: answering(`{"FIELD":"TOKEN","FIELD":"last"}`), reason: "not a JWT"},
-		{what: "answers a token that is not UTF-8", fault: kind(apicsim.KindInvalidUTF8), reason: "not a JWT"},
+		{what: "answers 200 with the body of an error", fault: answering(`{"errorCode":"BXNIM0415E","status":401,"message":["{key}"],"errors":["{key}"]}`), reason: "without a token"},
+		{what: "answers JSON without a token", fault: answering(`{"message":"welcome {key}"}`), reason: "without a token"},
+		{what: "answers an empty token", fault: answering(`{"{field}":""}`), reason: "without a token"},
+		{what: "answers null for the token", fault: answering(`{"{field}":null}`), reason: "without a token"},
+		{what: "answers an object for the token", fault: answering(`{"{field}":{"value":"{key}"}}`), reason: "another shape"},
+		{what: "answers a list", fault: answering(`[{"{field}":"{token}"}]`), reason: "another shape"},
+		{what: "answers JSON nested 20,000 deep", fault: answering(`{"{field}":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`), reason: "answered"},
+		{what: "answers two objects", fault: answering(`{"{field}":"{token}"}{"{field}":"{token}"}`), reason: "not JSON"},
+		{what: "answers two tokens, both right", fault: answering(`{"{field}":"{token}","{field}":"{token}"}`)},
+		{what: "answers two tokens, the first one no JWT", fault: answering(`{"{field}":"first","{field}":"{token}"}`)},
+		{what: "answers two tokens, the last one no JWT", fault: answering(`{"{field}":"{token}","{field}":"last"}`), reason: "not a JWT"},
+		{what: "answers a token that is not UTF-8", fault: answering("{\"{field}\":\"ey\xff\xfe.\xc3\x28.x\"}"), reason: "not a JWT"},
 	}
 }
 
 func brokenTokens() []upstreamFault {
 	const endless = "does not say when it expires"
+	inAnHour := time.Now().Add(time.Hour).Unix()
 	return []upstreamFault{
-		{what: "returns the key as the token", fault: kind(apicsim.KindNotJWT), reason: "not a JWT"},
-		{what: "issues a token with line ends in it", fault: answering(`{"FIELD":"TOKEN\r\nX-Header: AAAA"}`), reason: "not a JWT"},
-		{what: "issues a token with a line end behind", fault: answering(`{"FIELD":"TOKEN\n"}`), reason: "not a JWT"},
+		{what: "returns the key as the token", fault: answering(`{"{field}":"{key}"}`), reason: "not a JWT"},
+		{what: "issues a token with line ends in it", fault: answering(`{"{field}":"{token}\r\nX-Header: AAAA"}`), reason: "not a JWT"},
+		{what: "issues a token with a line end behind", fault: answering(`{"{field}":"{token}\n"}`), reason: "not a JWT"},
 		{what: "issues a token whose claims are no object", fault: issuing(`[]`), reason: "not a JWT"},
-		{what: "issues a token without exp", fault: kind(apicsim.KindNoExp), reason: endless},
+		{what: "issues a token without exp", fault: issuing(`{"jti":"an-id"}`), reason: endless},
 		{what: "issues a token whose exp is null", fault: issuing(`{"exp":null}`), reason: endless},
-		{what: "issues a token whose exp is in the past", fault: kind(apicsim.KindExpired), reason: "compare this host's clock"},
+		{what: "issues a token whose exp is in the past", fault: issuing(`{"exp":%d}`, inAnHour-3660), reason: "compare this host's clock"},
 		{what: "issues a token whose exp is negative", fault: issuing(`{"exp":-1}`), reason: "compare this host's clock"},
-		{what: "issues a token whose exp is a text", fault: kind(apicsim.KindExpString), reason: "not a JWT"},
-		{what: "issues a token whose exp has a fraction", fault: kind(apicsim.KindExpFloat)},
-		{what: "issues a token whose exp is in the year 9999", fault: kind(apicsim.KindExpFar), reason: "more than a year"},
+		{what: "issues a token whose exp is a text", fault: issuing(`{"exp":"%d"}`, inAnHour), reason: "not a JWT"},
+		{what: "issues a token whose exp has a fraction", fault: issuing(`{"exp":%d.5}`, inAnHour)},
+		{what: "issues a token whose exp is in the year 9999", fault: issuing(`{"exp":253370764800}`), reason: "more than a year"},
 		{what: "issues a token whose exp is 1e300", fault: issuing(`{"exp":1e300}`), reason: "answered a token"},
-		{what: "issues a token of 60 KiB", fault: kind(apicsim.KindLargeToken)},
-		{what: "issues a token of 200 KiB", fault: kind(apicsim.KindHugeToken), reason: "more than 64 KiB"},
-		{what: "issues a token without jti", fault: kind(apicsim.KindNoJTI)},
-		{what: "issues a token with the key for its jti", fault: kind(apicsim.KindJTIEcho), reason: "holds the API key or the client secret"},
-		{what: "issues a token with the key within a claim", fault: issuing(fmt.Sprintf(`{"sub":"apikey:%s","exp":%d}`, testKey, time.Now().Add(time.Hour).Unix())), reason: "holds the API key or the client secret"},
-		{what: "issues a token with part of the key in its jti", fault: issuing(fmt.Sprintf(`{"jti":%q,"exp":%d}`, testKey[3:12], time.Now().Add(time.Hour).Unix()))},
-		{what: "issues a token whose jti is not printable", fault: issuing(fmt.Sprintf(`{"jti":"line\nfeed","exp":%d}`, time.Now().Add(time.Hour).Unix()))},
+		{what: "issues a token of 60 KiB", fault: issuing(`{"exp":%d,"padding":%q}`, inAnHour, strings.Repeat("p", 45_000))},
+		{what: "issues a token of 200 KiB", fault: issuing(`{"exp":%d,"padding":%q}`, inAnHour, strings.Repeat("p", 150_000)), reason: "more than 64 KiB"},
+		{what: "issues a token without jti", fault: issuing(`{"exp":%d}`, inAnHour)},
+		{what: "issues a token with the key for its jti", fault: issuing(`{"jti":%q,"exp":%d}`, testKey, inAnHour), reason: "holds the API key or the client secret"},
+		{what: "issues a token with the key within a claim", fault: issuing(`{"sub":"apikey:%s","exp":%d}`, testKey, inAnHour), reason: "holds the API key or the client secret"},
+		{what: "issues a token with part of the key in its jti", fault: issuing(`{"jti":%q,"exp":%d}`, testKey[3:12], inAnHour)},
+		{what: "issues a token whose jti is not printable", fault: issuing(`{"jti":"line\nfeed","exp":%d}`, inAnHour)},
 	}
 }
 
@@ -183,9 +187,9 @@ func brokenTokens() []upstreamFault {
 func brokenGrants() []upstreamFault {
 	const endless = "does not say when it expires"
 	list := []upstreamFault{
-		{what: "answers a token_type other than Bearer", fault: kind(apicsim.KindTokenType), reason: "another type than Bearer"},
-		{what: "answers no token_type", fault: answering(`{"FIELD":"TOKEN"}`)},
-		{what: "answers a token_type that is no text", fault: answering(`{"FIELD":"TOKEN","token_type":7}`), reason: "another shape"},
+		{what: "answers a token_type other than Bearer", fault: answering(`{"{field}":"{token}","token_type":"MAC"}`), reason: "another type than Bearer"},
+		{what: "answers no token_type", fault: answering(`{"{field}":"{token}"}`)},
+		{what: "answers a token_type that is no text", fault: answering(`{"{field}":"{token}","token_type":7}`), reason: "another shape"},
 		{what: "issues a token without exp, and says 3600 in expires_in", fault: stating("3600")},
 		{what: "the same, with a negative expires_in", fault: stating("-5"), reason: endless},
 		{what: "the same, with 0", fault: stating("0"), reason: endless},
@@ -197,7 +201,7 @@ func brokenGrants() []upstreamFault {
 		{what: "the same, with 32 years", fault: stating("999999999"), reason: "more than a year"},
 		{what: "issues a token without exp, and an expiration in the past", fault: stating(`null,"expiration":1`), reason: "compare this host's clock"},
 		{what: "issues a token without exp, and an expiration in the year 9999", fault: stating(`null,"expiration":253370764800`), reason: endless},
-		{what: "issues a valid token, and says -5 in expires_in", fault: answering(`{"FIELD":"TOKEN","expires_in":-5}`)},
+		{what: "issues a valid token, and says -5 in expires_in", fault: answering(`{"{field}":"{token}","expires_in":-5}`)},
 	}
 	for i := range list {
 		list[i].only = []tokenservice.Kind{tokenservice.IAM, tokenservice.Platform}
@@ -211,8 +215,6 @@ func TestExchange_everyFault(t *testing.T) {
 	seen := newReport()
 	for _, service := range tokenservice.Kinds() {
 		shared := newExchangeOf(t, service, time.Second, 0)
-		token, err := shared.service.Exchange(context.Background())
-		check(t, err)
 		for _, h := range upstreamFaults() {
 			if !h.isFor(service) {
 				continue
@@ -225,7 +227,7 @@ func TestExchange_everyFault(t *testing.T) {
 					x = newExchangeOf(t, service, time.Second, 0)
 					h.arrange(t, x)
 				}
-				x.sim.Inject(h.injected(service, token))
+				x.sim.Inject(h.fault)
 				before := x.sim.Counts().Exchanges
 				issued, err := x.service.Exchange(context.Background())
 				if got := x.sim.Counts().Exchanges - before; got > 1 || h.arrange == nil && got != 1 {
@@ -240,17 +242,6 @@ func TestExchange_everyFault(t *testing.T) {
 
 func (h upstreamFault) isFor(service tokenservice.Kind) bool {
 	return len(h.only) == 0 || slices.Contains(h.only, service)
-}
-
-// injected is the fault with a service's field and a token of it in its body.
-func (h upstreamFault) injected(service tokenservice.Kind, token *tokenservice.Token) apicsim.Fault {
-	field := "access_token"
-	if service == tokenservice.Login {
-		field = "jwt"
-	}
-	fault := h.fault
-	fault.Body = strings.NewReplacer("FIELD", field, "TOKEN", string(token.Value)).Replace(fault.Body)
-	return fault
 }
 
 // requireOutcome returns what a client saw: a token, or the status that Vault
@@ -301,8 +292,7 @@ func TestExchange_lastOfTwoTokensCounts(t *testing.T) {
 			check(t, err)
 			last, err := x.service.Exchange(context.Background())
 			check(t, err)
-			both := answering(fmt.Sprintf(`{"FIELD":%q,"FIELD":"TOKEN"}`, string(first.Value)))
-			x.sim.Inject(upstreamFault{fault: both}.injected(service, last))
+			x.sim.Inject(answering(fmt.Sprintf(`{"{field}":%q,"{field}":%q}`, string(first.Value), string(last.Value))))
 			got, err := x.service.Exchange(context.Background())
 			check(t, err)
 			if first.ID == last.ID || got.ID != last.ID || got.Value != last.Value {

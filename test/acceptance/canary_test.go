@@ -207,17 +207,20 @@ func (s *stack) say(said io.Writer, path string, data map[string]any, want int) 
 func (s *stack) provokeFaults(said io.Writer, service string) {
 	s.Helper()
 	config := s.serviceData(service, s.service.URL(), map[string]any{"request_timeout": "1s"})
-	path := "config/" + service
+	path, inAnHour := "config/"+service, time.Now().Add(time.Hour).Unix()
 	for _, fault := range []apicsim.Fault{
 		{Kind: apicsim.KindStatus, Status: 400}, {Kind: apicsim.KindStatus, Status: 401}, {Kind: apicsim.KindStatus, Status: 403},
 		{Kind: apicsim.KindStatus, Status: 404}, {Kind: apicsim.KindStatus, Status: 500}, {Kind: apicsim.KindStatus, Status: 503},
 		{Kind: apicsim.KindStatus, Status: 429},
 		{Kind: apicsim.KindReset}, {Kind: apicsim.KindResetMidBody}, {Kind: apicsim.KindHang}, {Kind: apicsim.KindRedirect},
 		{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/"},
-		{Kind: apicsim.KindEndlessBody}, {Kind: apicsim.KindTrickle}, {Kind: apicsim.KindGzipBroken}, {Kind: apicsim.KindNotJSON},
-		{Kind: apicsim.KindEmptyBody}, {Kind: apicsim.KindNoJWT}, {Kind: apicsim.KindJWTNotString}, {Kind: apicsim.KindNotJWT},
-		{Kind: apicsim.KindErrorBody}, {Kind: apicsim.KindInvalidUTF8}, {Kind: apicsim.KindNoExp}, {Kind: apicsim.KindExpired},
-		{Kind: apicsim.KindExpString}, {Kind: apicsim.KindExpFar}, {Kind: apicsim.KindHugeToken}, {Kind: apicsim.KindJTIEcho},
+		{Kind: apicsim.KindEndlessBody}, {Kind: apicsim.KindTrickle},
+		{Kind: apicsim.KindStatus, Status: 200, ContentEncoding: "gzip", Body: "this is not compressed, {key}"},
+		answering("<html>{key}</html>"), answering(""), answering(`{"message":"welcome {key}"}`), answering(`{"{field}":{"value":"{key}"}}`),
+		answering(`{"{field}":"{key}"}`), answering(`{"errorCode":"BXNIM0415E","message":["{key}"],"errors":["{key}"]}`),
+		answering("{\"{field}\":\"ey\xff\xfe.\xc3\x28.x\"}"),
+		issuing(`{"jti":"an-id"}`), issuing(`{"exp":1}`), issuing(`{"exp":"%d"}`, inAnHour), issuing(`{"exp":253370764800}`),
+		issuing(`{"exp":%d,"padding":%q}`, inAnHour, strings.Repeat("p", 150_000)),
 	} {
 		s.sim.Inject(fault)
 		config["api_key"] = s.anotherKey()
@@ -227,10 +230,14 @@ func (s *stack) provokeFaults(said io.Writer, service string) {
 		}
 		s.say(said, path, config, want)
 	}
-	for _, kind := range []apicsim.FaultKind{
-		apicsim.KindGzip, apicsim.KindDuplicateJWT, apicsim.KindExpFloat, apicsim.KindNoJTI, apicsim.KindLargeToken,
+	config["api_key"] = s.anotherKey()
+	s.sim.Inject(issuing(`{"exp":%d,"jti":%q}`, inAnHour, config["api_key"]))
+	s.say(said, path, config, http.StatusBadGateway)
+	for _, fault := range []apicsim.Fault{
+		{Kind: apicsim.KindGzip}, answering(`{"{field}":"{token}","{field}":"{token}"}`), issuing(`{"exp":%d.5}`, inAnHour),
+		issuing(`{"exp":%d}`, inAnHour), issuing(`{"exp":%d,"padding":%q}`, inAnHour, strings.Repeat("p", 45_000)),
 	} {
-		s.sim.Inject(apicsim.Fault{Kind: kind})
+		s.sim.Inject(fault)
 		config["api_key"] = s.anotherKey()
 		s.say(said, path, config, http.StatusNoContent)
 		fmt.Fprintln(said, s.readToken(service).Data["token_id"])
@@ -245,7 +252,7 @@ func (s *stack) provokeFaults(said io.Writer, service string) {
 // do not: they echo the key.
 func (s *stack) provokeEchoesOfTheClientSecret(said io.Writer) {
 	s.Helper()
-	config := s.serviceData("platform", s.service.URL(), nil)
+	config, inAnHour := s.serviceData("platform", s.service.URL(), nil), time.Now().Add(time.Hour).Unix()
 	echo := fmt.Sprintf(`{"status":%[1]q,"message":[%[1]q],"errors":[%[1]q],"errorCode":%[1]q,"access_token":%[1]q}`, s.clientSecret)
 	for _, c := range []struct {
 		fault apicsim.Fault
@@ -254,10 +261,10 @@ func (s *stack) provokeEchoesOfTheClientSecret(said io.Writer) {
 		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 400, Body: echo}, http.StatusBadRequest},
 		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 401, Body: echo}, http.StatusBadRequest},
 		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 500, Body: echo}, http.StatusBadGateway},
-		{apicsim.Fault{Kind: apicsim.KindNotJSON, Body: s.clientSecret}, http.StatusBadGateway},
-		{apicsim.Fault{Kind: apicsim.KindNotJWT, Body: echo}, http.StatusBadGateway},
-		{apicsim.Fault{Kind: apicsim.KindNoJWT, Body: fmt.Sprintf(`{"access_token":%q}`, s.tokenWithJTI(s.clientSecret))}, http.StatusBadGateway},
-		{apicsim.Fault{Kind: apicsim.KindNoJWT, Body: fmt.Sprintf(`{"access_token":%q}`, s.tokenWithJTI(s.clientSecret[:len(s.clientSecret)-1]))}, http.StatusBadGateway},
+		{answering(s.clientSecret), http.StatusBadGateway},
+		{answering(echo), http.StatusBadGateway},
+		{issuing(`{"exp":%d,"jti":%q}`, inAnHour, s.clientSecret), http.StatusBadGateway},
+		{issuing(`{"exp":%d,"jti":%q}`, inAnHour, s.clientSecret[:len(s.clientSecret)-1]), http.StatusBadGateway},
 	} {
 		s.sim.Inject(c.fault)
 		config["api_key"] = s.anotherKey()
@@ -280,11 +287,17 @@ func (s *stack) provokeRateLimit(said io.Writer) {
 	s.sim.ClearFault()
 }
 
-// tokenWithJTI is not signed.
-func (s *stack) tokenWithJTI(jti string) string {
+// answering is a 200 with this body, in which {key}, {field} and {token} stand for what
+// apicsim.Fault says.
+func answering(body string) apicsim.Fault {
+	return apicsim.Fault{Kind: apicsim.KindStatus, Status: http.StatusOK, Body: body}
+}
+
+// issuing is a 200 with a token of these claims, which nobody signed.
+func issuing(format string, values ...any) apicsim.Fault {
 	part := base64.RawURLEncoding.EncodeToString
-	claims := fmt.Sprintf(`{"jti":%q,"exp":%d}`, jti, time.Now().Add(time.Hour).Unix())
-	return part([]byte(`{"alg":"RS256"}`)) + "." + part([]byte(claims)) + "." + part([]byte("signature"))
+	claims := fmt.Sprintf(format, values...)
+	return answering(`{"{field}":"` + part([]byte(`{"alg":"RS256"}`)) + "." + part([]byte(claims)) + "." + part([]byte("signature")) + `"}`)
 }
 
 // rawStorage is what raft has on disk, after proof that a config is in there.

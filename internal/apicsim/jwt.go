@@ -57,7 +57,7 @@ func newSigner(algorithm jose.SignatureAlgorithm, key crypto.Signer) (*signer, e
 func (s *Sim) newClaims(e endpoint, key string) map[string]any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now().Add(s.clockSkew)
+	now := s.clock()
 	claims := map[string]any{
 		"iss": "apic-sim",
 		"sub": "user-" + s.KeyID(key),

@@ -113,7 +113,7 @@ func (s *Sim) addKey(key string, limits KeyOptions) *keyState {
 	now := time.Now()
 	state := &keyState{
 		KeyOptions: limits, id: "ApiKey-" + newID(), value: key, serial: s.keySerial,
-		addedAt: now, bornAt: now.Add(s.clockSkew),
+		addedAt: now, bornAt: s.clock(),
 	}
 	state.retag()
 	s.keys[key] = state
@@ -184,7 +184,7 @@ func (s *Sim) Keys() []KeyInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	infos := make(map[int]KeyInfo, len(s.keys))
-	now := time.Now().Add(s.clockSkew)
+	now := s.clock()
 	for value, k := range s.keys {
 		infos[k.serial] = KeyInfo{
 			ID: k.id, KeyID: s.KeyID(value), Spent: k.spent(now), Name: k.Name, IAMID: k.IAMID, AccountID: k.AccountID,
@@ -230,7 +230,7 @@ func (s *Sim) useKey(service, key string) keyVerdict {
 	at := s.seenAt(viewTokens)
 	k := s.keys[key]
 	switch {
-	case k == nil, !k.existedAt(at), k.spent(time.Now().Add(s.clockSkew)), k.isPlatforms() && service != platformName:
+	case k == nil, !k.existedAt(at), k.spent(s.clock()), k.isPlatforms() && service != platformName:
 		return keyUnknown
 	case k.disabledAt(at):
 		return keyDisabled

@@ -160,7 +160,7 @@ func (s *Sim) createKey(r *http.Request, by caller) reply {
 	})
 	k.createdByAPI = true
 	s.counts.KeysCreated++
-	body := s.describe(k, time.Now())
+	body := describe(k, time.Now())
 	body["apikey"] = value
 	return reply{http.StatusCreated, body}
 }
@@ -174,7 +174,7 @@ func (s *Sim) lifeUntil(expiresAt string) (life time.Duration, ok bool) {
 	at, err := time.Parse(timeLayout, expiresAt)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	life = at.Sub(time.Now().Add(s.clockSkew))
+	life = at.Sub(s.clock())
 	return life, err == nil && life > 0
 }
 
@@ -193,7 +193,7 @@ func (s *Sim) keyDetails(r *http.Request, by caller) reply {
 	if !k.belongsTo(by) {
 		return notTheirs()
 	}
-	return reply{http.StatusOK, s.describe(k, at)}
+	return reply{http.StatusOK, describe(k, at)}
 }
 
 // withKey performs what a call wants with the key that its path names, if the view
@@ -217,7 +217,7 @@ func (s *Sim) withKey(r *http.Request, by caller, v view, perform func(*keyState
 // getKey is GET /v1/apikeys/{id}.
 func (s *Sim) getKey(r *http.Request, by caller) reply {
 	return s.withKey(r, by, viewGet, func(k *keyState, at time.Time) reply {
-		return reply{http.StatusOK, s.describe(k, at)}
+		return reply{http.StatusOK, describe(k, at)}
 	})
 }
 
@@ -276,7 +276,7 @@ func (s *Sim) listKeys(r *http.Request, by caller) reply {
 	theirs := slices.DeleteFunc(s.keysOf(by, at), func(k *keyState) bool { return k.serial <= after })
 	page := make([]any, 0, size)
 	for _, k := range theirs[:min(size, len(theirs))] {
-		page = append(page, s.describe(k, at))
+		page = append(page, describe(k, at))
 	}
 	body := map[string]any{"limit": size, "apikeys": page}
 	if len(theirs) > size {
@@ -320,9 +320,8 @@ func origin(r *http.Request) string {
 
 // describe is a key as a part of IAM describes it that sees the state of a time. Its
 // value is in the answer to its creation alone. The caller holds the lock.
-func (s *Sim) describe(k *keyState, at time.Time) map[string]any {
-	addedAt := k.addedAt.Add(s.clockSkew).UTC()
-	created := addedAt.Format(timeLayout)
+func describe(k *keyState, at time.Time) map[string]any {
+	created := k.bornAt.UTC().Format(timeLayout)
 	body := map[string]any{
 		"id": k.id, "entity_tag": k.entityTag, "name": k.Name, "iam_id": k.IAMID, "account_id": k.AccountID,
 		"crn":    "crn:v1:bluemix:public:iam-identity::a/" + k.AccountID + "::apikey:" + k.id,

@@ -160,8 +160,11 @@ func (s *Sim) SetClockSkew(d time.Duration) {
 func (s *Sim) now() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return time.Now().Add(s.clockSkew)
+	return s.clock()
 }
+
+// clock is now for callers that hold the lock.
+func (s *Sim) clock() time.Time { return time.Now().Add(s.clockSkew) }
 
 // Counts returns the calls so far.
 func (s *Sim) Counts() Counts {

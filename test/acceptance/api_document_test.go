@@ -4,36 +4,37 @@
 package acceptance
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// apiPath is what a path of the mount accepts and answers, after docs/api.md or
-// after the mount itself.
-type apiPath struct {
-	// operations are HTTP methods by operation id.
-	operations map[string]string
-	// accepts and answers are fields by name, without those in the path.
-	accepts, answers map[string]apiField
+// apiKey names what docs/api.md and the mount both tell of.
+type apiKey struct {
+	// path is as the document has it, such as config/<name>.
+	path string
+	// table is what the table is of by the first word of its first row: to, with an
+	// operation in each row, field or answered.
+	table string
+	// name is an operation's id or a field's name.
+	name string
 }
 
-type apiField struct {
-	// kind is the document's word for the type.
+func (k apiKey) String() string { return fmt.Sprintf("%s, %q, %s", k.path, k.table, k.name) }
+
+// apiRow is what is told of it.
+type apiRow struct {
+	// kind is the document's word for a field's type, or an operation's HTTP method.
 	kind string
 	// byDefault is empty for a field without a default that the mount declares.
 	byDefault string
 	meaning   string
 	// values are those that the field accepts, if they are few.
 	values []string
-}
-
-func newAPIPath() *apiPath {
-	return &apiPath{operations: map[string]string{}, accepts: map[string]apiField{}, answers: map[string]apiField{}}
 }
 
 // openAPI is the part of an OpenAPI document that is compared.
@@ -61,48 +62,46 @@ type openAPIOperation struct {
 }
 
 // servedAPI is what the mount says of itself in Vault's OpenAPI document.
-func (s *stack) servedAPI() map[string]*apiPath {
+func (s *stack) servedAPI() map[apiKey]apiRow {
 	s.Helper()
 	response, err := s.client.Logical().ReadRawWithContext(s.Context(), "sys/internal/specs/openapi")
 	s.check(err)
 	defer response.Body.Close()
 	var document openAPI
 	s.check(json.NewDecoder(response.Body).Decode(&document))
-	served := make(map[string]*apiPath)
+	served := make(map[apiKey]apiRow)
 	for path, methods := range document.Paths {
-		if relative, ours := strings.CutPrefix(path, "/apic/"); ours {
-			path = strings.NewReplacer("{", "<", "}", ">").Replace(relative)
-			served[path] = s.servedPath(document, methods)
+		relative, ours := strings.CutPrefix(path, "/apic/")
+		path = strings.NewReplacer("{", "<", "}", ">").Replace(relative)
+		for method, encoded := range methods {
+			// What is left out is said of all operations, such as the name in the path.
+			if ours && slices.Contains([]string{"get", "post", "patch", "delete"}, method) {
+				var operation openAPIOperation
+				s.check(json.Unmarshal(encoded, &operation))
+				served[apiKey{path, "to", operation.OperationID}] = apiRow{kind: method}
+				document.addFields(served, path, operation)
+			}
 		}
 	}
 	return served
 }
 
-func (s *stack) servedPath(document openAPI, methods map[string]json.RawMessage) *apiPath {
-	s.Helper()
-	path := newAPIPath()
-	for method, encoded := range methods {
-		if !slices.Contains([]string{"get", "post", "patch", "delete"}, method) {
-			continue // What is said of all operations, such as the name in the path.
-		}
-		var operation openAPIOperation
-		s.check(json.Unmarshal(encoded, &operation))
-		path.operations[operation.OperationID] = method
-		for _, parameter := range operation.Parameters {
-			// What a body accepts too is better told there: a query has no formats.
-			if _, told := path.accepts[parameter.Name]; parameter.In == "query" && parameter.Name != "list" && !told {
-				path.accepts[parameter.Name] = parameter.Schema.field(parameter.Description)
-			}
-		}
-		// Vault loses the references from operations to schemas, but not their names.
-		for name, schema := range document.Components.Schemas[schemaName(operation.OperationID)+"Request"].Properties {
-			path.accepts[name] = schema.field(schema.Description)
-		}
-		for name, schema := range document.Components.Schemas[schemaName(operation.OperationID)+"Response"].Properties {
-			path.answers[name] = schema.field(schema.Description)
+func (d openAPI) addFields(served map[apiKey]apiRow, path string, operation openAPIOperation) {
+	for _, parameter := range operation.Parameters {
+		// What a body accepts too is better told there: a query has no formats.
+		key := apiKey{path, "field", parameter.Name}
+		if _, told := served[key]; parameter.In == "query" && parameter.Name != "list" && !told {
+			served[key] = parameter.Schema.row()
 		}
 	}
-	return path
+	// Vault loses the references from operations to schemas, but not their names.
+	for name, schema := range d.Components.Schemas[schemaName(operation.OperationID)+"Request"].Properties {
+		served[apiKey{path, "field", name}] = schema.row()
+	}
+	for name, schema := range d.Components.Schemas[schemaName(operation.OperationID)+"Response"].Properties {
+		schema.Default = nil
+		served[apiKey{path, "answered", name}] = schema.row()
+	}
 }
 
 // schemaName is what the framework makes of an operation's id.
@@ -113,54 +112,38 @@ func schemaName(operationID string) (name string) {
 	return name
 }
 
-func (o openAPISchema) field(meaning string) apiField {
+func (o openAPISchema) row() apiRow {
 	kinds := map[string]string{"boolean": "bool", "integer": "int", "array": "list", "object": "map"}
 	formats := map[string]string{"duration": "duration", "date-time": "time"}
-	f := apiField{kind: o.Type, meaning: meaning, values: o.Enum}
-	if kind, ok := kinds[o.Type]; ok {
-		f.kind = kind
-	}
-	if kind, ok := formats[o.Format]; ok {
-		f.kind = kind
-	}
+	row := apiRow{kind: cmp.Or(formats[o.Format], kinds[o.Type], o.Type), values: o.Enum}
 	if o.Default != nil {
-		f.byDefault = fmt.Sprint(o.Default)
+		row.byDefault = fmt.Sprint(o.Default)
 	}
-	return f
+	return row
 }
 
-var (
-	pathHeading = regexp.MustCompile("^## `([^`]+)`$")
-	inCode      = regexp.MustCompile("`([^`]+)`")
-	onlyCode    = regexp.MustCompile("^`[^`]+`$")
-)
-
-// documentedAPI reads the tables of docs/api.md. Each path has a heading of its
-// own; the first word of a table's first row says what the table is of.
-func documentedAPI(text string) (documented map[string]*apiPath, malformed []string) {
-	documented = make(map[string]*apiPath)
-	var path *apiPath
-	table := ""
+// documentedAPI reads the tables of docs/api.md. Each path has a heading of its own.
+func documentedAPI(text string) (documented map[apiKey]apiRow, malformed []string) {
+	documented = make(map[apiKey]apiRow)
+	path, table := "", ""
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "## ") {
-			path = nil
-			if heading := pathHeading.FindStringSubmatch(line); heading != nil {
-				path = newAPIPath()
-				documented[heading[1]] = path
-			}
+		if heading, is := strings.CutPrefix(line, "## "); is {
+			path = wholeCode(heading)
 		}
 		cells := tableRow(line)
 		switch {
-		case cells == nil || path == nil:
+		case cells == nil || path == "":
 			table = ""
 		case table == "":
 			table = cells[0]
 		case strings.HasPrefix(cells[0], "---"):
 		default:
-			if err := path.addRow(table, cells); err != nil {
-				malformed = append(malformed, fmt.Sprintf("the row %q: %v", line, err))
+			name, row := documentedRow(table, cells)
+			if name == "" || row.kind == "" {
+				malformed = append(malformed, fmt.Sprintf("the row %q is not one of a table of %q", line, table))
 			}
+			documented[apiKey{path, table, name}] = row
 		}
 	}
 	return documented, malformed
@@ -177,139 +160,57 @@ func tableRow(line string) []string {
 	return cells
 }
 
-func (p *apiPath) addRow(table string, cells []string) error {
-	columns := map[string]int{"to": 4, "field": 4, "answered": 3}[table]
-	if len(cells) != columns {
-		return fmt.Errorf("a table whose first column is %q has %d columns", table, columns)
-	}
-	switch table {
-	case "to":
+// documentedRow has no name and no kind if the table is not to have such a row.
+func documentedRow(table string, cells []string) (name string, row apiRow) {
+	switch {
+	case table == "to" && len(cells) == 4:
 		methods := map[string]string{"create": "post", "update": "post", "read": "get", "list": "get", "patch": "patch", "delete": "delete"}
-		capability, id := inCode.FindStringSubmatch(cells[1]), inCode.FindStringSubmatch(cells[2])
-		if capability == nil || id == nil {
-			return fmt.Errorf("a capability and an operation id are wanted in the second and third columns, as code")
-		}
-		p.operations[id[1]] = methods[capability[1]]
-		return nil
-	case "field":
-		f := apiField{kind: cells[1], meaning: cells[3]}
-		if onlyCode.MatchString(cells[2]) {
-			f.byDefault = strings.Trim(cells[2], "`")
-		}
-		p.accepts[strings.Trim(cells[0], "`")] = f
-		return nil
-	default:
-		p.answers[strings.Trim(cells[0], "`")] = apiField{kind: cells[1], meaning: cells[2]}
-		return nil
+		capability, _, _ := strings.Cut(strings.TrimPrefix(cells[1], "`"), "`")
+		return wholeCode(cells[2]), apiRow{kind: methods[capability], meaning: cells[0]}
+	case table == "field" && len(cells) == 4:
+		return wholeCode(cells[0]), apiRow{kind: cells[1], byDefault: wholeCode(cells[2]), meaning: cells[3]}
+	case table == "answered" && len(cells) == 3:
+		return wholeCode(cells[0]), apiRow{kind: cells[1], meaning: cells[2]}
 	}
+	return "", row
 }
 
-// differences are what must change in the document for it to say what the mount
-// does, as sentences with the Markdown that is missing.
-func differences(served, documented map[string]*apiPath) (found []string) {
-	for _, name := range slices.Sorted(maps.Keys(served)) {
-		if documented[name] == nil {
-			found = append(found, fmt.Sprintf("the document has no section for the path %s; one to begin with:\n\n%s", name, served[name].markdown(name)))
-			continue
-		}
-		for _, difference := range served[name].differences(documented[name]) {
-			found = append(found, name+": "+difference)
-		}
+var onlyCode = regexp.MustCompile("^`([^`]+)`$")
+
+// wholeCode is a text that is all code, and nothing for another one.
+func wholeCode(text string) string {
+	if found := onlyCode.FindStringSubmatch(text); found != nil {
+		return found[1]
 	}
-	for _, name := range slices.Sorted(maps.Keys(documented)) {
-		if served[name] == nil {
-			found = append(found, fmt.Sprintf("the document has a section for %s, which the mount does not serve", name))
-		}
-	}
-	return found
+	return ""
 }
 
-func (p *apiPath) differences(documented *apiPath) (found []string) {
-	for _, id := range slices.Sorted(maps.Keys(p.operations)) {
-		if method, ok := documented.operations[id]; !ok {
-			found = append(found, fmt.Sprintf("the document misses the operation\n%s", operationRow(id, p.operations[id])))
-		} else if method != p.operations[id] {
-			found = append(found, fmt.Sprintf("the operation %s is a %s, but the document's capability makes it a %s", id, p.operations[id], method))
-		}
-	}
-	for _, id := range slices.Sorted(maps.Keys(documented.operations)) {
-		if p.operations[id] == "" {
-			found = append(found, fmt.Sprintf("the document has the operation %s, which the mount does not", id))
-		}
-	}
-	return slices.Concat(found,
-		fieldDifferences("field", p.accepts, documented.accepts, apiField.acceptedRow),
-		fieldDifferences("answered field", p.answers, documented.answers, apiField.answeredRow))
-}
-
-func fieldDifferences(what string, served, documented map[string]apiField, row func(apiField, string) string) (found []string) {
-	for _, name := range slices.Sorted(maps.Keys(served)) {
-		want := served[name]
-		said, ok := documented[name]
+// differences are what must change in the document for it to say what the mount does.
+func differences(served, documented map[apiKey]apiRow) (found []string) {
+	for key, want := range served {
+		said, ok := documented[key]
 		switch {
 		case !ok:
-			found = append(found, fmt.Sprintf("the document misses the %s\n%s", what, row(want, name)))
+			found = append(found, fmt.Sprintf("the row %s is missing; it is a %s by default %q", key, want.kind, want.byDefault))
 			continue
-		case said.kind != want.kind:
-			found = append(found, fmt.Sprintf("the %s %s is of type %s, the document says %s", what, name, want.kind, said.kind))
-		case said.byDefault != want.byDefault && what == "field":
-			found = append(found, fmt.Sprintf("the %s %s has the default %q, the document says %q", what, name, want.byDefault, said.byDefault))
+		case said.kind != want.kind || said.byDefault != want.byDefault:
+			found = append(found, fmt.Sprintf("%s is a %s by default %q, not a %s by default %q", key, want.kind, want.byDefault, said.kind, said.byDefault))
 		case said.meaning == "":
-			found = append(found, fmt.Sprintf("the document does not say what the %s %s means", what, name))
+			found = append(found, fmt.Sprintf("%s has no meaning", key))
 		}
 		for _, value := range want.values {
 			if !strings.Contains(said.meaning, "`"+value+"`") {
-				found = append(found, fmt.Sprintf("the %s %s accepts `%s`, which its meaning in the document does not name", what, name, value))
+				found = append(found, fmt.Sprintf("%s accepts `%s`, which its meaning does not name", key, value))
 			}
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(documented)) {
-		if _, ok := served[name]; !ok {
-			found = append(found, fmt.Sprintf("the document has the %s %s, which the mount does not", what, name))
+	for key := range documented {
+		if _, ok := served[key]; !ok {
+			found = append(found, fmt.Sprintf("the mount does not have %s", key))
 		}
 	}
+	slices.Sort(found)
 	return found
-}
-
-func operationRow(id, method string) string {
-	capability := map[string]string{"post": "update", "get": "read", "patch": "patch", "delete": "delete"}[method]
-	if strings.Contains(id, "-list-") {
-		capability = "list"
-	}
-	return fmt.Sprintf("| ... | `%s` | `%s` | `vault ...` |", capability, id)
-}
-
-func (f apiField) acceptedRow(name string) string {
-	byDefault := "none"
-	if f.byDefault != "" {
-		byDefault = "`" + f.byDefault + "`"
-	}
-	return fmt.Sprintf("| `%s` | %s | %s | %s |", name, f.kind, byDefault, f.meaning)
-}
-
-func (f apiField) answeredRow(name string) string {
-	return fmt.Sprintf("| `%s` | %s | %s |", name, f.kind, f.meaning)
-}
-
-// markdown is a section of docs/api.md to begin with.
-func (p *apiPath) markdown(name string) string {
-	lines := []string{"## `" + name + "`", "", "| to | capability | operation | command |", "|---|---|---|---|"}
-	for _, id := range slices.Sorted(maps.Keys(p.operations)) {
-		lines = append(lines, operationRow(id, p.operations[id]))
-	}
-	if len(p.accepts) > 0 {
-		lines = append(lines, "", "| field | type | default | meaning |", "|---|---|---|---|")
-	}
-	for _, field := range slices.Sorted(maps.Keys(p.accepts)) {
-		lines = append(lines, p.accepts[field].acceptedRow(field))
-	}
-	if len(p.answers) > 0 {
-		lines = append(lines, "", "| answered | type | meaning |", "|---|---|---|")
-	}
-	for _, field := range slices.Sorted(maps.Keys(p.answers)) {
-		lines = append(lines, p.answers[field].answeredRow(field))
-	}
-	return strings.Join(lines, "\n") + "\n"
 }
 
 // operationID is a verb and what it is done to, which a generated client turns into
@@ -327,25 +228,27 @@ func TestAPIDocument_matchesTheMount(t *testing.T) {
 	for _, difference := range slices.Concat(malformed, differences(served, documented)) {
 		t.Errorf("docs/api.md: %s", difference)
 	}
-	for _, path := range slices.Sorted(maps.Keys(served)) {
-		for id := range served[path].operations {
-			if !operationID.MatchString(id) {
-				t.Errorf("%s: the operation id %q does not read well in a generated client: %s is wanted", path, id, operationID)
-			}
+	fields := make(map[string][]string)
+	for key := range served {
+		switch path := key.path; {
+		case key.table == "to" && !operationID.MatchString(key.name):
+			t.Errorf("%s: the operation id does not read well in a generated client: %s is wanted", key, operationID)
+		case key.table == "to" && strings.Contains(path, "<name>") && !slices.Contains(fields[path], "name"):
+			fields[path] = append(fields[path], "name")
+		case key.table == "field":
+			fields[path] = append(fields[path], key.name)
 		}
-		s.requireHelp(path, served[path])
+	}
+	for path, want := range fields {
+		s.requireHelp(path, want)
 	}
 }
 
 var helpField = regexp.MustCompile(`(?m)^    (\w+) \(`)
 
 // requireHelp holds a path's help against its fields.
-func (s *stack) requireHelp(path string, served *apiPath) {
+func (s *stack) requireHelp(path string, want []string) {
 	s.Helper()
-	want := slices.Collect(maps.Keys(served.accepts))
-	if strings.Contains(path, "<name>") {
-		want = append(want, "name")
-	}
 	help, err := s.client.Help("apic/" + strings.ReplaceAll(path, "<name>", "us-south"))
 	s.check(err)
 	var got []string
@@ -369,28 +272,28 @@ func TestAPIDocument_comparisonFindsDifferences(t *testing.T) {
 		"| `shape` | string | `round` | `round` or `square` |\n\n" +
 		"| answered | type | meaning |\n|---|---|---|\n" +
 		"| `size` | int | how big |\n"
-	served := map[string]*apiPath{"widget/<name>": {
-		operations: map[string]string{"apic-read-widget": "get"},
-		accepts:    map[string]apiField{"shape": {kind: "string", byDefault: "round", meaning: "its shape", values: []string{"round", "square"}}},
-		answers:    map[string]apiField{"size": {kind: "int", meaning: "how big"}},
-	}}
+	served := map[apiKey]apiRow{
+		{"widget/<name>", "to", "apic-read-widget"}: {kind: "get"},
+		{"widget/<name>", "field", "shape"}:         {kind: "string", byDefault: "round", values: []string{"round", "square"}},
+		{"widget/<name>", "answered", "size"}:       {kind: "int"},
+	}
 	for name, c := range map[string]struct{ replace, by, want string }{
 		"nothing is wrong":       {"", "", ""},
-		"a path is missing":      {"## `widget/<name>`", "## Widgets", "no section for the path widget/<name>"},
-		"a path is made up":      {"## `widget/<name>`", "## `gadget`\n\n## `widget/<name>`", "section for gadget"},
-		"an operation is other":  {"apic-read-widget", "apic-get-widget", "misses the operation\n| ... | `read` | `apic-read-widget` |"},
+		"a path is missing":      {"## `widget/<name>`", "## Widgets", "the row widget/<name>, \"to\", apic-read-widget is missing"},
+		"a path is made up":      {"## `widget/<name>`", "## `gadget`\n\n| answered | type | meaning |\n|---|---|---|\n| `size` | int | how big |\n\n## `widget/<name>`", "the mount does not have gadget"},
+		"an operation is other":  {"apic-read-widget", "apic-get-widget", "apic-read-widget is missing"},
 		"a capability is wrong":  {"`read`", "`update`", "apic-read-widget is a get"},
-		"a field is missing":     {"| `shape` | string | `round` | `round` or `square` |\n", "", "misses the field\n| `shape` | string | `round` | its shape |"},
-		"a field is made up":     {"| `shape`", "| `colour` | string | none | its colour |\n| `shape`", "has the field colour"},
-		"a type is wrong":        {"| int |", "| string |", "size is of type int"},
-		"a default is wrong":     {"| `round` |", "| `square` |", `has the default "round"`},
-		"a default is left out":  {"| `round` |", "| none |", `has the default "round"`},
+		"a field is missing":     {"| `shape` | string | `round` | `round` or `square` |\n", "", "shape is missing"},
+		"a field is made up":     {"| `shape`", "| `colour` | string | none | its colour |\n| `shape`", "does not have widget/<name>, \"field\", colour"},
+		"a type is wrong":        {"| int |", "| string |", "size is a int"},
+		"a default is wrong":     {"| `round` |", "| `square` |", `shape is a string by default "round"`},
+		"a default is left out":  {"| `round` |", "| none |", `shape is a string by default "round"`},
 		"a value is left out":    {"`round` or `square`", "`round`", "accepts `square`"},
-		"an answer is missing":   {"| `size` | int | how big |\n", "", "misses the answered field\n| `size` | int | how big |"},
-		"a meaning is missing":   {"how big", "", "does not say what the answered field size means"},
-		"a column is missing":    {"| int | how big |", "| how big |", "has 3 columns"},
-		"a table is of nothing":  {"| answered |", "| thing |", "has 0 columns"},
-		"an operation has no id": {"`apic-read-widget`", "reading", "an operation id are wanted"},
+		"an answer is missing":   {"| `size` | int | how big |\n", "", "size is missing"},
+		"a meaning is missing":   {"how big", "", "size has no meaning"},
+		"a column is missing":    {"| int | how big |", "| how big |", "the row \"| `size` | how big |\" is not one"},
+		"a table is of nothing":  {"| answered |", "| thing |", "is not one of a table of \"thing\""},
+		"an operation has no id": {"`apic-read-widget`", "reading", "reading | `vault read apic/widget/x` |\" is not one"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			documented, malformed := documentedAPI(strings.Replace(whole, c.replace, c.by, 1))

@@ -54,8 +54,6 @@ func (s *stack) setUpAudit() {
 }
 
 // withoutPatch drops the operations that OpenBao's document leaves out, from what the page says.
-func withoutPatch(documented map[string]*apiPath) {
-	for _, path := range documented {
-		maps.DeleteFunc(path.operations, func(_, method string) bool { return method == "patch" })
-	}
+func withoutPatch(documented map[apiKey]apiRow) {
+	maps.DeleteFunc(documented, func(_ apiKey, row apiRow) bool { return row.kind == "patch" })
 }

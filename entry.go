@@ -82,7 +82,7 @@ func (e *entry) currentToken() rotation.Token {
 		return rotation.Token{}
 	}
 	return rotation.Token{
-		Value: lease.Value, Type: lease.Type, ID: lease.ID, At: e.config.issuer(),
+		Value: lease.Value, ID: lease.ID, At: e.config.issuer(),
 		IssuedAt: lease.IssuedAt, DueAt: lease.DueAt, ExpiresAt: lease.ExpiresAt,
 	}
 }

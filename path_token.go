@@ -155,7 +155,7 @@ func (b *backend) tokenResponse(name string, c *config, a tokensource.Response) 
 	now := time.Now()
 	data := map[string]any{
 		"token":               string(a.Value),
-		"token_type":          a.Type,
+		"token_type":          "Bearer",
 		"token_id":            a.ID,
 		"expires_at":          a.ExpiresAt.Format(time.RFC3339),
 		"ttl":                 a.TTL(now),

@@ -58,7 +58,7 @@ func (r renewal) token(ctx context.Context, watch *exchangeWatch, dedicated bool
 }
 
 func tokenOf(kept rotation.Token) *tokenservice.Token {
-	return &tokenservice.Token{Value: kept.Value, Type: kept.Type, ID: kept.ID, ExpiresAt: kept.ExpiresAt}
+	return &tokenservice.Token{Value: kept.Value, ID: kept.ID, ExpiresAt: kept.ExpiresAt}
 }
 
 // renewTime bounds what is done of a renewal while the writer of a config waits.

@@ -11,9 +11,8 @@ import (
 // Token is a token that stays with a record. The times are those of the host's clock.
 type Token struct {
 	Value Secret `json:"value"`
-	// Type and ID are what readers are told of it.
-	Type string `json:"type,omitempty"`
-	ID   string `json:"id,omitempty"`
+	// ID is what readers are told of it.
+	ID string `json:"id,omitempty"`
 	// At is where it came from, and the only place that it is sent to.
 	At Binding `json:"at"`
 	// IssuedAt is when it was got, DueAt when readers are to get another one, and ExpiresAt
@@ -24,7 +23,7 @@ type Token struct {
 }
 
 func (t Token) equal(other Token) bool {
-	return t.Value == other.Value && t.Type == other.Type && t.ID == other.ID && t.At == other.At &&
+	return t.Value == other.Value && t.ID == other.ID && t.At == other.At &&
 		t.IssuedAt.Equal(other.IssuedAt) && t.DueAt.Equal(other.DueAt) && t.ExpiresAt.Equal(other.ExpiresAt)
 }
 

@@ -269,8 +269,8 @@ func requireOutcome(t *testing.T, x *exchange, h upstreamFault, token *tokenserv
 func requireRightToken(t *testing.T, token *tokenservice.Token, err error) {
 	t.Helper()
 	check(t, err)
-	if token.Value == "" || token.ID == "" || token.Type != "Bearer" {
-		t.Fatalf("token %q of type %q", token.ID, token.Type)
+	if token.Value == "" || token.ID == "" {
+		t.Fatalf("token %q has no value or no ID", token.ID)
 	}
 	if left := time.Until(token.ExpiresAt); left < time.Minute || left > 2*time.Hour {
 		t.Fatalf("the token lives for %s", left)

@@ -114,12 +114,10 @@ func DefaultAPIURL(kind Kind, region, tokenURL string) string {
 	return "https://apimanager." + region + ".apiconnect.cloud.ibm.com"
 }
 
-// Token is what an exchange returned.
+// Token is what an exchange returned: always a bearer token.
 type Token struct {
 	// Value is the JWT.
 	Value upstream.Secret
-	// Type is the scheme of the Authorization header, always "Bearer".
-	Type string
 	// ID is the JWT's jti, or a prefix of the token's SHA-256. It is not sensitive.
 	ID string
 	// ExpiresAt is the end of the token's life, in UTC: the JWT's exp, or earlier

@@ -74,10 +74,8 @@ func newToken(raw string, stated time.Time, clockSkew time.Duration, secrets ...
 	}
 	return &Token{
 		Value:     upstream.Secret(raw),
-		Type:      "Bearer",
 		ID:        tokenID(claims.ID, raw, secrets),
 		ExpiresAt: expiresAt,
-
 		ClockSkew: clockSkew,
 	}, ""
 }

@@ -65,7 +65,7 @@ func (s *service) exchange(ctx context.Context) (*tokenservice.Token, error) {
 	if s.wholeSeconds {
 		expiresAt = expiresAt.Truncate(time.Second)
 	}
-	return s.issue(&tokenservice.Token{Value: "jwt", Type: "Bearer", ID: fmt.Sprint("token-", n), ExpiresAt: expiresAt}), nil
+	return s.issue(&tokenservice.Token{Value: "jwt", ID: fmt.Sprint("token-", n), ExpiresAt: expiresAt}), nil
 }
 
 func (s *service) issue(token *tokenservice.Token) *tokenservice.Token {

@@ -46,16 +46,6 @@ type listAnswer struct {
 	Next string       `json:"next"`
 }
 
-// parseKey returns the key that an answer describes, or what is wrong with it.
-func parseKey(body []byte, secrets ...upstream.Secret) (key rotation.Details, reason string) {
-	return oneKey[keyAnswer](body, secrets)
-}
-
-// parseNewKey is parseKey for the one answer that holds the key's value.
-func parseNewKey(body []byte, secrets ...upstream.Secret) (key rotation.Details, value upstream.Secret, reason string) {
-	return newKey[keyAnswer](body, secrets)
-}
-
 // parseList returns a page's keys and the token that asks for the next page, which
 // is empty on the last one.
 func parseList(body []byte, secrets ...upstream.Secret) (keys []rotation.Details, pageToken, reason string) {

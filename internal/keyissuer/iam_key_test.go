@@ -39,10 +39,10 @@ func TestParseKey_allItsDetails(t *testing.T) {
 		CreatedAt: time.Date(2026, 1, 2, 3, 5, 0, 0, time.UTC), ExpiresAt: time.Date(2027, 1, 2, 3, 4, 5, 678e6, time.UTC),
 		ActionWhenLeaked: "disable", SupportSessions: true,
 	}
-	if got, reason := parseKey([]byte(wholeKey), knownSecret); reason != "" || got != want {
+	if got, reason := oneKey[keyAnswer]([]byte(wholeKey), knownSecret); reason != "" || got != want {
 		t.Errorf("got %+v, %s", got, reason)
 	}
-	got, value, reason := parseNewKey([]byte(wholeKey), knownSecret)
+	got, value, reason := newKey[keyAnswer]([]byte(wholeKey), knownSecret)
 	if reason != "" || got != want || value != "the-value" {
 		t.Errorf("a new key is %+v, %s", got, reason)
 	}
@@ -59,7 +59,7 @@ func TestIAMKey_namesTheSettingsThatAreLost(t *testing.T) {
 		"an action that is a text":   {`"action_when_leaked":"tell the boss"}`, "action_when_leaked"},
 		"two":                        {`"expires_at":"next week","action_when_leaked":"tell the boss"}`, "expires_at, action_when_leaked"},
 	} {
-		if got, reason := parseKey([]byte(about+c.settings), knownSecret); reason != "" || got.NotCarried != c.want {
+		if got, reason := oneKey[keyAnswer]([]byte(about+c.settings), knownSecret); reason != "" || got.NotCarried != c.want {
 			t.Errorf("%s: lost is %q, %s", name, got.NotCarried, reason)
 		}
 	}
@@ -85,7 +85,7 @@ func TestParseNewKey_refusesInvalidKeys(t *testing.T) {
 		"nothing":                    {``, "not JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			key, value, reason := parseNewKey([]byte(c.body), knownSecret)
+			key, value, reason := newKey[keyAnswer]([]byte(c.body), knownSecret)
 			if !strings.Contains(reason, c.says) {
 				t.Fatalf("got %+v, %q", key, reason)
 			}
@@ -171,7 +171,7 @@ func requireFitToKeep(t *testing.T, key rotation.Details) {
 }
 
 func FuzzParseKey(f *testing.F) {
-	fuzzKey(f, keySeeds, parseKey, requireFitToKeep)
+	fuzzKey(f, keySeeds, oneKey[keyAnswer], requireFitToKeep)
 }
 
 // fuzzKey is the fuzzer of a parser of one key.
@@ -191,7 +191,7 @@ func fuzzKey(f *testing.F, seeds []string, parse func([]byte, ...rotation.Secret
 }
 
 func FuzzParseNewKey(f *testing.F) {
-	fuzzNewKey(f, keySeeds, parseNewKey, requireFitToKeep)
+	fuzzNewKey(f, keySeeds, newKey[keyAnswer], requireFitToKeep)
 }
 
 // fuzzNewKey is the fuzzer of a parser of a key whose value counts.

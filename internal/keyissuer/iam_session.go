@@ -28,7 +28,7 @@ type iamSession struct {
 func (s *iamSession) Details(ctx context.Context) (rotation.Details, error) {
 	r := s.request(http.MethodGet, "/details")
 	r.Header.Set("IAM-ApiKey", string(s.key))
-	return s.read(ctx, r, readOwnKey, "", parseKey)
+	return s.read(ctx, r, readOwnKey, "", oneKey[keyAnswer])
 }
 
 // Get returns what IAM says of the key with an id. See get-api-key in IBM's
@@ -38,7 +38,7 @@ func (s *iamSession) Get(ctx context.Context, id string) (rotation.Details, erro
 	if err != nil {
 		return rotation.Details{}, err
 	}
-	return s.read(ctx, r, readKey, id, parseKey)
+	return s.read(ctx, r, readKey, id, oneKey[keyAnswer])
 }
 
 // Create creates a key that lives for n.TTL and has the description, leak action and
@@ -52,7 +52,7 @@ func (s *iamSession) Create(ctx context.Context, n rotation.NewKey) (rotation.De
 		ExpiresAt: expiryAfter(s.Now(), n.TTL),
 	}
 	return s.create(ctx, wanted, func(body []byte, secrets ...upstream.Secret) (rotation.Details, upstream.Secret, string) {
-		created, value, reason := parseNewKey(body, secrets...)
+		created, value, reason := newKey[keyAnswer](body, secrets...)
 		if reason == "" && !belongsTo(created, n.Of) {
 			reason = "created a key of another identity or account than was asked for"
 		}

@@ -73,7 +73,7 @@ type describer interface {
 }
 
 // oneKey returns the key that an answer describes, or what is wrong with it.
-func oneKey[T describer](body []byte, secrets []upstream.Secret) (key rotation.Details, reason string) {
+func oneKey[T describer](body []byte, secrets ...upstream.Secret) (key rotation.Details, reason string) {
 	var parsed T
 	if reason := upstream.Decode(body, &parsed, keyShape); reason != "" {
 		return rotation.Details{}, reason
@@ -87,7 +87,7 @@ func oneKey[T describer](body []byte, secrets []upstream.Secret) (key rotation.D
 // newKey is oneKey for the one answer that has to hold the key's value. What can be
 // told of the key is told even if something is wrong with the answer: a key whose id is
 // known can be deleted.
-func newKey[T describer](body []byte, secrets []upstream.Secret) (key rotation.Details, value upstream.Secret, reason string) {
+func newKey[T describer](body []byte, secrets ...upstream.Secret) (key rotation.Details, value upstream.Secret, reason string) {
 	var parsed T
 	// Of JSON in another shape, the fields that fit are filled all the same.
 	reason = upstream.Decode(body, &parsed, keyShape)

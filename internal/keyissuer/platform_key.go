@@ -65,16 +65,6 @@ func slug(name string) string {
 	return name[:min(len(name), maxNameBytes)]
 }
 
-// parsePlatformKey returns the key that an answer describes, or what is wrong with it.
-func parsePlatformKey(body []byte, secrets ...upstream.Secret) (key rotation.Details, reason string) {
-	return oneKey[platformKey](body, secrets)
-}
-
-// parseNewPlatformKey is parsePlatformKey for an answer whose value counts.
-func parseNewPlatformKey(body []byte, secrets ...upstream.Secret) (key rotation.Details, value upstream.Secret, reason string) {
-	return newKey[platformKey](body, secrets)
-}
-
 // parsePlatformList returns a page's keys and how many there are on all pages.
 func parsePlatformList(body []byte, secrets ...upstream.Secret) (keys []rotation.Details, total int, reason string) {
 	var parsed platformList

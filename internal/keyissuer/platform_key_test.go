@@ -29,10 +29,10 @@ var platformSeeds = []string{
 
 func TestParsePlatformKey_thePublishedExample(t *testing.T) {
 	want := rotation.Details{ID: "3c0225f7-0aad-45ce-a199-ced575befb9c", Name: "n", Description: "d", CreatedAt: time.Date(2023, 1, 18, 21, 35, 19, 0, time.UTC)}
-	if got, reason := parsePlatformKey([]byte(publishedKey), knownSecret); reason != "" || got != want {
+	if got, reason := oneKey[platformKey]([]byte(publishedKey), knownSecret); reason != "" || got != want {
 		t.Errorf("got %+v, %s", got, reason)
 	}
-	got, value, reason := parseNewPlatformKey([]byte(publishedKey), knownSecret)
+	got, value, reason := newKey[platformKey]([]byte(publishedKey), knownSecret)
 	if reason != "" || got != want || value != "14f27ecd-919a-41f5-a4f1-2a6012cb471c" {
 		t.Errorf("a new key is %+v, %s", got, reason)
 	}
@@ -49,7 +49,7 @@ func TestParsePlatformKey_itsEndIsItsOwnAlone(t *testing.T) {
 		`"token_exp":null`:                       0,
 		`"token_iat":1674104837`:                 0,
 	} {
-		key, reason := parsePlatformKey([]byte(`{"id":"k1",`+fields+`}`), knownSecret)
+		key, reason := oneKey[platformKey]([]byte(`{"id":"k1",`+fields+`}`), knownSecret)
 		if reason != "" || key.ExpiresAt.IsZero() != (want == 0) || want != 0 && key.ExpiresAt.Unix() != want || !key.CreatedAt.IsZero() {
 			t.Errorf("%s: the key is %+v, %s", fields, key, reason)
 		}
@@ -88,11 +88,11 @@ func requirePlatformFit(t *testing.T, key rotation.Details) {
 }
 
 func FuzzParsePlatformKey(f *testing.F) {
-	fuzzKey(f, platformSeeds, parsePlatformKey, requirePlatformFit)
+	fuzzKey(f, platformSeeds, oneKey[platformKey], requirePlatformFit)
 }
 
 func FuzzParseNewPlatformKey(f *testing.F) {
-	fuzzNewKey(f, platformSeeds, parseNewPlatformKey, requirePlatformFit)
+	fuzzNewKey(f, platformSeeds, newKey[platformKey], requirePlatformFit)
 }
 
 func FuzzParsePlatformList(f *testing.F) {

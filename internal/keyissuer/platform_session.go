@@ -42,7 +42,7 @@ func (s *platformSession) Create(ctx context.Context, n rotation.NewKey) (rotati
 		ClientType: "toolkit", Description: cmp.Or(n.Like.Description, defaultDescription),
 		Name: slug(n.Name), Title: n.Name, TTL: wholeSeconds(n.TTL),
 	}, func(body []byte, secrets ...upstream.Secret) (rotation.Details, upstream.Secret, string) {
-		created, value, reason := parseNewPlatformKey(body, secrets...)
+		created, value, reason := newKey[platformKey](body, secrets...)
 		if created.ID != "" {
 			created.Identity = s.user
 		}
@@ -104,7 +104,7 @@ func (s *platformSession) Get(ctx context.Context, id string) (rotation.Details,
 	if err != nil {
 		return rotation.Details{}, err
 	}
-	key, err := s.read(ctx, r, readKey, id, parsePlatformKey)
+	key, err := s.read(ctx, r, readKey, id, oneKey[platformKey])
 	if err != nil {
 		return rotation.Details{}, err
 	}

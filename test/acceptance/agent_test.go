@@ -22,7 +22,7 @@ func TestAgent_rendersEachTokenInTime(t *testing.T) {
 	s := newStack(t)
 	s.sim.SetTokenTTL(20 * time.Second)
 	s.writeConfig("us-south", nil)
-	s.auditTo("audit.log")
+	s.enableAudit()
 	s.startAgent()
 	s.eventually("agent has rendered the file", func() bool {
 		content, err := os.ReadFile(s.path("authorization-header"))
@@ -38,7 +38,7 @@ func TestAgent_rendersEachTokenInTime(t *testing.T) {
 		header, err := os.ReadFile(s.path("authorization-header"))
 		s.check(err)
 		seen[string(header)] = true
-		if got := s.callMeWith(string(header)); got != http.StatusOK {
+		if got, _, _ := s.get(s.service.URL()+"/v1/me", string(header)); got != http.StatusOK {
 			t.Fatalf("with the file's token the API manager answered %d after %d tokens", got, len(seen))
 		}
 		<-pace.C
@@ -46,23 +46,11 @@ func TestAgent_rendersEachTokenInTime(t *testing.T) {
 	if len(seen) <= replacements {
 		t.Fatalf("in two minutes there were %d tokens of 20 s", len(seen))
 	}
-	reads := s.auditedRequests("audit.log", "read", "apic/token/us-south")
+	reads := s.auditedRequests("read", "apic/token/us-south")
 	if reads > 2*len(seen) {
 		t.Errorf("agent read %d times for %d tokens", reads, len(seen))
 	}
 	t.Logf("agent read %d times for %d tokens", reads, len(seen))
-}
-
-func (s *stack) callMeWith(header string) int {
-	s.Helper()
-	name, value, _ := strings.Cut(header, ": ")
-	req, err := http.NewRequestWithContext(s.Context(), http.MethodGet, s.service.URL()+"/v1/me", nil)
-	s.check(err)
-	req.Header.Set(name, value)
-	resp, err := http.DefaultClient.Do(req)
-	s.check(err)
-	defer resp.Body.Close()
-	return resp.StatusCode
 }
 
 // readmeTemplate is the template that the README shows, so that what it shows is

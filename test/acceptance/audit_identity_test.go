@@ -17,57 +17,12 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
-// auditLine is what the audit log says of an answer.
-type auditLine struct {
-	Type string
-	Auth struct {
-		DisplayName string `json:"display_name"`
-		EntityID    string `json:"entity_id"`
-	}
-	Request struct {
-		Operation, Path string
-		Data            map[string]any
-	}
-	Response struct {
-		Data     map[string]any
-		WrapInfo struct{ Token string } `json:"wrap_info"`
-		Secret   struct {
-			LeaseID string `json:"lease_id"`
-		}
-	}
-}
-
-// auditedAnswers are the answers to requests of a path, oldest first.
-func (s *stack) auditedAnswers(file, path string) (answers []auditLine) {
-	s.Helper()
-	for text := range strings.Lines(s.fileContent(file)) {
-		var line auditLine
-		s.check(json.Unmarshal([]byte(text), &line))
-		if line.Type == "response" && line.Request.Path == path {
-			answers = append(answers, line)
-		}
-	}
-	return answers
-}
-
-// holders are the display names of those who were handed a token.
-func (s *stack) holders(file, tokenID string) (names []string) {
-	s.Helper()
-	for _, line := range s.auditedAnswers(file, "apic/token/us-south") {
-		if line.Response.Data["token_id"] == tokenID {
-			names = append(names, line.Auth.DisplayName)
-		}
-	}
-	return names
-}
-
 // user logs in with a name and a password, as a client of these policy rules.
 func (s *stack) user(name, rules string) *api.Client {
 	s.Helper()
 	s.check(s.client.Sys().PutPolicy("of-"+name, rules))
 	password := "of-" + name
-	_, err := s.client.Logical().Write("auth/userpass/users/"+name, map[string]any{"password": password, "token_policies": "of-" + name})
-	s.check(err)
+	s.write("auth/userpass/users/"+name, map[string]any{"password": password, "token_policies": "of-" + name})
 	client, err := s.client.Clone()
 	s.check(err)
 	login, err := client.Logical().Write("auth/userpass/login/"+name, map[string]any{"password": password})
@@ -146,7 +101,7 @@ func TestAuditLog_namesTheReaderOfAToken(t *testing.T) {
 		{ownToken, []string{"userpass-bob"}},
 	} {
 		id := s.usedTokenID(managerLog, c.token)
-		if got := s.holders("audit.log", id); !slices.Equal(got, c.want) {
+		if got := s.holders(id); !slices.Equal(got, c.want) {
 			t.Errorf("the audit log has %q as holders of token %s, want %q", got, id, c.want)
 		}
 		if issued := s.sim.Issued(); !slices.ContainsFunc(issued, func(i apicsim.IssuedToken) bool { return i.ID == id }) {
@@ -155,7 +110,7 @@ func TestAuditLog_namesTheReaderOfAToken(t *testing.T) {
 	}
 	s.readAs(bob)
 	sharedID := s.usedTokenID(managerLog, sharedToken)
-	if got, want := s.holders("audit.log", sharedID), []string{"userpass-alice", "userpass-bob"}; !slices.Equal(got, want) {
+	if got, want := s.holders(sharedID), []string{"userpass-alice", "userpass-bob"}; !slices.Equal(got, want) {
 		t.Errorf("the audit log has %q as holders of the shared token, want %q", got, want)
 	}
 	s.requireAuditLineAfterTheDocument(shared)
@@ -163,18 +118,11 @@ func TestAuditLog_namesTheReaderOfAToken(t *testing.T) {
 	s.requireNowhere("the tuned mount's audit log", s.fileContent("audit.log"), sharedToken, ownToken)
 }
 
-func (s *stack) readAs(client *api.Client) *api.Secret {
-	s.Helper()
-	secret, err := client.Logical().Read("apic/token/us-south")
-	s.check(err)
-	return secret
-}
-
 // requireAuditLineAfterTheDocument holds the first read's line against the
 // document's table of what is in plaintext.
 func (s *stack) requireAuditLineAfterTheDocument(answered *api.Secret) {
 	s.Helper()
-	line := s.auditedAnswers("audit.log", "apic/token/us-south")[0]
+	line := s.auditedAnswers("apic/token/us-south")[0]
 	if line.Auth.EntityID == "" {
 		s.Error("the line names no entity")
 	}
@@ -191,7 +139,7 @@ func (s *stack) requireAuditLineAfterTheDocument(answered *api.Secret) {
 			s.Errorf("%s is no HMAC", field)
 		}
 	}
-	config := s.auditedAnswers("audit.log", "apic/config/us-south")[0]
+	config := s.auditedAnswers("apic/config/us-south")[0]
 	for _, field := range []string{"api_key", "token_url"} {
 		if !isHMAC(config.Request.Data[field]) {
 			s.Errorf("the config's %s is no HMAC", field)
@@ -245,10 +193,10 @@ func (s *stack) requireDocumentedQueryByTime(auditLog string) {
 func TestAuditLog_hasNoTokenIDUntilTheMountIsTuned(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	s.auditTo("audit.log")
+	s.enableAudit()
 	s.writeConfig("us-south", nil)
 	id := s.readToken("us-south").Data["token_id"].(string)
-	if logged := s.auditedAnswers("audit.log", "apic/token/us-south")[0].Response.Data["token_id"]; !isHMAC(logged) {
+	if logged := s.auditedAnswers("apic/token/us-south")[0].Response.Data["token_id"]; !isHMAC(logged) {
 		t.Errorf("the audit log has %v for token %s", logged, id)
 	}
 }
@@ -262,19 +210,19 @@ func TestAuditLog_wrappedTokenAndLease(t *testing.T) {
 	s.writeConfig("us-south", map[string]any{"lease": true})
 
 	leased := s.readToken("us-south")
-	if logged := s.auditedAnswers("audit.log", "apic/token/us-south")[0].Response.Secret.LeaseID; logged != leased.LeaseID {
+	if logged := s.auditedAnswers("apic/token/us-south")[0].Response.Secret.LeaseID; logged != leased.LeaseID {
 		t.Errorf("the audit log has lease %q, the answer %q", logged, leased.LeaseID)
 	}
 	s.mustCLI("lease", "revoke", leased.LeaseID)
-	if len(s.auditedAnswers("audit.log", "sys/leases/revoke/"+leased.LeaseID)) == 0 {
+	if len(s.auditedAnswers("sys/leases/revoke/"+leased.LeaseID)) == 0 {
 		t.Error("the audit log has no revocation")
 	}
 
 	s.writeConfig("us-south", map[string]any{"lease": false})
 	wrapped := s.mustCLI("read", "-wrap-ttl=60s", "-field=wrapping_token", "apic/token/us-south")
 	id := s.mustCLI("unwrap", "-field=token_id", wrapped)
-	reads := s.auditedAnswers("audit.log", "apic/token/us-south")
-	read, unwrapped := reads[len(reads)-1], s.auditedAnswers("audit.log", "sys/wrapping/unwrap")[0]
+	reads := s.auditedAnswers("apic/token/us-south")
+	read, unwrapped := reads[len(reads)-1], s.auditedAnswers("sys/wrapping/unwrap")[0]
 	if read.Response.Data != nil || read.Response.WrapInfo.Token != unwrapped.Request.Data["token"] {
 		t.Error("the line of the read does not lead to the one of the unwrapping")
 	}

@@ -4,60 +4,81 @@
 package acceptance
 
 import (
-	"bufio"
 	"encoding/json"
 	"os"
+	"strings"
 	"testing"
-
-	"github.com/hashicorp/vault/api"
 )
 
-func (s *stack) enableAudit(file string) {
+// auditLine is what the audit log says of an answer.
+type auditLine struct {
+	Type, Error string
+	Auth        struct {
+		DisplayName string `json:"display_name"`
+		EntityID    string `json:"entity_id"`
+	}
+	Request struct {
+		Operation, Path string
+		Data            map[string]any
+	}
+	Response struct {
+		Data     map[string]any
+		WrapInfo struct{ Token string } `json:"wrap_info"`
+		Secret   struct {
+			LeaseID string `json:"lease_id"`
+		}
+	}
+}
+
+// auditedAnswers are the answers to requests of a path, oldest first.
+func (s *stack) auditedAnswers(path string) (answers []auditLine) {
 	s.Helper()
-	s.check(s.client.Sys().EnableAuditWithOptions("file", &api.EnableAuditOptions{
-		Type: "file", Options: map[string]string{"file_path": s.path(file)},
-	}))
+	for text := range strings.Lines(s.fileContent("audit.log")) {
+		var line auditLine
+		s.check(json.Unmarshal([]byte(text), &line))
+		if line.Type == "response" && line.Request.Path == path {
+			answers = append(answers, line)
+		}
+	}
+	return answers
+}
+
+// holders are the display names of those who were handed a token.
+func (s *stack) holders(tokenID string) (names []string) {
+	s.Helper()
+	for _, line := range s.auditedAnswers("apic/token/us-south") {
+		if line.Response.Data["token_id"] == tokenID {
+			names = append(names, line.Auth.DisplayName)
+		}
+	}
+	return names
 }
 
 // auditedRequests counts the successful answers that the audit log has for an
 // operation on a path.
-func (s *stack) auditedRequests(file, operation, path string) int {
+func (s *stack) auditedRequests(operation, path string) (count int) {
 	s.Helper()
-	log, err := os.Open(s.path(file))
-	s.check(err)
-	defer log.Close()
-	count := 0
-	lines := bufio.NewScanner(log)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var line struct {
-			Type    string
-			Error   string
-			Request struct{ Operation, Path string }
-		}
-		s.check(json.Unmarshal(lines.Bytes(), &line))
-		if line.Type == "response" && line.Error == "" && line.Request.Operation == operation && line.Request.Path == path {
+	for _, line := range s.auditedAnswers(path) {
+		if line.Error == "" && line.Request.Operation == operation {
 			count++
 		}
 	}
-	s.check(lines.Err())
 	return count
 }
 
 func TestAuditLog_hasEachIssuanceAndNoSecret(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	s.auditTo("audit.log")
+	s.enableAudit()
 	s.writeConfig("us-south", nil)
 	var tokens []string
 	for range 5 {
 		tokens = append(tokens, s.readToken("us-south").Data["token"].(string))
-		own, err := s.client.Logical().Write("apic/token/us-south", nil)
-		s.check(err)
+		own := s.write("apic/token/us-south", nil)
 		tokens = append(tokens, own.Data["token"].(string))
 	}
 	for _, operation := range []string{"read", "update"} {
-		if got := s.auditedRequests("audit.log", operation, "apic/token/us-south"); got != 5 {
+		if got := s.auditedRequests(operation, "apic/token/us-south"); got != 5 {
 			t.Errorf("the audit log has %d of 5 issuances by %s", got, operation)
 		}
 	}

@@ -73,7 +73,7 @@ func TestSearch_findsASecretInAnyForm(t *testing.T) {
 func TestSecrets_areNowhereInPlaintext(t *testing.T) {
 	t.Parallel()
 	s := newRaftStack(t)
-	s.auditTo("audit.log")
+	s.enableAudit()
 	var said strings.Builder
 	s.writeConfig("us-south", nil)
 	tokens := []string{s.readToken("us-south").Data["token"].(string)}
@@ -281,8 +281,7 @@ func (s *stack) provokeRateLimit(said io.Writer) {
 	for _, want := range []int{http.StatusBadGateway, http.StatusServiceUnavailable} {
 		s.say(said, "config/us-south", s.configData(map[string]any{"api_key": s.anotherKey()}), want)
 	}
-	checked, err := s.client.Logical().Read("apic/config/us-south/check")
-	s.check(err)
+	checked := s.read("apic/config/us-south/check")
 	fmt.Fprintln(said, checked.Data, checked.Warnings)
 	s.sim.ClearFault()
 }

@@ -4,13 +4,16 @@
 package acceptance
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestCLI_showsAnOperatorEverything(t *testing.T) {
@@ -33,6 +36,7 @@ func TestCLI_showsAnOperatorEverything(t *testing.T) {
 		t.Errorf("the API manager answered %d", got)
 	}
 	s.expectCLI("us-south", "list", "apic/config")
+	s.expectCLI("into short-lived JWTs", "path-help", "apic/")
 	s.expectCLI("Success! Data written to: apic/config/us-south", "patch", "apic/config/us-south", "max_retries=5")
 	s.expectCLI("5", "read", "-field=max_retries", "apic/config/us-south")
 	if own := s.mustCLI("write", "-f", "-field=token", "apic/token/us-south"); own == token {
@@ -49,6 +53,31 @@ func TestCLI_showsAnOperatorEverything(t *testing.T) {
 	}
 }
 
+// cli runs the real CLI and returns what it printed on both streams.
+func (s *stack) cli(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	command := exec.CommandContext(ctx, vaultBinary, args...)
+	command.Dir = s.dir
+	command.Env = append(s.environment(), "VAULT_ADDR="+s.client.Address(), "VAULT_TOKEN="+s.client.Token())
+	output, err := command.CombinedOutput()
+	return string(output), err
+}
+
+func (s *stack) mustCLI(args ...string) string {
+	s.Helper()
+	output, err := s.cli(args...)
+	if err != nil {
+		s.Fatalf("vault %s: %v\n%s", args[0], err, s.masked(output))
+	}
+	return output
+}
+
+// masked is a text that may be printed.
+func (s *stack) masked(text string) string {
+	return strings.NewReplacer(s.key, "[the key]", s.clientSecret, "[the client secret]").Replace(text)
+}
+
 func (s *stack) expectCLI(text string, args ...string) string {
 	s.Helper()
 	output := s.mustCLI(args...)
@@ -56,23 +85,6 @@ func (s *stack) expectCLI(text string, args ...string) string {
 		s.Errorf("vault %s does not print %q but\n%s", args[0], text, s.masked(output))
 	}
 	return output
-}
-
-func (s *stack) callMe(token string) int {
-	s.Helper()
-	return s.call("/v1/me", token)
-}
-
-// call is the API manager's status for a token.
-func (s *stack) call(path, token string) int {
-	s.Helper()
-	req, err := http.NewRequestWithContext(s.Context(), http.MethodGet, s.service.URL()+path, nil)
-	s.check(err)
-	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := http.DefaultClient.Do(req)
-	s.check(err)
-	defer resp.Body.Close()
-	return resp.StatusCode
 }
 
 func TestCLI_jsonHasWholeNumbersForTimes(t *testing.T) {
@@ -95,51 +107,6 @@ func TestCLI_jsonHasWholeNumbersForTimes(t *testing.T) {
 	if strings.Count(answer.Data.Token, ".") != 2 {
 		t.Error("the token is no JWT")
 	}
-}
-
-// The help names every field, and the OpenAPI document every operation.
-func TestHelp_namesEveryFieldAndOperation(t *testing.T) {
-	t.Parallel()
-	s := newStack(t)
-	s.expectCLI("into short-lived JWTs", "path-help", "apic/")
-	fields := []string{
-		"api_key", "token_service", "region", "token_url", "api_url", "client_id", "client_secret", "credentials", "ca_cert",
-		"request_timeout", "max_retries", "refresh_before", "cache", "lease", "verify",
-	}
-	for _, field := range fields {
-		s.expectCLI("    "+field+" (", "path-help", "apic/config/us-south")
-	}
-	s.expectCLI("min_ttl", "path-help", "apic/token/us-south")
-	document, err := s.client.Logical().Read("sys/internal/specs/openapi")
-	s.check(err)
-	encoded, err := json.Marshal(document.Data["paths"])
-	s.check(err)
-	for _, id := range []string{
-		"apic-list-configs", "apic-read-config", "apic-write-config", "apic-delete-config", "apic-read-token", "apic-generate-token",
-	} {
-		if !strings.Contains(string(encoded), `"operationId":"`+id+`"`) {
-			t.Errorf("the OpenAPI document has no operation %s", id)
-		}
-	}
-	for _, field := range fields {
-		if _, ok := schemaOf(t, document.Data, "ApicWriteConfigRequest")[field]; !ok {
-			t.Errorf("the OpenAPI document's request to write a config has no %s", field)
-		}
-	}
-}
-
-// schemaOf returns the properties of one of an OpenAPI document's schemas.
-func schemaOf(t *testing.T, document map[string]any, name string) map[string]any {
-	t.Helper()
-	at := document
-	for _, member := range []string{"components", "schemas", name, "properties"} {
-		below, ok := at[member].(map[string]any)
-		if !ok {
-			t.Fatalf("the OpenAPI document has no %s on the way to %s", member, name)
-		}
-		at = below
-	}
-	return at
 }
 
 func TestMount_runsTheRegisteredVersion(t *testing.T) {

@@ -120,7 +120,7 @@ func (c *cluster) rotateOn(name string) *rotator {
 func (r *rotator) await() {
 	r.Helper()
 	before := r.done.Load()
-	if r.until(longestRotation, nil, func() bool { return r.done.Load() > before }) {
+	if until(longestRotation, nil, func() bool { return r.done.Load() > before }) {
 		return
 	}
 	if _, failures := r.stop(); len(failures) > 0 {

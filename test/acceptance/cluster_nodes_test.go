@@ -44,8 +44,7 @@ func newCluster(t *testing.T) *cluster {
 	first := c.nodes[0]
 	c.unsealKey = first.initialize()
 	// A new member becomes a voter after ten seconds otherwise.
-	_, err = first.client.Logical().Write("sys/storage/raft/autopilot/configuration", map[string]any{"server_stabilization_time": "1s"})
-	c.check(err)
+	first.write("sys/storage/raft/autopilot/configuration", map[string]any{"server_stabilization_time": "1s"})
 	for _, node := range c.nodes[1:] {
 		_, err := node.client.Sys().RaftJoin(&api.RaftJoinRequest{LeaderAPIAddr: first.client.Address()})
 		c.check(err)
@@ -106,7 +105,7 @@ func (c *cluster) leader() (leader *stack) {
 // awaitVoters waits until the cluster can lose any of its servers.
 func (c *cluster) awaitVoters() {
 	c.Helper()
-	present := c.until(2*time.Minute, nil, func() bool {
+	present := until(2*time.Minute, nil, func() bool {
 		state, err := c.leader().client.Sys().RaftAutopilotState()
 		return err == nil && state != nil && state.Healthy && len(state.Voters) == clusterNodes && state.FailureTolerance == 1
 	})

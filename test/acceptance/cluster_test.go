@@ -133,11 +133,11 @@ func (c *cluster) killLeaderAt(m moment) {
 func (c *cluster) requireOneKeyForGood(name string) {
 	c.Helper()
 	began := time.Now()
-	if !c.until(reconcilesWithin, nil, func() bool { return c.hasOneKey(name) }) {
+	if !until(reconcilesWithin, nil, func() bool { return c.hasOneKey(name) }) {
 		c.Fatalf("IAM holds %d keys, and not just the stored one", len(c.liveKeys()))
 	}
 	reconciled := time.Since(began)
-	spoilt := c.until(oneTick-reconciled, nil, func() bool { return len(c.liveKeys()) != 1 })
+	spoilt := until(oneTick-reconciled, nil, func() bool { return len(c.liveKeys()) != 1 })
 	if spoilt || !c.hasOneKey(name) {
 		c.Fatalf("IAM held just the stored key, and then %d keys, and not just the stored one", len(c.liveKeys()))
 	}

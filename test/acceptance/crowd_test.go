@@ -159,10 +159,3 @@ func (s *stack) dueAt(secret *api.Secret) time.Time {
 	s.check(err)
 	return time.Now().Add(time.Duration(ttl) * time.Second)
 }
-
-func (s *stack) expiresAt(secret *api.Secret) time.Time {
-	s.Helper()
-	at, err := time.Parse(time.RFC3339, secret.Data["expires_at"].(string))
-	s.check(err)
-	return at
-}

@@ -44,14 +44,12 @@ func TestEntityTokens_ofTwoUsersDiffer(t *testing.T) {
 		t.Errorf("%d exchanges", got)
 	}
 
-	status, err := s.client.Logical().Read("apic/status/us-south")
-	s.check(err)
+	status := s.read("apic/status/us-south")
 	if status.Data["entities"] != json.Number("2") || status.Data["token_id"] != nil {
 		t.Errorf("the status is %v", status.Data)
 	}
 	for _, sent := range []any{true, "true"} {
-		_, err := s.client.Logical().Write("apic/config/us-south", map[string]any{"cache": sent})
-		s.check(err)
+		s.write("apic/config/us-south", map[string]any{"cache": sent})
 		if got := s.mustCLI("read", "-field=cache", "apic/config/us-south"); got != "true" {
 			t.Errorf("cache is %q", got)
 		}

@@ -22,22 +22,22 @@ func TestErrors_statusOfEachKindOfFailure(t *testing.T) {
 		status int
 		says   string
 	}{
-		{"an unknown config", func() error { return s.readError("nope") }, http.StatusBadRequest, `there is no config "nope"`},
-		{"a bad field", func() error { return s.writeError(map[string]any{"region": "no label"}) }, http.StatusBadRequest, "region must be"},
-		{"a name with odd characters", func() error {
-			_, err := s.client.Logical().Write("apic/config/a/b", s.configData(nil))
-			return err
-		}, http.StatusBadRequest, "name must be"},
+		{"an unknown config", func() error { return s.tryRead("apic/token/nope") }, http.StatusBadRequest, `there is no config "nope"`},
+		{"a bad field", func() error {
+			return s.tryWrite("apic/config/us-south", s.configData(map[string]any{"region": "no label"}))
+		}, http.StatusBadRequest, "region must be"},
+		{"a name with odd characters", func() error { return s.tryWrite("apic/config/a/b", s.configData(nil)) }, http.StatusBadRequest, "name must be"},
 		{"a destination without the key", func() error {
-			_, err := s.client.Logical().Write("apic/config/us-south", map[string]any{"token_url": "https://elsewhere.example/"})
-			return err
+			return s.tryWrite("apic/config/us-south", map[string]any{"token_url": "https://elsewhere.example/"})
 		}, http.StatusBadRequest, "api_key is required again"},
-		{"a key that is refused", func() error { return s.writeError(map[string]any{"api_key": "unknown"}) }, http.StatusBadRequest, "refused the API key (HTTP 401)"},
+		{"a key that is refused", func() error {
+			return s.tryWrite("apic/config/us-south", s.configData(map[string]any{"api_key": "unknown"}))
+		}, http.StatusBadRequest, "refused the API key (HTTP 401)"},
 		{"a service that fails", func() error {
 			s.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503, RetryAfter: "30"})
-			return s.readError("us-south")
+			return s.tryRead("apic/token/us-south")
 		}, http.StatusBadGateway, "failed with HTTP 503"},
-		{"a service in its back-off", func() error { return s.readError("us-south") }, http.StatusServiceUnavailable, "next attempt is possible in"},
+		{"a service in its back-off", func() error { return s.tryRead("apic/token/us-south") }, http.StatusServiceUnavailable, "next attempt is possible in"},
 	}
 	for _, step := range steps {
 		err := step.act()
@@ -45,16 +45,6 @@ func TestErrors_statusOfEachKindOfFailure(t *testing.T) {
 			t.Errorf("%s: answered %v", step.name, err)
 		}
 	}
-}
-
-func (s *stack) readError(name string) error {
-	_, err := s.client.Logical().Read("apic/token/" + name)
-	return err
-}
-
-func (s *stack) writeError(overrides map[string]any) error {
-	_, err := s.client.Logical().Write("apic/config/us-south", s.configData(overrides))
-	return err
 }
 
 // Its revocation needs nothing.

@@ -124,10 +124,8 @@ func TestExampleCI_jenkins(t *testing.T) {
 	if !found {
 		t.Fatal("the pipeline has no shell script")
 	}
-	made, err := e.client.Logical().Write("auth/approle/role/apic-us-south/secret-id", nil)
-	e.check(err)
-	role, err := e.client.Logical().Read("auth/approle/role/apic-us-south/role-id")
-	e.check(err)
+	made := e.write("auth/approle/role/apic-us-south/secret-id", nil)
+	role := e.read("auth/approle/role/apic-us-south/role-id")
 	login, err := e.client.Logical().Write("auth/approle/login", map[string]any{
 		"role_id": role.Data["role_id"], "secret_id": made.Data["secret_id"],
 	})

@@ -111,8 +111,7 @@ func (e *example) replaceInFile(name, old, replacement string) {
 // wants no change of that, and the config's tokens are accepted.
 func (e *example) requireSettings() {
 	e.Helper()
-	config, err := e.client.Logical().Read("apic/config/" + exampleConfig)
-	e.check(err)
+	config := e.read("apic/config/" + exampleConfig)
 	if got := fmt.Sprintf("%v %v", config.Data["rotation_period"], config.Data["rotation_grace_period"]); got != "2592000 600" {
 		e.Errorf("the rotation has period and grace period %s", got)
 	}

@@ -49,7 +49,7 @@ func (p *process) stop() {
 // waitUntil fails the test if the process ends before something holds.
 func (p *process) waitUntil(what string, holds func() bool) {
 	p.e.Helper()
-	if !p.e.until(time.Minute, p.ended, holds) {
+	if !until(time.Minute, p.ended, holds) {
 		p.e.Fatalf("waited in vain until %s; the process said\n%s", what, p.e.scrub(p.said.String()))
 	}
 }

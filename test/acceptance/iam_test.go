@@ -40,9 +40,8 @@ func TestIAM_refusalNamesItsCodeAndWhatToDo(t *testing.T) {
 		// What a read would answer is the current token, and that goes on.
 		s.readToken("iam")
 		unverified := s.serviceData("iam", s.service.URL(), map[string]any{"api_key": cold, "verify": false})
-		_, err := s.client.Logical().Write("apic/config/cold", unverified)
-		s.check(err)
-		s.requireError(c.name+", at a read", s.readError("cold"), http.StatusBadRequest, says...)
+		s.write("apic/config/cold", unverified)
+		s.requireError(c.name+", at a read", s.tryRead("apic/token/cold"), http.StatusBadRequest, says...)
 	}
 }
 
@@ -51,9 +50,9 @@ func TestIAM_reenabledKeyWorksAfterTheBackoff(t *testing.T) {
 	s := newStack(t)
 	s.check(s.writeService("iam", nil))
 	s.sim.DisableKey(s.key)
-	s.requireError("a disabled key", s.dedicatedToken("iam"), http.StatusBadRequest, "BXNIM0462E")
+	s.requireError("a disabled key", s.tryWrite("apic/token/iam", nil), http.StatusBadRequest, "BXNIM0462E")
 	s.sim.AddKey(s.key)
 	s.requireError("a write at once", s.writeService("iam", nil), http.StatusBadRequest, "BXNIM0462E", "the next attempt is possible in")
 	s.eventually("the back-off is over", func() bool { return s.writeService("iam", nil) == nil })
-	s.check(s.dedicatedToken("iam"))
+	s.write("apic/token/iam", nil)
 }

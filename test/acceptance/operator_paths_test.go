@@ -39,7 +39,7 @@ func TestOperatorPaths_needAPolicyThatGrantsThem(t *testing.T) {
 	app := s.as(`path "apic/token/*" { capabilities = ["read"] }`)
 	for _, path := range []string{"apic/status/us-south", "apic/info", "apic/metrics"} {
 		for _, token := range []string{"", app.Token()} {
-			if got, _, _ := s.get(path, token); got != http.StatusForbidden {
+			if got, _, _ := s.scrape(path, token); got != http.StatusForbidden {
 				t.Errorf("%s is answered %d", path, got)
 			}
 		}

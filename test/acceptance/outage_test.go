@@ -21,7 +21,7 @@ func TestOutage_longerThanRefreshBefore(t *testing.T) {
 	s.sim.SetTokenTTL(24 * time.Second)
 	s.writeConfig("us-south", map[string]any{"refresh_before": "12s"})
 	first := s.readToken("us-south")
-	due, expires := s.dueAt(first), s.expiresAt(first)
+	due, expires := s.dueAt(first), s.sim.Issued()[0].ExpiresAt
 	s.check(s.service.Refuse())
 	outage := time.Now()
 
@@ -109,16 +109,16 @@ func TestOutage_coldStart(t *testing.T) {
 	const clients, attempts = 50, 3
 	for _, outage := range []struct {
 		name       string
-		begin, end func() error
+		begin, end func()
 		// counted says whether the requests reach what counts them.
 		counted bool
 	}{
-		{"refusing-connections", s.service.Refuse, s.service.Accept, false},
-		{"failing", s.inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: http.StatusServiceUnavailable}), s.heal, true},
-		{"hanging", s.inject(apicsim.Fault{Kind: apicsim.KindHang}), s.heal, true},
+		{"refusing-connections", func() { s.check(s.service.Refuse()) }, func() { s.check(s.service.Accept()) }, false},
+		{"failing", func() { s.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus}) }, s.sim.ClearFault, true},
+		{"hanging", func() { s.sim.Inject(apicsim.Fault{Kind: apicsim.KindHang}) }, s.sim.ClearFault, true},
 	} {
 		s.writeConfig(outage.name, map[string]any{"verify": false, "request_timeout": "1s", "max_retries": attempts - 1})
-		s.check(outage.begin())
+		outage.begin()
 		before := s.sim.Counts().Exchanges
 		readings := s.rush(clients, 1, outage.name)
 		// Twice as many only if the machine is so slow that a client comes after
@@ -131,7 +131,7 @@ func TestOutage_coldStart(t *testing.T) {
 				t.Fatalf("%s: %v", outage.name, err)
 			}
 		}
-		s.check(outage.end())
+		outage.end()
 		s.eventually("reads succeed again", func() bool { return readOnce(s.client, outage.name).err == nil })
 	}
 }
@@ -152,18 +152,6 @@ func soundFailure(r reading, says string) error {
 	}
 }
 
-func (s *stack) inject(fault apicsim.Fault) func() error {
-	return func() error {
-		s.sim.Inject(fault)
-		return nil
-	}
-}
-
-func (s *stack) heal() error {
-	s.sim.ClearFault()
-	return nil
-}
-
 // A revoked key is the client's to fix, and is not sent again and again.
 func TestOutage_revokedKey(t *testing.T) {
 	t.Parallel()
@@ -181,6 +169,6 @@ func TestOutage_revokedKey(t *testing.T) {
 		t.Errorf("20 reads sent the key %d times", got)
 	}
 	s.sim.AddKey(s.key)
-	s.eventually("the key that was put right is tried again", func() bool { return s.writeError(nil) == nil })
+	s.eventually("the key that was put right is tried again", func() bool { return s.tryWrite("apic/config/us-south", s.configData(nil)) == nil })
 	s.readToken("us-south")
 }

@@ -52,7 +52,7 @@ func TestPlatform_singleUseKey(t *testing.T) {
 	requireExchanges(1)
 
 	s.mustCLI("patch", "apic/config/platform", "cache=false")
-	s.requireError("a read that makes an exchange", s.readError("platform"), http.StatusBadRequest, "API Key timeout, Multiple use of apikey")
+	s.requireError("a read that makes an exchange", s.tryRead("apic/token/platform"), http.StatusBadRequest, "API Key timeout, Multiple use of apikey")
 }
 
 // A key that was used up or has expired is explained, and its token is still shared.
@@ -70,7 +70,7 @@ func TestPlatform_usedUpOrExpiredKey(t *testing.T) {
 			first := s.readToken("platform").Data["token_id"]
 			var refused error
 			s.eventually("the key is refused", func() bool {
-				refused = s.dedicatedToken("platform")
+				refused = s.tryWrite("apic/token/platform", nil)
 				return refused != nil
 			})
 			s.requireError("an exchange", refused, http.StatusBadRequest, explained()...)
@@ -105,7 +105,7 @@ func TestPlatform_exchangeInDoubtIsNotRepeated(t *testing.T) {
 			err := s.writeService("platform", retrying)
 			if at == "an update" {
 				s.check(err)
-				err = s.dedicatedToken("platform")
+				err = s.tryWrite("apic/token/platform", nil)
 			}
 			s.requireError(c.name+" at "+at, err, http.StatusBadGateway, c.says)
 			if got := s.sim.Counts().Exchanges - before; got != 1 {
@@ -120,8 +120,7 @@ func TestPlatform_clientCredentials(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	write := func(data map[string]any) error {
-		_, err := s.client.Logical().Write("apic/config/platform", data)
-		return err
+		return s.tryWrite("apic/config/platform", data)
 	}
 	s.requireError("a create without them", write(map[string]any{
 		"token_service": "platform", "api_key": s.key, "token_url": s.service.URL() + "/api/token",
@@ -135,9 +134,8 @@ func TestPlatform_clientCredentials(t *testing.T) {
 		http.StatusBadRequest, "client_secret is not the stored one", "name these fields again")
 	tokenURL := s.service.URL() + "/api/token"
 	s.check(write(map[string]any{"client_id": "another", "client_secret": "another", "token_service": "platform", "token_url": tokenURL}))
-	s.requireError("wrong credentials", s.dedicatedToken("platform"), http.StatusBadRequest, "refused the API key or the client credentials (HTTP 401)", "check client_id and client_secret")
-	config, err := s.client.Logical().Read("apic/config/platform")
-	s.check(err)
+	s.requireError("wrong credentials", s.tryWrite("apic/token/platform", nil), http.StatusBadRequest, "refused the API key or the client credentials (HTTP 401)", "check client_id and client_secret")
+	config := s.read("apic/config/platform")
 	if _, there := config.Data["client_secret"]; there || config.Data["client_id"] != "another" {
 		t.Errorf("the config has client_id %v, and a client_secret: %t", config.Data["client_id"], there)
 	}
@@ -145,10 +143,10 @@ func TestPlatform_clientCredentials(t *testing.T) {
 	file := fmt.Sprintf(`{"toolkit":{"client_id":%q,"client_secret":%q}}`, s.clientID, s.clientSecret)
 	s.check(os.WriteFile(s.path("credentials.json"), []byte(file), 0o600))
 	s.mustCLI("write", "apic/config/platform", "credentials=@credentials.json", "token_service=platform", "token_url="+tokenURL)
-	works := func() bool { return s.dedicatedToken("platform") == nil }
+	works := func() bool { return s.tryWrite("apic/token/platform", nil) == nil }
 	s.eventually("the back-off of the wrong credentials is over", works)
 	s.mustCLI("patch", "apic/config/platform", "credentials=@credentials.json", "client_secret=another", "token_service=platform", "token_url="+tokenURL)
-	s.requireError("a secret beside the file", s.dedicatedToken("platform"), http.StatusBadRequest, "client credentials")
+	s.requireError("a secret beside the file", s.tryWrite("apic/token/platform", nil), http.StatusBadRequest, "client credentials")
 	s.mustCLI("patch", "apic/config/platform", "client_secret="+s.clientSecret, "token_service=platform", "token_url="+tokenURL)
 	s.eventually("the back-off of the wrong secret is over", works)
 

@@ -6,7 +6,6 @@ package acceptance
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -33,29 +32,13 @@ func requireProgram(t *testing.T, name string) string {
 	return path
 }
 
-// get asks Vault as a scraper does.
-func (s *stack) get(path, token string) (status int, contentType, body string) {
-	s.Helper()
-	req, err := http.NewRequestWithContext(s.Context(), http.MethodGet, s.client.Address()+"/v1/"+path, nil)
-	s.check(err)
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	s.check(err)
-	defer resp.Body.Close()
-	content, err := io.ReadAll(resp.Body)
-	s.check(err)
-	return resp.StatusCode, resp.Header.Get("Content-Type"), string(content)
-}
-
 func TestMetrics_passPromtool(t *testing.T) {
 	t.Parallel()
 	promtool := requireProgram(t, "promtool")
 	s := newStack(t)
 	s.writeConfig("us-south", nil)
 	s.readToken("us-south")
-	status, contentType, body := s.get("apic/metrics", s.client.Token())
+	status, contentType, body := s.scrape("apic/metrics", s.client.Token())
 	if status != http.StatusOK || contentType != "text/plain; version=0.0.4; charset=utf-8" {
 		t.Fatalf("answered %d %s", status, contentType)
 	}
@@ -81,7 +64,7 @@ func TestMetrics_perConfigOffAndOn(t *testing.T) {
 	s := newStack(t)
 	requireNamed := func(wanted bool, when string) {
 		t.Helper()
-		_, _, body := s.get("apic/metrics", s.client.Token())
+		_, _, body := s.scrape("apic/metrics", s.client.Token())
 		if !strings.Contains(body, "vault_apic_configs 1\n") {
 			t.Fatalf("%s the configs are not counted in\n%s", when, body)
 		}
@@ -172,7 +155,7 @@ func (s *stack) tryPrometheus(server string, port int) *prometheus {
 		defer resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	}
-	if !s.until(30*time.Second, ended, ready) {
+	if !until(30*time.Second, ended, ready) {
 		return nil
 	}
 	return p
@@ -217,7 +200,7 @@ func (p *prometheus) query(expr string) []float64 {
 func (p *prometheus) eventuallyBetween(low, high float64, expr string, happen func()) {
 	p.Helper()
 	var values []float64
-	holds := p.until(30*time.Second, nil, func() bool {
+	holds := until(30*time.Second, nil, func() bool {
 		happen()
 		values = p.query(expr)
 		return len(values) == 1 && values[0] > low && values[0] <= high
@@ -294,15 +277,13 @@ func (p *prometheus) requireHealthyAlerts() {
 // is nothing to show: no key is rotated here, or ends.
 func (p *prometheus) requireAnsweredDashboard() {
 	p.Helper()
-	content, err := os.ReadFile("../../docs/dashboard.json")
-	p.check(err)
 	var dashboard struct {
 		Panels []struct {
 			Title   string
 			Targets []struct{ Expr string }
 		}
 	}
-	p.check(json.Unmarshal(content, &dashboard))
+	p.check(json.Unmarshal([]byte(document(p.T, "dashboard.json")), &dashboard))
 	fill := strings.NewReplacer("$__rate_interval", "1m", "$job", "vault-apic", "$instance", ".*", "$config", ".*")
 	for _, panel := range dashboard.Panels {
 		for _, target := range panel.Targets {
@@ -316,10 +297,8 @@ func (p *prometheus) requireAnsweredDashboard() {
 
 func (p *prometheus) requireTokenForMetricsAlone() {
 	p.Helper()
-	token, err := os.ReadFile(p.path("vault-token"))
-	p.check(err)
 	for _, path := range []string{"apic/token/us-south", "apic/config/us-south", "apic/status/us-south", "apic/info"} {
-		if got, _, _ := p.get(path, strings.TrimSpace(string(token))); got != http.StatusForbidden {
+		if got, _, _ := p.scrape(path, strings.TrimSpace(p.fileContent("vault-token"))); got != http.StatusForbidden {
 			p.Errorf("with Prometheus' token %s is answered %d", path, got)
 		}
 	}

@@ -4,9 +4,6 @@
 package acceptance
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -38,13 +35,10 @@ func TestReload_failsReadsOfMountsInTheSameProcess(t *testing.T) {
 func TestReload_failsNoReadOfAnotherCatalogueName(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	binary, err := os.ReadFile(pluginBinary)
-	s.check(err)
-	digest := sha256.Sum256(binary)
 	const name = pluginName + "-second"
 	s.check(s.client.Sys().RegisterPlugin(&api.RegisterPluginInput{
 		Name: name, Type: api.PluginTypeSecrets, Command: pluginName,
-		Version: pluginVersion, SHA256: hex.EncodeToString(digest[:]),
+		Version: pluginVersion, SHA256: s.sha256(pluginBinary),
 	}))
 	s.mountSecond(name)
 	s.writeConfig("us-south", nil)

@@ -24,8 +24,7 @@ func TestRenewal_fromOneShortLivedKey(t *testing.T) {
 	s.sim.AddLimitedKey(s.key, apicsim.KeyOptions{SingleUse: true, Life: 5 * time.Minute})
 	data := s.serviceData("platform", s.service.URL(), nil)
 	delete(data, "token_service")
-	_, err := s.client.Logical().Write("apic/config/platform", data)
-	s.check(err)
+	s.write("apic/config/platform", data)
 	stop := s.crowd(5, 200*time.Millisecond, "platform")
 	if printed := s.mustCLI("read", "apic/status/platform"); !strings.Contains(printed, "can_be_away_until") {
 		t.Errorf("the status says %s", printed)
@@ -44,20 +43,17 @@ func TestRenewal_keysThatWorkMoreThanOnce(t *testing.T) {
 	s := newStack(t)
 	s.sim.SetPlatformKeys(apicsim.PlatformKeys{MaxTTL: 365 * 24 * time.Hour})
 	s.sim.SetTokenTTL(6 * time.Second)
-	_, err := s.client.Logical().Write("apic/config/platform", s.serviceData("platform", s.service.URL(), map[string]any{"rotation_period": "168h"}))
-	s.check(err)
+	s.write("apic/config/platform", s.serviceData("platform", s.service.URL(), map[string]any{"rotation_period": "168h"}))
 	var keyID any
 	s.eventually("Vault has a key of its own", func() bool {
-		read, err := s.client.Logical().Read("apic/config/platform")
-		s.check(err)
+		read := s.read("apic/config/platform")
 		keyID = read.Data["api_key_id"]
 		return keyID != nil
 	})
 	stop := s.crowd(5, 200*time.Millisecond, "platform")
 	issued := s.sim.Counts().Issued
 	s.eventually("five more tokens are issued", func() bool { return s.sim.Counts().Issued >= issued+5 })
-	read, err := s.client.Logical().Read("apic/config/platform")
-	s.check(err)
+	read := s.read("apic/config/platform")
 	if read.Data["api_key_id"] != keyID {
 		t.Errorf("the key is %v, not %v, though no rotation was due", read.Data["api_key_id"], keyID)
 	}
@@ -74,8 +70,7 @@ func TestRenewal_refusedCreationWarns(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.sim.SetPlatformKeys(apicsim.PlatformKeys{Refuse: 403})
-	secret, err := s.client.Logical().Write("apic/config/platform", s.serviceData("platform", s.service.URL(), nil))
-	s.check(err)
+	secret := s.write("apic/config/platform", s.serviceData("platform", s.service.URL(), nil))
 	if secret == nil || !strings.Contains(fmt.Sprint(secret.Warnings), "HTTP 403") {
 		t.Errorf("the response is %v", secret)
 	}
@@ -116,7 +111,7 @@ func TestCluster_aThousandTokensFromShortLivedKeys(t *testing.T) {
 		c.restart(leader)
 		c.awaitVoters()
 	}
-	done := c.until(renewedWithin, nil, func() bool { return c.sim.Counts().Issued >= renewingConfigs+1000 })
+	done := until(renewedWithin, nil, func() bool { return c.sim.Counts().Issued >= renewingConfigs+1000 })
 	readings := slices.Concat(stop()...)
 	t.Logf("%d tokens for %d configs; %d reads, and %d without a leader", c.sim.Counts().Issued, renewingConfigs, len(readings), len(failed(readings)))
 	if !done {
@@ -178,7 +173,7 @@ func (c *cluster) requireNoOrphans() {
 		}
 		return n
 	}
-	if !c.until(reconcilesWithin, nil, func() bool { return left() <= 2*renewingConfigs }) {
+	if !until(reconcilesWithin, nil, func() bool { return left() <= 2*renewingConfigs }) {
 		c.Errorf("%d keys are left at the platform for %d configs", left(), renewingConfigs)
 	}
 }

@@ -68,9 +68,8 @@ func TestRestore_rotationOfAnOlderKey(t *testing.T) {
 	_, err := s.rotate("us-south")
 	s.requireError("a rotation", err, http.StatusServiceUnavailable, "goes on")
 	var said string
-	refused := s.until(5*time.Minute, nil, func() bool {
-		status, err := s.client.Logical().Read("apic/status/us-south")
-		s.check(err)
+	refused := until(5*time.Minute, nil, func() bool {
+		status := s.read("apic/status/us-south")
 		said, _ = status.Data["last_rotation_error"].(string)
 		return said != ""
 	})

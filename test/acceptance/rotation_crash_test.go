@@ -38,7 +38,7 @@ func crashesAt(steps []step) (crashes []crash) {
 func TestRotation_crashMatrix(t *testing.T) {
 	t.Parallel()
 	s, gate := newSteppedStack(t)
-	s.auditTo("audit.log")
+	s.enableAudit()
 	crashes := crashesAt(rotationSteps())
 	for _, c := range crashes {
 		s.injectCrashes(gate, c)
@@ -145,7 +145,7 @@ func (s *stack) awaitDeletions() {
 func (s *stack) awaitRecovery(crashes []crash) {
 	s.Helper()
 	began, left := time.Now(), slices.Clone(crashes)
-	s.until(6*time.Minute, nil, func() bool {
+	until(6*time.Minute, nil, func() bool {
 		for len(left) > 0 && s.hasRecovered(left[0].config) {
 			left = left[1:]
 		}
@@ -185,14 +185,12 @@ func (s *stack) outcome(config string) string {
 	s.Helper()
 	live := s.liveKeysOf(identityPrefix + config)
 	if !s.hasRecovered(config) {
-		status, err := s.client.Logical().Read("apic/status/" + config)
-		s.check(err)
+		status := s.read("apic/status/" + config)
 		keys := s.storedKeys(config)
 		s.Fatalf("IAM has %d keys; an intent is stored: %t, a candidate: %t, retired keys: %d; the status is %v",
 			len(live), keys.Intent != nil, keys.Candidate != nil, len(keys.Retired), status.Data)
 	}
-	secret, err := s.client.Logical().Write("apic/token/"+config, nil)
-	s.check(err)
+	secret := s.write("apic/token/"+config, nil)
 	if s.exchangedKey(secret.Data["token_id"].(string)) != live[0].KeyID {
 		s.Fatal("the token was issued for another key than the one that IAM has")
 	}

@@ -52,12 +52,11 @@ func TestRotation_bySchedule(t *testing.T) {
 			}
 		})
 	}
-	_, err := s.client.Logical().Write("sys/plugins/reload/backend", map[string]any{"mounts": "apic/"})
-	s.check(err)
+	s.write("sys/plugins/reload/backend", map[string]any{"mounts": "apic/"})
 
 	before := len(s.creations(minutely))
 	rotated := func() bool { return len(s.creations(minutely)) >= before+2 && len(s.creations(late)) > 0 }
-	if !s.until(4*time.Minute, nil, rotated) {
+	if !until(4*time.Minute, nil, rotated) {
 		t.Fatalf("keys were made at %v by the schedule, and at %v for what was missed: %s", s.creations(minutely), s.creations(late), s.mustCLI("read", "apic/status/"+minutely))
 	}
 	minutes := make(map[time.Time]bool)
@@ -74,15 +73,13 @@ func TestRotation_bySchedule(t *testing.T) {
 	}
 
 	for name, want := range map[string]time.Duration{missed: 12 * time.Hour, late: 12 * time.Hour, minutely: 0} {
-		config, err := s.client.Logical().Read("apic/config/" + name)
-		s.check(err)
+		config := s.read("apic/config/" + name)
 		next, err := time.Parse(time.RFC3339, config.Data["next_vault_rotation"].(string))
 		if in := time.Until(next); err != nil || in < want-time.Hour-2*time.Minute || in > want+time.Hour {
 			t.Errorf("the next rotation of %s is in %s (%v)", name, in, err)
 		}
 	}
-	config, err := s.client.Logical().Read("apic/config/" + disabled)
-	s.check(err)
+	config := s.read("apic/config/" + disabled)
 	if next := config.Data["next_vault_rotation"]; next != nil {
 		t.Errorf("the next rotation of %s is at %v", disabled, next)
 	}

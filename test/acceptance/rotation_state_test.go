@@ -54,7 +54,7 @@ func (s *stack) liveKeysOf(identity string) []apicsim.KeyInfo {
 func (s *stack) awaitOneKey(identity string) (left apicsim.KeyInfo) {
 	s.Helper()
 	identity = cmp.Or(identity, s.sim.Keys()[0].IAMID)
-	if !s.until(2*time.Minute, nil, func() bool { return len(s.liveKeysOf(identity)) == 1 }) {
+	if !until(2*time.Minute, nil, func() bool { return len(s.liveKeysOf(identity)) == 1 }) {
 		s.Fatalf("IAM goes on having %d keys", len(s.liveKeysOf(identity)))
 	}
 	return s.liveKeysOf(identity)[0]
@@ -83,8 +83,7 @@ func (s *stack) storedPath() string {
 // stored is the text of what is stored of a config.
 func (s *stack) stored(name string) string {
 	s.Helper()
-	raw, err := s.client.Logical().Read(s.storedPath() + "config/" + name)
-	s.check(err)
+	raw := s.read(s.storedPath() + "config/" + name)
 	return raw.Data["value"].(string)
 }
 
@@ -106,6 +105,5 @@ func (s *stack) editStored(name string, edit func(map[string]any)) {
 	edit(stored)
 	edited, err := json.Marshal(stored)
 	s.check(err)
-	_, err = s.client.Logical().Write(s.storedPath()+"config/"+name, map[string]any{"value": string(edited)})
-	s.check(err)
+	s.write(s.storedPath()+"config/"+name, map[string]any{"value": string(edited)})
 }

@@ -80,14 +80,13 @@ func TestRotation_laggingIAM(t *testing.T) {
 	s.check(err)
 	rotated := time.Now()
 	s.awaitOneKey("")
-	s.until(time.Until(rotated.Add(lag)), nil, func() bool { return false })
+	until(time.Until(rotated.Add(lag)), nil, func() bool { return false })
 	readings := stop()
 	requireAllAnswered(t, readings)
 	if refused := s.sim.Counts().Refused; refused < 2 {
 		t.Errorf("%d exchanges met a part that lags", refused)
 	}
-	config, err := s.client.Logical().Read("apic/config/us-south")
-	s.check(err)
+	config := s.read("apic/config/us-south")
 	if configKeyID(config) != id {
 		t.Errorf("the config has the key %s, and %s was rotated in", configKeyID(config), id)
 	}
@@ -101,21 +100,20 @@ func TestRotation_keyTakenBackInItsGrace(t *testing.T) {
 	const grace = 2 * time.Minute
 	s := newRaftStack(t)
 	s.writeConfig("us-south", map[string]any{"iam_url": s.service.URL()})
-	_, err := s.client.Logical().Write("apic/config/us-south/rotate", map[string]any{"grace_period": grace.String()})
-	s.check(err)
+	s.write("apic/config/us-south/rotate", map[string]any{"grace_period": grace.String()})
 	rotated := time.Now()
 	disabled := func() bool { return s.sim.Keys()[0].Disabled }
-	if !s.until(grace, nil, disabled) || time.Since(rotated) < grace/2-5*time.Second {
+	if !until(grace, nil, disabled) || time.Since(rotated) < grace/2-5*time.Second {
 		t.Fatalf("after %s the old key is disabled: %t", time.Since(rotated), disabled())
 	}
 
 	s.sim.EnableKey(s.key)
 	s.writeConfig("us-south", map[string]any{"iam_url": s.service.URL(), "rotation_grace_period": "0s"})
-	s.until(time.Until(rotated.Add(grace+10*time.Second)), nil, func() bool { return false })
+	until(time.Until(rotated.Add(grace+10*time.Second)), nil, func() bool { return false })
 	if left := s.awaitOneKey(""); left.KeyID != s.sim.KeyID(s.key) {
 		t.Error("the key that was taken back is deleted")
 	}
-	s.check(s.dedicatedToken("us-south"))
+	s.write("apic/token/us-south", nil)
 }
 
 // requireNoTokenOfADeletedKey fails if a read began after the deletion of the key
@@ -220,14 +218,12 @@ func TestRotation_dueWhileVaultWasDown(t *testing.T) {
 	s.editStored("us-south", func(stored map[string]any) {
 		stored["next_vault_rotation"] = time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
 	})
-	_, err := s.client.Logical().Write("sys/plugins/reload/backend", map[string]any{"mounts": "apic/"})
-	s.check(err)
-	rotated := s.until(2*time.Minute, nil, func() bool { return s.sim.Counts().KeysDeleted == 1 })
+	s.write("sys/plugins/reload/backend", map[string]any{"mounts": "apic/"})
+	rotated := until(2*time.Minute, nil, func() bool { return s.sim.Counts().KeysDeleted == 1 })
 	if !rotated {
 		t.Fatal("the key was not rotated")
 	}
-	config, err := s.client.Logical().Read("apic/config/us-south")
-	s.check(err)
+	config := s.read("apic/config/us-south")
 	if live := s.awaitOneKey(""); configKeyID(config) != live.ID {
 		t.Errorf("IAM has the key %s, the config %s", live.ID, configKeyID(config))
 	}

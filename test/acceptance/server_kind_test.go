@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"github.com/hashicorp/vault/api"
 )
 
 // serverVersion is what the server says of itself, such as "Vault v1.21.0" or "OpenBao v2.5.5".
@@ -16,12 +18,14 @@ var serverVersion string
 
 func isOpenBao() bool { return strings.HasPrefix(serverVersion, "OpenBao") }
 
-// auditTo has the server write an audit log into a file of the stack's directory. OpenBao takes
-// its audit devices from its configuration alone.
-func (s *stack) auditTo(file string) {
+// enableAudit has the server write audit.log into the stack's directory. OpenBao takes its audit
+// devices from its configuration alone.
+func (s *stack) enableAudit() {
 	s.Helper()
 	if !isOpenBao() {
-		s.enableAudit(file)
+		s.check(s.client.Sys().EnableAuditWithOptions("file", &api.EnableAuditOptions{
+			Type: "file", Options: map[string]string{"file_path": s.path("audit.log")},
+		}))
 		return
 	}
 	config := fmt.Sprintf(`%s
@@ -30,7 +34,7 @@ audit "file" "file" {
     file_path = %q
   }
 }
-`, s.fileContent("vault.hcl"), s.path(file))
+`, s.fileContent("vault.hcl"), s.path("audit.log"))
 	s.check(os.WriteFile(s.path("vault.hcl"), []byte(config), 0o600))
 	s.check(s.vault.Process.Signal(syscall.SIGHUP))
 	s.eventually("the server has an audit device", func() bool {
@@ -47,7 +51,7 @@ func (s *stack) setUpAudit() {
 		s.runDocumented("audit.md", heading, "AUDIT_LOG="+s.path("audit.log"))
 		return
 	}
-	s.auditTo("audit.log")
+	s.enableAudit()
 	_, rest, _ := strings.Cut(shell(section(s.T, "audit.md", heading)), "\n")
 	_, err := s.bash(rest)
 	s.check(err)

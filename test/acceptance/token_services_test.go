@@ -36,36 +36,12 @@ func (s *stack) serviceData(service, base string, overrides map[string]any) map[
 
 // writeService writes the config of a token service under the service's name.
 func (s *stack) writeService(service string, overrides map[string]any) error {
-	_, err := s.client.Logical().Write("apic/config/"+service, s.serviceData(service, s.service.URL(), overrides))
-	return err
-}
-
-// dedicatedToken has the key exchanged for a dedicated token.
-func (s *stack) dedicatedToken(name string) error {
-	_, err := s.client.Logical().Write("apic/token/"+name, nil)
-	return err
-}
-
-// requireError fails unless Vault answered with this status and said all of this.
-func (s *stack) requireError(what string, err error, want int, says ...string) {
-	s.Helper()
-	if status(err) != want {
-		s.Errorf("%s: answered %v, want status %d", what, err, want)
-		return
-	}
-	for _, text := range says {
-		if !strings.Contains(err.Error(), text) {
-			s.Errorf("%s: the error does not say %q: %v", what, text, err)
-		}
-	}
-	s.requireNowhere(what, err.Error())
+	return s.tryWrite("apic/config/"+service, s.serviceData(service, s.service.URL(), overrides))
 }
 
 func (s *stack) requireNoConfig(name string) {
 	s.Helper()
-	stored, err := s.client.Logical().Read("apic/config/" + name)
-	s.check(err)
-	if stored != nil {
+	if s.read("apic/config/"+name) != nil {
 		s.Errorf("there is a config %s", name)
 	}
 }
@@ -85,8 +61,7 @@ func TestTokenServices_apiAcceptsTheToken(t *testing.T) {
 				t.Errorf("%s: %s answered %d", service, path, got)
 			}
 		}
-		config, err := s.client.Logical().Read("apic/config/" + service)
-		s.check(err)
+		config := s.read("apic/config/" + service)
 		if config.Data["token_service"] != service || config.Data["token_url"] != s.service.URL()+tokenServices()[service] {
 			t.Errorf("%s: the config is for %v at %v", service, config.Data["token_service"], config.Data["token_url"])
 		}
@@ -110,8 +85,7 @@ func TestTokenServices_privateCANeedsCACert(t *testing.T) {
 	for service := range tokenServices() {
 		write := func(caCert string) error {
 			data := s.serviceData(service, secured.URL(), map[string]any{"ca_cert": caCert})
-			_, err := s.client.Logical().Write("apic/config/"+service, data)
-			return err
+			return s.tryWrite("apic/config/"+service, data)
 		}
 		distrust := []string{service + " token service at " + strings.TrimPrefix(secured.URL(), "https://"), "certificate that is not trusted", "check ca_cert"}
 		s.requireError(service+" without ca_cert", write(""), http.StatusBadGateway, distrust...)
@@ -153,8 +127,7 @@ func TestTokenService_inferredFromCredentials(t *testing.T) {
 	s := newStack(t)
 	s.check(os.WriteFile(s.path("credentials.json"), []byte(s.credentialsFile()), 0o600))
 	s.mustCLI("write", "apic/config/saas", "api_key="+s.key, "credentials=@credentials.json", "token_url="+s.service.URL()+"/api/token")
-	config, err := s.client.Logical().Read("apic/config/saas")
-	s.check(err)
+	config := s.read("apic/config/saas")
 	if config.Data["token_service"] != "platform" {
 		t.Errorf("token_service is %v", config.Data["token_service"])
 	}
@@ -162,8 +135,7 @@ func TestTokenService_inferredFromCredentials(t *testing.T) {
 		t.Errorf("the platform answered %d", got)
 	}
 
-	_, err = s.client.Logical().Write("apic/config/nobody-said", map[string]any{"api_key": s.key, "token_url": s.service.URL() + "/gone", "max_retries": 0})
-	s.requireError("a create without credentials", err, http.StatusBadRequest, "login token service at ", "no token_service was named",
+	s.requireError("a create without credentials", s.tryWrite("apic/config/nobody-said", map[string]any{"api_key": s.key, "token_url": s.service.URL() + "/gone", "max_retries": 0}), http.StatusBadRequest, "login token service at ", "no token_service was named",
 		"token_service=platform with credentials=@credentials.json", "token_service=iam", "docs/token-services.md says which is yours")
 	s.requireNoConfig("nobody-said")
 }
@@ -217,19 +189,17 @@ func TestTokenServices_documentedConfigs(t *testing.T) {
 	} {
 		s.check(os.WriteFile(s.path(name), []byte(content), 0o600))
 	}
-	document, err := os.ReadFile("../../docs/token-services.md")
-	s.check(err)
+	page := document(t, "token-services.md")
 	services := map[string]string{}
-	for _, command := range shownWrites(string(document)) {
+	for _, command := range shownWrites(page) {
 		args := strings.Fields(strings.ReplaceAll(command, "=KEY", "="+s.key))[1:]
 		s.expectCLI("Success! Data written to", append(args, "verify=false")...)
 		name := strings.TrimPrefix(args[1], "apic/config/")
-		config, err := s.client.Logical().Read("apic/config/" + name)
-		s.check(err)
+		config := s.read("apic/config/" + name)
 		services[name] = config.Data["token_service"].(string)
 		for _, field := range []string{"token_url", "api_url"} {
 			inForce := config.Data[field].(string)
-			if byDefault := strings.ReplaceAll(inForce, name, "<region>"); !strings.Contains(string(document), inForce) && !strings.Contains(string(document), byDefault) {
+			if byDefault := strings.ReplaceAll(inForce, name, "<region>"); !strings.Contains(page, inForce) && !strings.Contains(page, byDefault) {
 				t.Errorf("after %q %s is %s, which the document does not say", command, field, inForce)
 			}
 		}

@@ -4,8 +4,6 @@
 package acceptance
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"net/http"
 	"os"
 	"strings"
@@ -36,9 +34,8 @@ func (s *stack) operate(heading, release, version string, variables ...string) s
 	binary, err := os.ReadFile(release)
 	s.check(err)
 	s.check(os.WriteFile(s.path(pluginName), binary, 0o755))
-	digest := sha256.Sum256(binary)
 	return s.runDocumented("operations.md", heading, append(variables,
-		"PLUGIN_DIR="+s.path("plugins"), "VERSION="+version, "SHA256="+hex.EncodeToString(digest[:]))...)
+		"PLUGIN_DIR="+s.path("plugins"), "VERSION="+version, "SHA256="+s.sha256(release))...)
 }
 
 func (s *stack) requireRunning(version string) {
@@ -65,8 +62,7 @@ func (s *stack) readConfigs(names map[string]map[string]any) map[string]*api.Sec
 	s.Helper()
 	configs := make(map[string]*api.Secret)
 	for name := range names {
-		config, err := s.client.Logical().Read("apic/config/" + name)
-		s.check(err)
+		config := s.read("apic/config/" + name)
 		if config == nil {
 			s.Fatalf("there is no config %s", name)
 		}
@@ -86,12 +82,6 @@ func (s *stack) requireSameConfigs(before map[string]*api.Secret, after map[stri
 			}
 		}
 	}
-}
-
-// storeSchema changes the version of a config's stored form.
-func (s *stack) storeSchema(name string, version int) {
-	s.Helper()
-	s.editStored(name, func(stored map[string]any) { stored["schema"] = version })
 }
 
 // requireTooNew holds that a build does not read, and does not change, a config of a
@@ -137,7 +127,7 @@ func TestUpgrade_andRollbackFailNoRead(t *testing.T) {
 	}
 	for _, move := range moves {
 		s.readOften("us-south")
-		s.storeSchema("newer", move.schema)
+		s.editStored("newer", func(stored map[string]any) { stored["schema"] = move.schema })
 		s.operate(move.heading, move.release, move.version, "OLD_VERSION="+oldVersion)
 		s.requireRunning(move.version)
 		s.readOften("us-south")
@@ -174,10 +164,7 @@ func TestUpgrade_failedReloadKeepsTheOldVersion(t *testing.T) {
 	present := s.release(newVersion)
 	s.writeConfig("us-south", nil)
 	s.check(os.WriteFile(s.path("plugins/spoilt"), []byte("#!/bin/false\n"), 0o755))
-	binary, err := os.ReadFile(present)
-	s.check(err)
-	digest := sha256.Sum256(binary)
-	s.mustCLI("plugin", "register", "-version="+newVersion, "-command=spoilt", "-sha256="+hex.EncodeToString(digest[:]), "secret", pluginName)
+	s.mustCLI("plugin", "register", "-version="+newVersion, "-command=spoilt", "-sha256="+s.sha256(present), "secret", pluginName)
 	s.mustCLI("secrets", "tune", "-plugin-version="+newVersion, "apic/")
 	if output, err := s.cli("write", "sys/plugins/reload/backend", "mounts=apic/"); err == nil {
 		t.Fatalf("a file with a wrong digest was run:\n%s", output)

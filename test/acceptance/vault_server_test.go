@@ -4,11 +4,9 @@
 package acceptance
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -95,7 +93,8 @@ func newStackOn(t *testing.T, storage, plugin string) *stack {
 func newUnmountedStack(t *testing.T, storage, plugin string) *stack {
 	t.Helper()
 	s := newServerlessStack(t, storage, plugin)
-	s.startVault()
+	s.startUninitialized()
+	s.initialize()
 	return s
 }
 
@@ -130,12 +129,6 @@ func newDir(t *testing.T) string {
 }
 
 func (s *stack) path(name string) string { return filepath.Join(s.dir, name) }
-
-func (s *stack) startVault() {
-	s.Helper()
-	s.startUninitialized()
-	s.initialize()
-}
 
 // startUninitialized tries ports until one is free: Vault can listen on port 0, but
 // does not say which port that gave it.
@@ -205,14 +198,14 @@ disable_mlock    = true
 	s.check(err)
 	s.client.ClearToken()
 	s.vault, s.kill = vault, kill
-	return s.until(30*time.Second, ended, func() bool {
+	return until(30*time.Second, ended, func() bool {
 		_, err := s.client.Sys().InitStatus()
 		return err == nil
 	})
 }
 
 // until polls a condition, and gives up when gone is closed.
-func (s *stack) until(timeout time.Duration, gone <-chan struct{}, holds func() bool) bool {
+func until(timeout time.Duration, gone <-chan struct{}, holds func() bool) bool {
 	deadline := time.After(timeout)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -230,7 +223,7 @@ func (s *stack) until(timeout time.Duration, gone <-chan struct{}, holds func() 
 
 func (s *stack) eventually(what string, holds func() bool) {
 	s.Helper()
-	if !s.until(30*time.Second, nil, holds) {
+	if !until(30*time.Second, nil, holds) {
 		s.Fatalf("waited in vain until %s", what)
 	}
 }
@@ -252,18 +245,24 @@ func (s *stack) initialize() (unsealKey string) {
 
 func (s *stack) mount() {
 	s.Helper()
-	binary, err := os.ReadFile(s.plugin)
-	s.check(err)
-	digest := sha256.Sum256(binary)
 	version := pluginVersion
 	if s.plugin != pluginBinary {
 		version = "" // It reports one of its own.
 	}
 	s.check(s.client.Sys().RegisterPlugin(&api.RegisterPluginInput{
 		Name: pluginName, Type: api.PluginTypeSecrets, Command: pluginName,
-		Version: version, SHA256: hex.EncodeToString(digest[:]), Env: s.pluginEnv,
+		Version: version, SHA256: s.sha256(s.plugin), Env: s.pluginEnv,
 	}))
 	s.check(s.client.Sys().Mount("apic", &api.MountInput{Type: pluginName}))
+}
+
+// sha256 is the digest of a file as Vault's catalogue has it.
+func (s *stack) sha256(file string) string {
+	s.Helper()
+	content, err := os.ReadFile(file)
+	s.check(err)
+	digest := sha256.Sum256(content)
+	return hex.EncodeToString(digest[:])
 }
 
 func freePort(t *testing.T) int {
@@ -292,83 +291,4 @@ func (s *stack) check(err error) {
 	if err != nil {
 		s.Fatal(err)
 	}
-}
-
-// configData is a config for the simulated service, with overrides.
-func (s *stack) configData(overrides map[string]any) map[string]any {
-	data := map[string]any{
-		"api_key": s.key, "token_url": s.service.URL() + "/apikey", "api_url": s.service.URL(), "max_retries": 0,
-	}
-	for field, value := range overrides {
-		data[field] = value
-	}
-	return data
-}
-
-// anotherKey makes a key that the services accept and that nothing is remembered of. It
-// begins with the first one, so that a search for that finds it too.
-func (s *stack) anotherKey() string {
-	s.moreKeys++
-	key := fmt.Sprint(s.key, "-", s.moreKeys)
-	s.sim.AddKey(key)
-	return key
-}
-
-func (s *stack) writeConfig(name string, overrides map[string]any) {
-	s.Helper()
-	_, err := s.client.Logical().Write("apic/config/"+name, s.configData(overrides))
-	s.check(err)
-}
-
-func (s *stack) readToken(name string) *api.Secret {
-	s.Helper()
-	secret, err := s.client.Logical().Read("apic/token/" + name)
-	s.check(err)
-	return secret
-}
-
-// as is a client with a new Vault token of these policy rules.
-func (s *stack) as(rules string) *api.Client {
-	s.Helper()
-	s.check(s.client.Sys().PutPolicy("under-test", rules))
-	made, err := s.client.Auth().Token().Create(&api.TokenCreateRequest{Policies: []string{"under-test"}})
-	s.check(err)
-	client, err := s.client.Clone()
-	s.check(err)
-	client.SetToken(made.Auth.ClientToken)
-	return client
-}
-
-// status is the HTTP status of an error that Vault answered.
-func status(err error) int {
-	var answered *api.ResponseError
-	if errors.As(err, &answered) {
-		return answered.StatusCode
-	}
-	return 0
-}
-
-// cli runs the real CLI and returns what it printed on both streams.
-func (s *stack) cli(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	command := exec.CommandContext(ctx, vaultBinary, args...)
-	command.Dir = s.dir
-	command.Env = append(s.environment(), "VAULT_ADDR="+s.client.Address(), "VAULT_TOKEN="+s.client.Token())
-	output, err := command.CombinedOutput()
-	return string(output), err
-}
-
-func (s *stack) mustCLI(args ...string) string {
-	s.Helper()
-	output, err := s.cli(args...)
-	if err != nil {
-		s.Fatalf("vault %s: %v\n%s", args[0], err, s.masked(output))
-	}
-	return output
-}
-
-// masked is a text that may be printed.
-func (s *stack) masked(text string) string {
-	return strings.NewReplacer(s.key, "[the key]", s.clientSecret, "[the client secret]").Replace(text)
 }

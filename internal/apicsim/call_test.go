@@ -10,18 +10,13 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 )
 
 // newLoggedSim returns a simulation and what it logs.
 func newLoggedSim(t *testing.T) (*Sim, *bytes.Buffer) {
 	t.Helper()
 	var log bytes.Buffer
-	s, err := New(Options{Keys: []string{testKey}, TokenTTL: time.Minute, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s, &log
+	return newSimWith(t, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}), &log
 }
 
 // TestLog_oneLineForEachCall: the line has the path, the status and the token's ID.

@@ -21,11 +21,7 @@ const (
 // newTokenSim accepts testKey at all token services.
 func newTokenSim(t *testing.T) *Sim {
 	t.Helper()
-	s, err := New(Options{Keys: []string{testKey}, TokenTTL: time.Minute, ClientID: testClientID, ClientSecret: testClientSecret})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return newSimWith(t, Options{ClientID: testClientID, ClientSecret: testClientSecret})
 }
 
 // exchangeAt asks a token service, by its name, for a token without a network in between.

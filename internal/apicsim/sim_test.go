@@ -16,7 +16,19 @@ const testKey = "a-key"
 
 func newSim(t *testing.T) *Sim {
 	t.Helper()
-	s, err := New(Options{Keys: []string{testKey}, TokenTTL: time.Minute})
+	return newSimWith(t, Options{})
+}
+
+// newSimWith accepts testKey, and signs with one RSA key for all, because to make one
+// takes longer than most tests.
+func newSimWith(t *testing.T, o Options) *Sim {
+	t.Helper()
+	key, err := SharedRSAKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Keys, o.TokenTTL, o.RSAKey = []string{testKey}, time.Minute, key
+	s, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,8 +5,6 @@ package keyissuer_test
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -15,7 +13,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,15 +26,6 @@ import (
 )
 
 const testKey = "0Kq3+canary/key=Zz9"
-
-// rsaKey is made once for all simulations, because it takes long.
-var rsaKey = sync.OnceValue(func() *rsa.PrivateKey {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		panic(err)
-	}
-	return key
-})
 
 // ground is a simulated issuer on a network in memory, and a session of testKey with
 // it.
@@ -104,7 +92,11 @@ func platformToken(t *testing.T, sim *apicsim.Sim) rotation.Secret {
 
 func newSim(t *testing.T) *apicsim.Sim {
 	t.Helper()
-	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}, RSAKey: rsaKey()})
+	key, err := apicsim.SharedRSAKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}, RSAKey: key})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,14 +8,17 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/pipenet"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
@@ -29,8 +32,10 @@ const (
 
 // exchange is one key's way to a simulated service.
 type exchange struct {
-	sim     *apicsim.Sim
+	sim *apicsim.Sim
+	// server is nil, and dial connects in its place, in fake time.
 	server  *apicsim.Server
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	kind    tokenservice.Kind
 	timeout time.Duration
 	retries int
@@ -46,41 +51,53 @@ func newExchange(t *testing.T, timeout time.Duration, retries int) *exchange {
 
 func newExchangeOf(t *testing.T, kind tokenservice.Kind, timeout time.Duration, retries int) *exchange {
 	t.Helper()
-	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}, ClientID: testClientID, ClientSecret: testClientSecret})
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := apicsim.Start(sim)
+	x := &exchange{sim: newSim(t), kind: kind, timeout: timeout, retries: retries}
+	server, err := apicsim.Start(x.sim)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Close)
-	x := &exchange{sim: sim, server: server, kind: kind, timeout: timeout, retries: retries}
+	x.server = server
 	x.moveTo(t, server.URL())
-	makeSigningKeys(t, server.URL())
 	return x
+}
+
+// newSim signs with one RSA key for all, because to make one takes longer than some tests
+// wait for a token.
+func newSim(t *testing.T) *apicsim.Sim {
+	t.Helper()
+	key, err := apicsim.SharedRSAKey()
+	check(t, err)
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}, ClientID: testClientID, ClientSecret: testClientSecret, RSAKey: key})
+	check(t, err)
+	return sim
+}
+
+// inFakeTime runs a test in a bubble with an exchange whose attempts end after a second,
+// on a network in memory: a wait takes no time.
+func inFakeTime(t *testing.T, kind tokenservice.Kind, retries int, test func(*testing.T, *exchange)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		x := &exchange{sim: newSim(t), kind: kind, timeout: time.Second, retries: retries}
+		network := pipenet.Serve(x.sim)
+		t.Cleanup(network.Close)
+		x.dial = network.Line().Dial
+		x.moveTo(t, "http://127.0.0.1")
+		test(t, x)
+	})
 }
 
 // moveTo has the key sent to another address of the simulation from now on.
 func (x *exchange) moveTo(t *testing.T, base string) {
 	t.Helper()
 	_, x.host, _ = strings.Cut(base, "://")
-	x.service = newService(t, x.kind, base+tokenPath(x.kind), "", x.timeout, x.retries)
+	x.service = newService(t, &upstream.Transports{DialContext: x.dial}, x.kind, base+tokenPath(x.kind), "", x.timeout, x.retries)
 }
 
 func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// makeSigningKeys has the simulation check a forged RS256 token, for which it
-// makes its RSA key: that takes longer than some tests wait for a token.
-func makeSigningKeys(t *testing.T, base string) {
-	t.Helper()
-	if got := callMe(t, base, "eyJhbGciOiJSUzI1NiJ9.e30.AA"); got != http.StatusUnauthorized {
-		t.Fatalf("a forged token was answered %d", got)
 	}
 }
 
@@ -92,12 +109,11 @@ func tokenPath(kind tokenservice.Kind) string {
 
 func newLogin(t *testing.T, tokenURL, caPEM string, timeout time.Duration, retries int) tokenservice.Service {
 	t.Helper()
-	return newService(t, tokenservice.Login, tokenURL, caPEM, timeout, retries)
+	return newService(t, &upstream.Transports{}, tokenservice.Login, tokenURL, caPEM, timeout, retries)
 }
 
-func newService(t *testing.T, kind tokenservice.Kind, tokenURL, caPEM string, timeout time.Duration, retries int) tokenservice.Service {
+func newService(t *testing.T, transports *upstream.Transports, kind tokenservice.Kind, tokenURL, caPEM string, timeout time.Duration, retries int) tokenservice.Service {
 	t.Helper()
-	var transports upstream.Transports
 	transport, release, err := transports.Acquire(caPEM)
 	if err != nil {
 		t.Fatal(err)
@@ -215,15 +231,16 @@ func TestExchange_retriesOnlyTransientFailures(t *testing.T) {
 		{"an invalid response", apicsim.Fault{Kind: apicsim.KindStatus, Status: 200, Times: 1}, 1, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			x := newExchange(t, 2*time.Second, 2)
-			x.sim.Inject(c.fault)
-			_, err := x.service.Exchange(context.Background())
-			if (err == nil) != c.succeeds {
-				t.Fatalf("error is %v", err)
-			}
-			if got := x.sim.Counts().Exchanges; got != c.attempts {
-				t.Fatalf("%d attempts, want %d", got, c.attempts)
-			}
+			inFakeTime(t, tokenservice.Login, 2, func(t *testing.T, x *exchange) {
+				x.sim.Inject(c.fault)
+				_, err := x.service.Exchange(context.Background())
+				if (err == nil) != c.succeeds {
+					t.Fatalf("error is %v", err)
+				}
+				if got := x.sim.Counts().Exchanges; got != c.attempts {
+					t.Fatalf("%d attempts, want %d", got, c.attempts)
+				}
+			})
 		})
 	}
 }
@@ -245,15 +262,20 @@ func TestExchange_passesRetryAfterOn(t *testing.T) {
 }
 
 func TestExchange_callersDeadlineEndsTheAttempts(t *testing.T) {
-	x := newExchange(t, 10*time.Second, 10)
-	x.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-	defer cancel()
-	_, err := x.service.Exchange(ctx)
-	failure(t, err)
-	if got := x.sim.Counts().Exchanges; got > 4 {
-		t.Fatalf("%d attempts in a fraction of a second", got)
-	}
+	inFakeTime(t, tokenservice.Login, 10, func(t *testing.T, x *exchange) {
+		x.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		defer cancel()
+		begun := time.Now()
+		_, err := x.service.Exchange(ctx)
+		failure(t, err)
+		if took := time.Since(begun); took > 300*time.Millisecond {
+			t.Errorf("the attempts ended after %s", took)
+		}
+		if got := x.sim.Counts().Exchanges; got > 4 {
+			t.Fatalf("%d attempts in a fraction of a second", got)
+		}
+	})
 }
 
 func TestExchange_sendsNoKeyToARedirect(t *testing.T) {
@@ -348,17 +370,14 @@ func TestPlatform_explainsAKeyUsedUpOrExpired(t *testing.T) {
 		"a key that has expired now": {Life: time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			x := newExchangeOf(t, tokenservice.Platform, 5*time.Second, 2)
-			x.sim.AddLimitedKey(testKey, limits)
-			if _, err := x.service.Exchange(context.Background()); err != nil {
-				t.Fatal(err)
-			}
-			var err error
-			for err == nil {
+			inFakeTime(t, tokenservice.Platform, 2, func(t *testing.T, x *exchange) {
+				x.sim.AddLimitedKey(testKey, limits)
+				_, err := x.service.Exchange(context.Background())
+				check(t, err)
+				time.Sleep(limits.Life)
 				_, err = x.service.Exchange(context.Background())
-			}
-			requireRefusal(t, err, "refused the API key, which worked before (HTTP 401)", "Multiple use of apikey")
+				requireRefusal(t, err, "refused the API key, which worked before (HTTP 401)", "Multiple use of apikey")
+			})
 		})
 	}
 }
@@ -387,14 +406,14 @@ func TestPlatform_unknownOutcomeIsNotRepeated(t *testing.T) {
 		{"a 429, which was not acted on", apicsim.Fault{Kind: apicsim.KindStatus, Status: 429, RetryAfter: "0"}, 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			x := newExchangeOf(t, tokenservice.Platform, time.Second, 2)
-			x.sim.Inject(c.fault)
-			_, err := x.service.Exchange(context.Background())
-			failure(t, err)
-			if got := x.sim.Counts().Exchanges; got != c.attempts {
-				t.Fatalf("%d requests, want %d", got, c.attempts)
-			}
+			inFakeTime(t, tokenservice.Platform, 2, func(t *testing.T, x *exchange) {
+				x.sim.Inject(c.fault)
+				_, err := x.service.Exchange(context.Background())
+				failure(t, err)
+				if got := x.sim.Counts().Exchanges; got != c.attempts {
+					t.Fatalf("%d requests, want %d", got, c.attempts)
+				}
+			})
 		})
 	}
 }

@@ -24,6 +24,8 @@ type upstreamFault struct {
 	fault apicsim.Fault
 	// arrange, if set, takes the place of the fault. The exchange is its own.
 	arrange func(*testing.T, *exchange)
+	// waits says that the exchange takes until its timeout, which passes in fake time.
+	waits   bool
 	outcome upstream.Outcome
 	// reason is in the error, and empty where a right token is issued all the same.
 	reason string
@@ -115,8 +117,8 @@ func brokenConnections() []upstreamFault {
 		{what: "resets the connection", fault: kind(apicsim.KindReset), reason: "broke the connection off"},
 		{what: "resets the connection in the middle of its answer", fault: kind(apicsim.KindResetMidBody), reason: "broke the connection off"},
 		{what: "takes its time, and less than the timeout", fault: apicsim.Fault{Latency: 50 * time.Millisecond}},
-		{what: "does not answer", fault: kind(apicsim.KindHang), reason: "did not answer in time"},
-		{what: "trickles a byte a second", fault: kind(apicsim.KindTrickle), reason: "did not answer in time"},
+		{what: "does not answer", fault: kind(apicsim.KindHang), waits: true, reason: "did not answer in time"},
+		{what: "trickles a byte a second", fault: kind(apicsim.KindTrickle), waits: true, reason: "did not answer in time"},
 		{what: "never ends its answer", fault: kind(apicsim.KindEndlessBody), reason: "more than 64 KiB"},
 		{what: "compresses its answer", fault: kind(apicsim.KindGzip)},
 		{what: "claims to compress its answer", fault: apicsim.Fault{Kind: apicsim.KindStatus, Status: 200, ContentEncoding: "gzip", Body: "this is not compressed, {key}"}, reason: "compression is broken"},
@@ -220,6 +222,19 @@ func TestExchange_everyFault(t *testing.T) {
 				continue
 			}
 			t.Run(fmt.Sprintf("the %s service %s", service, h.what), func(t *testing.T) {
+				hold := func(t *testing.T, x *exchange) {
+					x.sim.Inject(h.fault)
+					before := x.sim.Counts().Exchanges
+					issued, err := x.service.Exchange(context.Background())
+					if got := x.sim.Counts().Exchanges - before; got > 1 || h.arrange == nil && got != 1 {
+						t.Errorf("%d requests were sent", got)
+					}
+					seen.note(h.what, service, requireOutcome(t, x, h, issued, err))
+				}
+				if h.waits {
+					inFakeTime(t, service, 0, hold)
+					return
+				}
 				x := shared
 				// Anew, so that no service remembers what its key was good for in another case.
 				x.moveTo(t, x.server.URL())
@@ -227,13 +242,7 @@ func TestExchange_everyFault(t *testing.T) {
 					x = newExchangeOf(t, service, time.Second, 0)
 					h.arrange(t, x)
 				}
-				x.sim.Inject(h.fault)
-				before := x.sim.Counts().Exchanges
-				issued, err := x.service.Exchange(context.Background())
-				if got := x.sim.Counts().Exchanges - before; got > 1 || h.arrange == nil && got != 1 {
-					t.Errorf("%d requests were sent", got)
-				}
-				seen.note(h.what, service, requireOutcome(t, x, h, issued, err))
+				hold(t, x)
 			})
 		}
 	}

@@ -15,22 +15,50 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/pipenet"
 )
+
+// pipedURL is that of the service of newPipedCaller.
+const pipedURL = "http://127.0.0.1"
 
 // reply answers a service's n-th request, counted from 1.
 type reply func(n int, w http.ResponseWriter, r *http.Request)
+
+// counted is a handler that gives the answers, and the number of requests it got.
+func (answer reply) counted() (http.Handler, *atomic.Int32) {
+	var requests atomic.Int32
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer(int(requests.Add(1)), w, r)
+	}), &requests
+}
 
 // newService serves replies on loopback and returns its URL and the number of
 // requests it got.
 func newService(t *testing.T, answer reply) (string, *atomic.Int32) {
 	t.Helper()
-	var requests atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer(int(requests.Add(1)), w, r)
-	}))
+	handler, requests := answer.counted()
+	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	return server.URL, &requests
+	return server.URL, requests
+}
+
+// newPipedCaller calls a service for testing/synctest, without sockets, and returns the
+// number of requests that it got.
+func newPipedCaller(t *testing.T, answer reply, retries int) (*Caller, *atomic.Int32) {
+	t.Helper()
+	handler, requests := answer.counted()
+	network := pipenet.Serve(handler)
+	t.Cleanup(network.Close)
+	transports := Transports{DialContext: network.Line().Dial}
+	transport, release, err := transports.Acquire("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	return newCallerOver(t, transport, pipedURL, retries), requests
 }
 
 func newCaller(t *testing.T, url string, retries int) *Caller {
@@ -129,20 +157,21 @@ func TestSend_onceIsNotRepeatedAfterAnEffect(t *testing.T) {
 	} {
 		for _, once := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, once %t", c.name, once), func(t *testing.T) {
-				t.Parallel()
-				url, requests := newService(t, c.answer)
-				_, err := put(t.Context(), newCaller(t, url, 2), url, once)
-				failed := failure(t, err)
-				want := c.sent
-				if once {
-					want = c.sentOnce
-				}
-				if got := requests.Load(); got != want || failed.Attempts != int(want) {
-					t.Errorf("%d requests and %d attempts, want %d", got, failed.Attempts, want)
-				}
-				if failed.OutcomeUnknown != c.unknown {
-					t.Errorf("the outcome's being unknown is %t", failed.OutcomeUnknown)
-				}
+				synctest.Test(t, func(t *testing.T) {
+					caller, requests := newPipedCaller(t, c.answer, 2)
+					_, err := put(t.Context(), caller, pipedURL, once)
+					failed := failure(t, err)
+					want := c.sent
+					if once {
+						want = c.sentOnce
+					}
+					if got := requests.Load(); got != want || failed.Attempts != int(want) {
+						t.Errorf("%d requests and %d attempts, want %d", got, failed.Attempts, want)
+					}
+					if failed.OutcomeUnknown != c.unknown {
+						t.Errorf("the outcome's being unknown is %t", failed.OutcomeUnknown)
+					}
+				})
 			})
 		}
 	}

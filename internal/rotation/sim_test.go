@@ -17,7 +17,7 @@ import (
 
 var (
 	simSeed  = flag.Uint64("seed", 0, "the first life of the simulation; with -lives=1 the only one")
-	simLives = flag.Uint64("lives", 0, "how many lives the simulation leads; 0 is 20,000, or 2,000 with the race detector")
+	simLives = flag.Uint64("lives", 500, "how many lives the simulation leads; make test-unit leads 20,000, and 2,000 with the race detector")
 	simFor   = flag.Duration("for", 0, "how long the simulation goes on, in place of -lives")
 	simTrace = flag.Bool("trace", false, "print what happens in each life")
 )
@@ -28,10 +28,6 @@ var (
 //
 //	go test ./internal/rotation -run TestSimulation -seed N -lives 1 -trace
 func TestSimulation(t *testing.T) {
-	lives := *simLives
-	if lives == 0 {
-		lives = defaultLives
-	}
 	var led atomic.Uint64
 	begun := time.Now()
 	next := func() (seed uint64, more bool) {
@@ -39,7 +35,7 @@ func TestSimulation(t *testing.T) {
 		if *simFor > 0 {
 			return *simSeed + n, time.Since(begun) < *simFor
 		}
-		return *simSeed + n, n < lives
+		return *simSeed + n, n < *simLives
 	}
 	t.Run("lives", func(t *testing.T) {
 		for worker := range simWorkers() {

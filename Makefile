@@ -18,12 +18,15 @@ build: ## Build the plugin and the simulator into bin/
 
 test: test-unit test-acceptance ## Run all tests
 
-test-unit: ## Run the unit tests, with the race detector
+test-unit: ## Run the unit tests with the race detector, then the simulations at length and the mutants
 	go test $(RACE) -timeout 15m $$(go list ./... | grep -v '/test/acceptance')
 	@# A module of its own, which ./... leaves out.
 	go -C test/bench test $(RACE) ./...
-	@# 20,000 simulated lives; with the race detector it was 2,000.
-	go test -count=1 -run '^TestSimulation$$' -v ./internal/rotation | grep -v '^ *\(===\|---\)'
+	@# What is random has a short run above, of 8 scenarios and 500 lives.
+	go test $(RACE) -count=1 -run '^TestRotationModel_' . -scenarios 25
+	go test $(RACE) -count=1 -run '^TestSimulation$$' ./internal/rotation -lives 2000
+	go test -count=1 -run '^TestSimulation$$' -v ./internal/rotation -lives 20000 | grep -v '^ *\(===\|---\)'
+	go test -count=1 -run '^TestMutants$$' -timeout 15m ./internal/rotation -mutants
 
 # How long make sim goes on, and the first of its seeds.
 SIMTIME ?= 10m

@@ -53,10 +53,7 @@ type mount struct {
 
 func newMount(t *testing.T) *mount {
 	t.Helper()
-	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}, ClientID: "client", ClientSecret: testClientSecret})
-	if err != nil {
-		t.Fatal(err)
-	}
+	sim := newSimWith(t, apicsim.Options{Keys: []string{testKey}, ClientID: "client", ClientSecret: testClientSecret})
 	server, err := apicsim.Start(sim)
 	if err != nil {
 		t.Fatal(err)
@@ -65,6 +62,38 @@ func newMount(t *testing.T) *mount {
 	m := &mount{T: t, storage: &failingStorage{Storage: &logical.InmemStorage{}}, sim: sim, server: server, url: server.URL()}
 	m.restart()
 	return m
+}
+
+// newSim has one key, testKey.
+func newSim(t *testing.T) *apicsim.Sim {
+	t.Helper()
+	return newSimWith(t, apicsim.Options{Keys: []string{testKey}})
+}
+
+// newSimWith signs with one RSA key for all, because to make one takes longer than most
+// tests.
+func newSimWith(t *testing.T, o apicsim.Options) *apicsim.Sim {
+	t.Helper()
+	key, err := apicsim.SharedRSAKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.RSAKey = key
+	sim, err := apicsim.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sim
+}
+
+// newStrangeSim is newSim, and neither accepts the others' tokens nor do they accept its own.
+func newStrangeSim(t *testing.T) *apicsim.Sim {
+	t.Helper()
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sim
 }
 
 // newPipedMount is a mount for testing/synctest, without sockets. Its simulated

@@ -108,7 +108,7 @@ const (
 // the replaced one is in its grace period.
 func TestRetiredKey_isDeletedWhereItWasMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		second := newSim(t)
+		second := newStrangeSim(t)
 		asked := 0
 		m := newHostsMount(t, map[string]http.Handler{"127.0.0.2": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.Contains(r.URL.Path, "apikeys") {
@@ -206,7 +206,7 @@ func (c *capture) Write(b []byte) (int, error) { return c.body.Write(b) }
 // to its owner, whose key has the right to delete that.
 func TestRotation_confusedDeputy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		theirs := newSim(t)
+		theirs := newStrangeSim(t)
 		theirs.AddKey("attackers-key")
 		byHost := map[string]http.Handler{}
 		m := newHostsMount(t, byHost)

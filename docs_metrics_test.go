@@ -262,6 +262,7 @@ func TestExposition_passesPromtool(t *testing.T) {
 }
 
 func TestAlerts_fireWhenTheyShould(t *testing.T) {
+	t.Parallel()
 	promtool(t, "", "test", "rules", "docs/alerts_test.yml")
 }
 

@@ -24,10 +24,7 @@ import (
 func entityTest(t *testing.T, test func(m *mount, calls *callGauge)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		sim := newSim(t)
 		calls := &callGauge{handler: sim}
 		m := newPipedMount(t, sim, calls)
 		m.defaults = map[string]any{"cache": "entity", "iam_url": m.url}

@@ -24,10 +24,7 @@ import (
 func limitsTest(t *testing.T, test func(m *mount, calls *callGauge)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}, ClientID: "client", ClientSecret: testClientSecret})
-		if err != nil {
-			t.Fatal(err)
-		}
+		sim := newSimWith(t, apicsim.Options{Keys: []string{testKey}, ClientID: "client", ClientSecret: testClientSecret})
 		calls := &callGauge{handler: sim}
 		m := newPipedMount(t, sim, calls)
 		m.writeConfig("us-south", nil)

@@ -490,10 +490,7 @@ func TestCACert_isTrusted(t *testing.T) {
 
 func startTLS(t *testing.T) *apicsim.Server {
 	t.Helper()
-	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	sim := newStrangeSim(t)
 	server, err := apicsim.StartTLS(sim)
 	if err != nil {
 		t.Fatal(err)

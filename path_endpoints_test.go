@@ -314,16 +314,20 @@ func TestConfigWrite_sameKeyElsewhereIsTheSameKey(t *testing.T) {
 }
 
 func TestEndpoints_waitForARotation(t *testing.T) {
-	m := newMount(t)
-	m.writeConfig("us-south", nil)
-	claim, err := m.backend.configs.claim(t.Context(), rotation.Ref{Config: "us-south"}, "rotated")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer claim.Release()
-	if status, text := m.failure(logical.UpdateOperation, "endpoints/us-south", map[string]any{"api_url": ""}); status != http.StatusConflict {
-		t.Errorf("responded %d %s", status, text)
-	}
+	rotationTest(t, func(m *mount) {
+		claim, err := m.backend.configs.claim(m.Context(), rotation.Ref{Config: "us-south"}, "rotated")
+		if err != nil {
+			m.Fatal(err)
+		}
+		defer claim.Release()
+		begun := time.Now()
+		if status, text := m.failure(logical.UpdateOperation, "endpoints/us-south", map[string]any{"api_url": ""}); status != http.StatusConflict {
+			m.Errorf("responded %d %s", status, text)
+		}
+		if waited := time.Since(begun); waited != writeWait {
+			m.Errorf("waited %s for the rotation", waited)
+		}
+	})
 }
 
 func TestEndpoints_standbysForward(t *testing.T) {

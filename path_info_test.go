@@ -12,8 +12,6 @@ import (
 	"testing/synctest"
 
 	"github.com/hashicorp/vault/sdk/logical"
-
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
 func TestInfo_isThatOfTheRunningBuild(t *testing.T) {
@@ -51,10 +49,7 @@ func TestInfo_missingBuildDataIsUnknown(t *testing.T) {
 
 func TestUserAgent_namesTheBuildInEveryRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		sim := newSim(t)
 		var (
 			mu     sync.Mutex
 			agents = map[string]int{}

@@ -23,6 +23,7 @@ import (
 // Its key lives five minutes and works once, and platform says what the others are like.
 func renewalTest(t *testing.T, platform apicsim.PlatformKeys, test func(m *mount)) {
 	t.Helper()
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSimulation(t)
 		platform.SingleUse = true
@@ -38,11 +39,7 @@ func renewalTest(t *testing.T, platform apicsim.PlatformKeys, test func(m *mount
 
 func newSimulation(t *testing.T) *apicsim.Sim {
 	t.Helper()
-	sim, err := apicsim.New(apicsim.Options{ClientID: "client", ClientSecret: testClientSecret, TokenTTL: 8 * time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sim
+	return newSimWith(t, apicsim.Options{ClientID: "client", ClientSecret: testClientSecret, TokenTTL: 8 * time.Hour})
 }
 
 // bringKey writes a key that was made by hand just now.

@@ -5,6 +5,7 @@ package apic
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -20,12 +21,11 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/apicsim"
 )
 
-// modelSteps and modelSeeds are how long and how many the random scenarios are. A
-// failure names its seed, which gives the same scenario again.
-const (
-	modelSteps = 40
-	modelSeeds = 25
-)
+// modelSteps is how long the random scenarios are. A failure names its seed, which gives
+// the same scenario again.
+const modelSteps = 40
+
+var modelSeeds = flag.Int("scenarios", 8, "how many random scenarios TestRotationModel runs; make test-unit runs 25")
 
 // cutter is a network that kills the mount in the middle of a call.
 type cutter struct {
@@ -64,27 +64,28 @@ type scenario struct {
 // rotations, deletions, kills, faults of IAM and of storage, and time, and holds the
 // promise of rotation after each.
 func TestRotationModel_oneKeyStoredNoneOrphaned(t *testing.T) {
-	created := 0
-	for seed := range uint64(modelSeeds) {
-		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := newScenario(t, seed)
-				s.run()
-				created += s.sim.Counts().KeysCreated
+	t.Parallel()
+	var created atomic.Int64
+	t.Run("scenarios", func(t *testing.T) {
+		for seed := range *modelSeeds {
+			t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					s := newScenario(t, uint64(seed))
+					s.run()
+					created.Add(int64(s.sim.Counts().KeysCreated))
+				})
 			})
-		})
-	}
-	if created < 3*modelSeeds {
-		t.Errorf("rotations created only %d keys in all scenarios, so that little was tried", created)
+		}
+	})
+	if created.Load() < 3*int64(*modelSeeds) {
+		t.Errorf("rotations created only %d keys in all scenarios, so that little was tried", created.Load())
 	}
 }
 
 func newScenario(t *testing.T, seed uint64) *scenario {
 	t.Helper()
-	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	sim := newSim(t)
 	c := &cutter{sim: sim}
 	c.left.Store(-1)
 	m := newPipedMount(t, sim, c)

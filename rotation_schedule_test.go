@@ -196,6 +196,7 @@ func TestTick_withNothingDueCostsNothing(t *testing.T) {
 }
 
 func TestTick_rotatesAThousandConfigsAFewAtATime(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := newRotationMount(t)
 		const configs = 50

@@ -28,7 +28,17 @@ import (
 
 // rotationTest runs in a bubble in which time passes when everybody waits, on a
 // mount with one config, us-south, whose key is imported.
+//
+// It runs in parallel with other tests: a bubble of its own time shares nothing with them.
 func rotationTest(t *testing.T, test func(m *mount)) {
+	t.Helper()
+	t.Parallel()
+	rotationTestInTurn(t, test)
+}
+
+// rotationTestInTurn is rotationTest for subtests of which one decides whether there is
+// a next.
+func rotationTestInTurn(t *testing.T, test func(m *mount)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := newRotationMount(t)
@@ -40,6 +50,7 @@ func rotationTest(t *testing.T, test func(m *mount)) {
 // gaugedTest is rotationTest that counts the calls which reach the services.
 func gaugedTest(t *testing.T, test func(m *mount, calls *callGauge)) {
 	t.Helper()
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim(t)
 		calls := &callGauge{handler: sim}
@@ -73,10 +84,7 @@ func newScriptedMount(t *testing.T, isHit func(*http.Request) bool) (m *mount, a
 
 func newRotationMount(t *testing.T) *mount {
 	t.Helper()
-	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	sim := newSim(t)
 	m := newPipedMount(t, sim, sim)
 	m.defaults = map[string]any{"iam_url": m.url}
 	m.begin()
@@ -508,10 +516,7 @@ func TestRotation_withoutGrace(t *testing.T) {
 // not call that a failure.
 func TestRotation_rightAfterTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		sim := newSim(t)
 		m := newPipedMount(t, sim, sim)
 		m.defaults = map[string]any{"iam_url": m.url}
 		m.initializeBackend()
@@ -849,7 +854,7 @@ func TestRotation_anyStorageFailureLeavesOneKey(t *testing.T) {
 		for n := int64(1); ; n++ {
 			passed := false
 			t.Run(fmt.Sprintf("call %d, late %v", n, late), func(t *testing.T) {
-				rotationTest(t, func(m *mount) {
+				rotationTestInTurn(t, func(m *mount) {
 					m.must(logical.UpdateOperation, "token/us-south", nil)
 					m.storage.failLate.Store(late)
 					m.storage.failNth(n)

@@ -26,10 +26,11 @@ import (
 // returns their names.
 func (m *mount) putConfigs(n int, change func(*config)) (names []string) {
 	m.Helper()
+	taken := len(m.sim.Keys())
 	for i := range n {
 		name := fmt.Sprintf("config-%s-%d", time.Now().Format("150405"), i)
 		key := testKey + "-" + name
-		m.sim.AddLimitedKey(key, apicsim.KeyOptions{IAMID: fmt.Sprintf("IBMid-%d", len(m.sim.Keys()))})
+		m.sim.AddLimitedKey(key, apicsim.KeyOptions{IAMID: fmt.Sprintf("IBMid-%d", taken+i)})
 		c := defaultConfig(time.Now())
 		c.Keys = rotation.New(name, upstream.Secret(key))
 		c.Region, c.TokenURL, c.APIURL, c.IAMURL, c.MaxRetries = "us-south", m.url+"/apikey", m.url, m.url, 0
@@ -290,15 +291,6 @@ func newHostsMount(t *testing.T, byHost map[string]http.Handler) *mount {
 	m.defaults = map[string]any{"iam_url": m.url}
 	m.begin()
 	return m
-}
-
-func newSim(t *testing.T) *apicsim.Sim {
-	t.Helper()
-	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sim
 }
 
 // TestRotations_hangingIAMStarvesNoOther has an IAM hang for more configs than run at a

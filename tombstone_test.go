@@ -6,6 +6,7 @@ package apic
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"testing"
 	"testing/synctest"
@@ -109,24 +110,26 @@ func TestTombstone_claim(t *testing.T) {
 // effect. The config is still there.
 func TestTombstone_thatFailedLateIsNotStuck(t *testing.T) {
 	for _, late := range []bool{false, true} {
-		rotationTest(t, func(m *mount) {
-			m.rotate("us-south")
-			synctest.Wait()
-			time.Sleep(3 * time.Minute)
-			m.storage.lateFailures.Store(late)
-			m.storage.failPuts.Store(!late)
-			m.failure(logical.DeleteOperation, "config/us-south", nil)
-			m.storage.lateFailures.Store(false)
-			m.storage.failPuts.Store(false)
-			m.waitForCleanup()
-			m.requireOneKey("us-south")
-			m.requireNothingPending()
-			if left := m.list(tombstoneStoragePrefix); len(left) != 0 {
-				t.Errorf("late %t: a tombstone is left of %q", late, left)
-			}
-			m.rotate("us-south")
-			m.waitForCleanup()
-			m.requireOneKey("us-south")
+		t.Run(fmt.Sprintf("late %t", late), func(t *testing.T) {
+			rotationTest(t, func(m *mount) {
+				m.rotate("us-south")
+				synctest.Wait()
+				time.Sleep(3 * time.Minute)
+				m.storage.lateFailures.Store(late)
+				m.storage.failPuts.Store(!late)
+				m.failure(logical.DeleteOperation, "config/us-south", nil)
+				m.storage.lateFailures.Store(false)
+				m.storage.failPuts.Store(false)
+				m.waitForCleanup()
+				m.requireOneKey("us-south")
+				m.requireNothingPending()
+				if left := m.list(tombstoneStoragePrefix); len(left) != 0 {
+					t.Errorf("a tombstone is left of %q", left)
+				}
+				m.rotate("us-south")
+				m.waitForCleanup()
+				m.requireOneKey("us-south")
+			})
 		})
 	}
 }

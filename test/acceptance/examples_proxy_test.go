@@ -15,14 +15,16 @@ import (
 func TestExampleProxyLogsInForAProgram(t *testing.T) {
 	t.Parallel()
 	needs(t, "curl", "curl", "--version")
-	e := newExample(t, "proxy", 3)
+	e := newExample(t, "proxy", 4)
 	// Another port than the example's, which may be taken here.
 	address := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	config, err := os.ReadFile(e.dir + "/proxy.hcl")
 	e.check(err)
 	changed := strings.Replace(string(config), "127.0.0.1:8100", address, 1)
 	e.check(os.WriteFile(e.dir+"/proxy.hcl", []byte(changed), 0o600))
-	e.blocks[2] = strings.Replace(e.blocks[2], "127.0.0.1:8100", address, 1)
+	for _, block := range []int{2, 3} {
+		e.blocks[block] = strings.Replace(e.blocks[block], "127.0.0.1:8100", address, 1)
+	}
 	e.mustRun(0)
 	proxy := e.start(1)
 	var answer string
@@ -34,6 +36,9 @@ func TestExampleProxyLogsInForAProgram(t *testing.T) {
 	e.check(json.Unmarshal([]byte(answer), &read))
 	if got := e.callMe(read.Data.Token); got != http.StatusOK {
 		e.Errorf("the API manager answered %d to the token", got)
+	}
+	if said := e.mustRun(3); !strings.Contains(said, e.currentTokenID()) {
+		e.Errorf("the API manager was not called with the present token, but answered %s", e.scrub(said))
 	}
 	proxy.stop()
 	e.requireDiscreet(proxy.said.String())

@@ -14,5 +14,5 @@ template {
     APIC_API_URL={{ .Data.api_url }}
     APIC_TOKEN={{ .Data.token }}
     {{ end -}}
-  EOT
+    EOT
 }

@@ -29,12 +29,7 @@ func TestExampleAgentKeepsAnEnvironmentFile(t *testing.T) {
 	if want := e.currentTokenID(); !strings.Contains(answers, want) {
 		t.Errorf("the API manager was not called with the present token, but answered %s", answers)
 	}
-	for _, line := range strings.Split(strings.TrimSuffix(second, "\n"), "\n") {
-		// What systemd and docker take a line for.
-		if name, value, found := strings.Cut(line, "="); !found || !strings.HasPrefix(name, "APIC_") || value == "" || strings.ContainsAny(value, " \"'\\") {
-			t.Errorf("apic.env has the line %q", e.scrub(line))
-		}
-	}
+	e.requireEnvironmentFile(second)
 	e.requireAccepted(2)
 	agent.stop()
 	e.requireDiscreet(agent.said.String() + answers)
@@ -111,6 +106,16 @@ func (e *example) waitForFile(agent *process, path, other string) (content strin
 		return err == nil && content != "" && content != other
 	})
 	return content
+}
+
+// requireEnvironmentFile fails unless systemd and docker take each line for a variable.
+func (e *example) requireEnvironmentFile(content string) {
+	e.Helper()
+	for _, line := range strings.Split(strings.TrimSuffix(content, "\n"), "\n") {
+		if name, value, found := strings.Cut(line, "="); !found || !strings.HasPrefix(name, "APIC_") || value == "" || strings.ContainsAny(value, " \"'\\") {
+			e.Errorf("apic.env has the line %q", e.scrub(line))
+		}
+	}
 }
 
 func (e *example) requireOwnersOnly(path string) {

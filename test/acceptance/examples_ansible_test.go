@@ -16,7 +16,7 @@ import (
 func TestExampleAnsiblePlayCallsAPIConnect(t *testing.T) {
 	t.Parallel()
 	needs(t, "ansible", "ansible-doc", "-t", "lookup", "community.hashi_vault.vault_read")
-	e := newExample(t, "ansible", 3)
+	e := newExample(t, "ansible", 4)
 	if refused, err := e.run(1); err == nil {
 		t.Errorf("without the policy the play says %s", e.scrub(refused))
 	}
@@ -37,17 +37,16 @@ func TestExampleAnsiblePlayCallsAPIConnect(t *testing.T) {
 func TestExampleAnsiblePlaySetsUpTheEngine(t *testing.T) {
 	t.Parallel()
 	needs(t, "ansible", "ansible-doc", "-t", "lookup", "community.hashi_vault.vault_read")
-	e := newExample(t, "ansible", 3)
+	e := newExample(t, "ansible", 4)
 	e.check(e.client.Sys().Unmount("apic"))
 	key, err := json.Marshal(map[string]string{"apikey": e.key})
 	e.check(err)
 	e.check(os.WriteFile(filepath.Join(e.dir, "apikey.json"), key, 0o600))
-	e.check(os.Symlink(e.plugin, filepath.Join(e.dir, pluginName)))
 	settings := e.configData(nil)
 	delete(settings, "api_key")
 	more, err := json.Marshal(map[string]any{"settings": settings})
 	e.check(err)
-	e.blocks[2] += " -e '" + string(more) + "'"
+	e.blocks[2] = strings.Replace(e.blocks[2], "/path/to/"+pluginName, e.plugin, 1) + " -e '" + string(more) + "'"
 	e.more = []string{"ANSIBLE_VERBOSITY=3"}
 
 	said := e.mustRun(2) + e.mustRun(2)

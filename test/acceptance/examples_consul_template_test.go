@@ -26,6 +26,7 @@ func TestExampleConsulTemplateKeepsAnEnvironmentFile(t *testing.T) {
 	first := e.waitForFile(renderer, e.dir+"/apic.env", "")
 	answers := e.mustRun(2)
 	e.requireOwnersOnly(e.dir + "/apic.env")
+	e.requireEnvironmentFile(first)
 
 	e.waitForFile(renderer, e.dir+"/apic.env", first)
 	answers += e.mustRun(2)

@@ -70,7 +70,6 @@ func newOpenTofuExample(t *testing.T, provider, version string) *example {
 	tofu := builtTool(t, "TOFU")
 	e := newExample(t, "opentofu", 4)
 	e.check(e.client.Sys().Unmount("apic"))
-	e.check(os.Symlink(e.plugin, filepath.Join(e.dir, pluginName)))
 	e.check(os.Symlink(tofu, e.path("bin/tofu")))
 
 	target := filepath.Join("registry.opentofu.org/hashicorp/vault", version, runtime.GOOS+"_"+runtime.GOARCH)
@@ -80,6 +79,7 @@ func newOpenTofuExample(t *testing.T, provider, version string) *example {
 	e.more = []string{"TF_CLI_CONFIG_FILE=" + e.path("tofurc"), "TF_CLI_ARGS_apply=-auto-approve", "TF_INPUT=0", "CHECKPOINT_DISABLE=1"}
 
 	e.blocks[0] = strings.Replace(e.blocks[0], "plugin_version=v0.1.0", "plugin_version="+pluginVersion, 1)
+	e.blocks[0] = strings.Replace(e.blocks[0], "/path/to/"+pluginName, e.plugin, 1)
 	e.blocks[1] += fmt.Sprintf(" token_url=%[1]s/apikey api_url=%[1]s iam_url=%[1]s", e.service.URL())
 	return e
 }

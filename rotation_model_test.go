@@ -30,21 +30,27 @@ var modelSeeds = flag.Int("scenarios", 8, "how many random scenarios TestRotatio
 // cutter is a network that kills the mount in the middle of a call.
 type cutter struct {
 	sim *apicsim.Sim
-	// left is how many calls go through before the kill; a negative number is none.
+	cut atomic.Pointer[cut]
+}
+
+// cut is one kill to come.
+type cut struct {
+	// left is how many calls go through before it.
 	left  atomic.Int64
-	after atomic.Bool
+	after bool
 	kill  func()
 }
 
 func (c *cutter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	now := c.left.Add(-1) == 0
-	if now && !c.after.Load() {
-		c.kill()
+	due := c.cut.Load()
+	now := due != nil && due.left.Add(-1) == 0
+	if now && !due.after {
+		due.kill()
 		return
 	}
 	c.sim.ServeHTTP(w, r)
 	if now {
-		c.kill()
+		due.kill()
 	}
 }
 
@@ -87,13 +93,8 @@ func newScenario(t *testing.T, seed uint64) *scenario {
 	t.Helper()
 	sim := newSim(t)
 	c := &cutter{sim: sim}
-	c.left.Store(-1)
 	m := newPipedMount(t, sim, c)
 	m.defaults = map[string]any{"iam_url": m.url}
-	c.kill = func() {
-		m.storage.severed.Store(true)
-		m.line.Sever()
-	}
 	return &scenario{mount: m, random: rand.New(rand.NewPCG(seed, 0)), cutter: c}
 }
 
@@ -284,13 +285,19 @@ func (s *scenario) killDuring() {
 		s.note("kill at storage call %d", n)
 		s.storage.severAt.Store(s.storage.calls.Load() + n)
 	} else {
-		s.cutter.after.Store(s.random.IntN(2) == 0)
+		// The storage and the network of this process: a call may end after the next one has begun.
+		storage, line := s.storage, s.line
+		due := &cut{after: s.random.IntN(2) == 0, kill: func() {
+			storage.severed.Store(true)
+			line.Sever()
+		}}
 		n := 1 + s.random.Int64N(8)
-		s.note("kill at network call %d, after its effect %v", n, s.cutter.after.Load())
-		s.cutter.left.Store(n)
+		s.note("kill at network call %d, after its effect %v", n, due.after)
+		due.left.Store(n)
+		s.cutter.cut.Store(due)
 	}
 	s.disturbed()
-	s.cutter.left.Store(-1)
+	s.cutter.cut.Store(nil)
 	s.crash()
 	s.initializeBackend()
 }

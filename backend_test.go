@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -142,11 +143,21 @@ func (m *mount) restart() {
 		m.Fatal(err)
 	}
 	m.backend = made.(*backend)
+	m.backend.transports.DialContext = m.dialLoopback
 	if m.network != nil {
 		m.line = m.network.Line()
 		m.backend.transports.DialContext = m.line.Dial
 	}
 	m.Cleanup(func() { made.Cleanup(context.Background()) })
+}
+
+// dialLoopback fails a test that would call somebody else.
+func (m *mount) dialLoopback(ctx context.Context, network, address string) (net.Conn, error) {
+	if host, _, _ := net.SplitHostPort(address); host != "localhost" && !net.ParseIP(host).IsLoopback() {
+		m.Errorf("the test calls %s", address)
+		return nil, &net.OpError{Op: "dial", Net: network, Err: &net.DNSError{Name: host, IsNotFound: true}}
+	}
+	return new(net.Dialer).DialContext(ctx, network, address)
 }
 
 // initializeBackend is what Vault does after it has made a backend.

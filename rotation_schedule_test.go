@@ -282,6 +282,7 @@ func TestTick_undecodableConfigStopsNoOther(t *testing.T) {
 
 func TestRotationPeriod_isZeroOrAtLeastAnHour(t *testing.T) {
 	m := newMount(t)
+	m.defaults = map[string]any{"iam_url": m.url}
 	m.writeConfig("us-south", nil)
 	for _, period := range []any{"59m", 1, "10000h"} {
 		status, text := m.failure(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": period})

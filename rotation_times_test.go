@@ -268,6 +268,7 @@ func TestRotationFields_excludeEachOther(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMount(t)
+			m.defaults = map[string]any{"iam_url": m.url}
 			m.writeConfig("us-south", c.stored)
 			before := m.storedConfigOf("us-south").automatedRotation
 			if c.want != "" {

@@ -36,7 +36,7 @@ func TestCLI_showsAnOperatorEverything(t *testing.T) {
 		t.Errorf("the API manager answered %d", got)
 	}
 	s.expectCLI("us-south", "list", "apic/config")
-	s.expectCLI("into short-lived JWTs", "path-help", "apic/")
+	s.expectCLI("for short-lived JWTs", "path-help", "apic/")
 	s.expectCLI("Success! Data written to: apic/config/us-south", "patch", "apic/config/us-south", "max_retries=5")
 	s.expectCLI("5", "read", "-field=max_retries", "apic/config/us-south")
 	if own := s.mustCLI("write", "-f", "-field=token", "apic/token/us-south"); own == token {

@@ -23,6 +23,7 @@ import (
 // each entity and has none yet. calls are the requests that reach the services.
 func entityTest(t *testing.T, test func(m *mount, calls *callGauge)) {
 	t.Helper()
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim(t)
 		calls := &callGauge{handler: sim}

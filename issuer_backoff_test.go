@@ -90,6 +90,7 @@ func TestIssuerBackoff_rateLimitedIssuerIsNotCalled(t *testing.T) {
 // memory with made-up keys, each refused by a service of theirs that asks not to be
 // called for an hour.
 func TestIssuerBackoff_isDisplacedByNoMadeUpKeys(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim(t)
 		calls := &callGauge{handler: sim}

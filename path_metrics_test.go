@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/consts"
@@ -71,20 +72,19 @@ func TestMetrics_countReadsByTheirOutcome(t *testing.T) {
 }
 
 func TestMetrics_readOfAnOldTokenIsStale(t *testing.T) {
-	m := newMount(t)
-	m.sim.SetTokenTTL(3 * time.Second)
-	m.writeConfig("us-south", nil)
-	m.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
-	stale := func() bool {
+	synctest.Test(t, func(t *testing.T) {
+		sim := newSim(t)
+		m := newPipedMount(t, sim, sim)
+		sim.SetTokenTTL(time.Minute)
+		m.writeConfig("us-south", nil)
+		sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503})
+		time.Sleep(48 * time.Second) // It is due for replacement, and lives on.
 		resp, err := m.do(logical.ReadOperation, "token/us-south", nil)
-		return err == nil && !resp.IsError() && len(resp.Warnings) > 0
-	}
-	for deadline := time.Now().Add(5 * time.Second); !stale(); {
-		if time.Now().After(deadline) {
-			t.Fatal("no read was answered with the old token")
+		if err != nil || resp.IsError() || len(resp.Warnings) == 0 {
+			t.Fatalf("the read was not answered with the old token: %v", err)
 		}
-	}
-	m.requireSample(`vault_apic_reads_total{outcome="stale"}`, 1)
+		m.requireSample(`vault_apic_reads_total{outcome="stale"}`, 1)
+	})
 }
 
 func TestMetrics_forwardedReadIsNotCounted(t *testing.T) {

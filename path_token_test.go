@@ -184,20 +184,21 @@ func TestTokenRead_ofAFreshTokenReadsNoStorage(t *testing.T) {
 }
 
 func TestMinTTL_replacesATokenThatEndsSooner(t *testing.T) {
-	m := newMount(t)
-	m.sim.SetTokenTTL(10 * time.Second)
-	m.writeConfig("us-south", nil)
-	first := m.readToken("us-south")["token_id"]
-	// A token of ten seconds, cut to whole ones, has less than eight left within two
-	// seconds, is not due before six, and can be promised to have eight left.
-	deadline := time.Now().Add(5 * time.Second)
-	for time.Now().Before(deadline) {
-		answer := m.must(logical.ReadOperation, "token/us-south", map[string]any{"min_ttl": "8s"}).Data
-		if answer["token_id"] != first {
-			return
+	synctest.Test(t, func(t *testing.T) {
+		sim := newSim(t)
+		m := newPipedMount(t, sim, sim)
+		sim.SetTokenTTL(10 * time.Second)
+		m.writeConfig("us-south", nil)
+		first := m.readToken("us-south")["token_id"]
+		time.Sleep(3 * time.Second)
+		if m.readToken("us-south")["token_id"] != first {
+			t.Error("the token was replaced before it was due")
 		}
-	}
-	t.Fatal("the token was not replaced when it had less than eight seconds left")
+		long := m.must(logical.ReadOperation, "token/us-south", map[string]any{"min_ttl": "8s"}).Data
+		if long["token_id"] == first {
+			t.Error("the token was not replaced when it had less than eight seconds left")
+		}
+	})
 }
 
 func TestMinTTL_tooLongNamesTheLongestPossible(t *testing.T) {

@@ -372,6 +372,7 @@ func TestRotations_unloadIsReportedToTheCaller(t *testing.T) {
 // TestRotations_whatKeepsAnIssuersOthersWaiting asks an issuer as configs with different
 // CAs do: only what all of them would see counts as the issuer's.
 func TestRotations_whatKeepsAnIssuersOthersWaiting(t *testing.T) {
+	t.Parallel()
 	m := newMount(t)
 	start := func(fault apicsim.Fault) *apicsim.Server {
 		sim := newSim(t)

@@ -114,13 +114,13 @@ func (c *Caller) Send(ctx context.Context, r Request, refused func(*Answer) Refu
 	req.Header.Set("Accept", "application/json")
 	resp, err := c.client.Do(req)
 	if err != nil {
-		return nil, c.failTransport(sent, err)
+		return nil, c.fail(sent, transportFailure(err))
 	}
 	defer resp.Body.Close()
 	sent.requestID = Handle(resp.Header.Get(c.idHeader), r.Secrets...)
 	content, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return nil, c.failTransport(sent, err)
+		return nil, c.fail(sent, transportFailure(err))
 	}
 	a := &Answer{Status: resp.StatusCode, Body: content, Asked: sent.started, header: resp.Header, sent: sent}
 	if err := c.judge(req.URL, a, refused); err != nil {
@@ -174,11 +174,6 @@ func (c *Caller) InvalidResponse(a *Answer, reason string) error {
 // NotSent is the error for a request that was not sent.
 func (c *Caller) NotSent(reason string) error {
 	return c.fail(&call{started: time.Now()}, Error{Reason: "was not asked: " + reason})
-}
-
-func (c *Caller) failTransport(sent *call, err error) error {
-	reason, advice := transportFailure(err)
-	return c.fail(sent, Error{Reason: reason, Advice: advice, Untrusted: isUntrusted(err)})
 }
 
 func (c *Caller) fail(sent *call, e Error) error {

@@ -65,8 +65,8 @@ func (t *Transports) Probe(ctx context.Context, address, caPEM string) (Reach, e
 	reach := Reach{Proxied: t.isProxied(r)}
 	resp, err := acquired.RoundTrip(r)
 	if err != nil {
-		reach.Failure, reach.Advice = transportFailure(err)
-		reach.Untrusted = isUntrusted(err)
+		failed := transportFailure(err)
+		reach.Failure, reach.Advice, reach.Untrusted = failed.Reason, failed.Advice, failed.Untrusted
 		return reach, nil
 	}
 	defer resp.Body.Close()

@@ -21,15 +21,16 @@ import (
 // transportFailure describes a failed round trip by its kind, and says what to do about it
 // if that is known. It never includes err's own text: *url.Error prints the URL, which may
 // hold the key.
-func transportFailure(err error) (reason, advice string) {
+func transportFailure(err error) Error {
 	var cert *tls.CertificateVerificationError
 	switch {
 	case errors.Is(err, errNotLoopback):
-		return "is not on this host, and http would send the key over the network in plaintext", "use https"
+		return Error{Reason: "is not on this host, and http would send the key over the network in plaintext", Advice: "use https"}
 	case errors.As(err, &cert):
-		return certificateFailure(cert)
+		reason, advice := certificateFailure(cert)
+		return Error{Reason: reason, Advice: advice, Untrusted: true}
 	default:
-		return transportReason(err), ""
+		return Error{Reason: transportReason(err)}
 	}
 }
 

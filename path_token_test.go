@@ -267,7 +267,7 @@ func TestTokenRead_statusOfEachServiceFailure(t *testing.T) {
 		{"a wrong address", apicsim.Fault{Kind: apicsim.KindStatus, Status: 404}, 400, "no such address (HTTP 404)"},
 		{"a failing service", apicsim.Fault{Kind: apicsim.KindStatus, Status: 503}, 502, "failed with HTTP 503"},
 		{"a busy service", apicsim.Fault{Kind: apicsim.KindStatus, Status: 429, RetryAfter: "7"}, 502, "called less often"},
-		{"an invalid response", apicsim.Fault{Kind: apicsim.KindStatus, Status: 200}, 502, "not JSON"},
+		{"an invalid response", apicsim.Answering(""), 502, "not JSON"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

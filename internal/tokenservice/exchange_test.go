@@ -336,7 +336,7 @@ func TestExchange_namesTheRequestForIBMsSupport(t *testing.T) {
 	for service, named := range map[tokenservice.Kind]bool{tokenservice.Login: false, tokenservice.IAM: true, tokenservice.Platform: false} {
 		t.Run(string(service), func(t *testing.T) {
 			x := newExchangeOf(t, service, 5*time.Second, 0)
-			for _, fault := range []apicsim.Fault{statusWith(400, "{}"), statusWith(500, "{}"), answering("no"), issuing(`{"exp":1}`)} {
+			for _, fault := range []apicsim.Fault{statusWith(400, "{}"), statusWith(500, "{}"), apicsim.Answering("no"), apicsim.Issuing(`{"exp":1}`)} {
 				x.sim.Inject(fault)
 				_, err := x.service.Exchange(t.Context())
 				if got := failure(t, err).RequestID != ""; got != named {

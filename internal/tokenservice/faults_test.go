@@ -5,7 +5,6 @@ package tokenservice_test
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,26 +40,10 @@ func statusWith(code int, body string) apicsim.Fault {
 	return apicsim.Fault{Kind: apicsim.KindStatus, Status: code, Body: body}
 }
 
-// answering is a 200 with this body, in which {key}, {field} and {token} stand for what
-// apicsim.Fault says.
-func answering(body string) apicsim.Fault { return statusWith(200, body) }
-
-// issuing is a 200 with a token of these claims.
-func issuing(format string, values ...any) apicsim.Fault {
-	return answering(`{"{field}":"` + unsigned(fmt.Sprintf(format, values...)) + `"}`)
-}
-
-// unsigned is a token of these claims, as JSON. Nobody signed it, which the engine does
-// not check.
-func unsigned(claims string) string {
-	part := base64.RawURLEncoding.EncodeToString
-	return part([]byte(`{"alg":"RS256"}`)) + "." + part([]byte(claims)) + "." + part([]byte("signature"))
-}
-
 // stating is a 200 with a token that does not say when it ends, and this JSON for
 // expires_in.
 func stating(expiresIn string) apicsim.Fault {
-	return answering(`{"{field}":"` + unsigned(`{"jti":"an-id"}`) + `","token_type":"Bearer","expires_in":` + expiresIn + `}`)
+	return apicsim.Answering(`{"{field}":"` + apicsim.Unsigned(`{"jti":"an-id"}`) + `","token_type":"Bearer","expires_in":` + expiresIn + `}`)
 }
 
 func kind(k apicsim.FaultKind) apicsim.Fault { return apicsim.Fault{Kind: k} }
@@ -141,21 +124,21 @@ func expectTLS(t *testing.T, x *exchange) {
 
 func brokenAnswers() []upstreamFault {
 	return []upstreamFault{
-		{what: "answers 200 with a gateway's HTML", fault: answering("<html><title>Gateway</title>{key}</html>"), reason: "not JSON"},
-		{what: "answers 200 and nothing", fault: answering(""), reason: "not JSON"},
+		{what: "answers 200 with a gateway's HTML", fault: apicsim.Answering("<html><title>Gateway</title>{key}</html>"), reason: "not JSON"},
+		{what: "answers 200 and nothing", fault: apicsim.Answering(""), reason: "not JSON"},
 		{what: "answers 204", fault: status(204), reason: "not JSON"},
-		{what: "answers 200 with the body of an error", fault: answering(`{"errorCode":"BXNIM0415E","status":401,"message":["{key}"],"errors":["{key}"]}`), reason: "without a token"},
-		{what: "answers JSON without a token", fault: answering(`{"message":"welcome {key}"}`), reason: "without a token"},
-		{what: "answers an empty token", fault: answering(`{"{field}":""}`), reason: "without a token"},
-		{what: "answers null for the token", fault: answering(`{"{field}":null}`), reason: "without a token"},
-		{what: "answers an object for the token", fault: answering(`{"{field}":{"value":"{key}"}}`), reason: "another shape"},
-		{what: "answers a list", fault: answering(`[{"{field}":"{token}"}]`), reason: "another shape"},
-		{what: "answers JSON nested 20,000 deep", fault: answering(`{"{field}":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`), reason: "answered"},
-		{what: "answers two objects", fault: answering(`{"{field}":"{token}"}{"{field}":"{token}"}`), reason: "not JSON"},
-		{what: "answers two tokens, both right", fault: answering(`{"{field}":"{token}","{field}":"{token}"}`)},
-		{what: "answers two tokens, the first one no JWT", fault: answering(`{"{field}":"first","{field}":"{token}"}`)},
-		{what: "answers two tokens, the last one no JWT", fault: answering(`{"{field}":"{token}","{field}":"last"}`), reason: "not a JWT"},
-		{what: "answers a token that is not UTF-8", fault: answering("{\"{field}\":\"ey\xff\xfe.\xc3\x28.x\"}"), reason: "not a JWT"},
+		{what: "answers 200 with the body of an error", fault: apicsim.Answering(`{"errorCode":"BXNIM0415E","status":401,"message":["{key}"],"errors":["{key}"]}`), reason: "without a token"},
+		{what: "answers JSON without a token", fault: apicsim.Answering(`{"message":"welcome {key}"}`), reason: "without a token"},
+		{what: "answers an empty token", fault: apicsim.Answering(`{"{field}":""}`), reason: "without a token"},
+		{what: "answers null for the token", fault: apicsim.Answering(`{"{field}":null}`), reason: "without a token"},
+		{what: "answers an object for the token", fault: apicsim.Answering(`{"{field}":{"value":"{key}"}}`), reason: "another shape"},
+		{what: "answers a list", fault: apicsim.Answering(`[{"{field}":"{token}"}]`), reason: "another shape"},
+		{what: "answers JSON nested 20,000 deep", fault: apicsim.Answering(`{"{field}":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`), reason: "answered"},
+		{what: "answers two objects", fault: apicsim.Answering(`{"{field}":"{token}"}{"{field}":"{token}"}`), reason: "not JSON"},
+		{what: "answers two tokens, both right", fault: apicsim.Answering(`{"{field}":"{token}","{field}":"{token}"}`)},
+		{what: "answers two tokens, the first one no JWT", fault: apicsim.Answering(`{"{field}":"first","{field}":"{token}"}`)},
+		{what: "answers two tokens, the last one no JWT", fault: apicsim.Answering(`{"{field}":"{token}","{field}":"last"}`), reason: "not a JWT"},
+		{what: "answers a token that is not UTF-8", fault: apicsim.Answering("{\"{field}\":\"ey\xff\xfe.\xc3\x28.x\"}"), reason: "not a JWT"},
 	}
 }
 
@@ -163,25 +146,25 @@ func brokenTokens() []upstreamFault {
 	const endless = "does not say when it expires"
 	inAnHour := time.Now().Add(time.Hour).Unix()
 	return []upstreamFault{
-		{what: "returns the key as the token", fault: answering(`{"{field}":"{key}"}`), reason: "not a JWT"},
-		{what: "issues a token with line ends in it", fault: answering(`{"{field}":"{token}\r\nX-Header: AAAA"}`), reason: "not a JWT"},
-		{what: "issues a token with a line end behind", fault: answering(`{"{field}":"{token}\n"}`), reason: "not a JWT"},
-		{what: "issues a token whose claims are no object", fault: issuing(`[]`), reason: "not a JWT"},
-		{what: "issues a token without exp", fault: issuing(`{"jti":"an-id"}`), reason: endless},
-		{what: "issues a token whose exp is null", fault: issuing(`{"exp":null}`), reason: endless},
-		{what: "issues a token whose exp is in the past", fault: issuing(`{"exp":%d}`, inAnHour-3660), reason: "compare this host's clock"},
-		{what: "issues a token whose exp is negative", fault: issuing(`{"exp":-1}`), reason: "compare this host's clock"},
-		{what: "issues a token whose exp is a text", fault: issuing(`{"exp":"%d"}`, inAnHour), reason: "not a JWT"},
-		{what: "issues a token whose exp has a fraction", fault: issuing(`{"exp":%d.5}`, inAnHour)},
-		{what: "issues a token whose exp is in the year 9999", fault: issuing(`{"exp":253370764800}`), reason: "more than a year"},
-		{what: "issues a token whose exp is 1e300", fault: issuing(`{"exp":1e300}`), reason: "answered a token"},
-		{what: "issues a token of 60 KiB", fault: issuing(`{"exp":%d,"padding":%q}`, inAnHour, strings.Repeat("p", 45_000))},
-		{what: "issues a token of 200 KiB", fault: issuing(`{"exp":%d,"padding":%q}`, inAnHour, strings.Repeat("p", 150_000)), reason: "more than 64 KiB"},
-		{what: "issues a token without jti", fault: issuing(`{"exp":%d}`, inAnHour)},
-		{what: "issues a token with the key for its jti", fault: issuing(`{"jti":%q,"exp":%d}`, testKey, inAnHour), reason: "holds the API key or the client secret"},
-		{what: "issues a token with the key within a claim", fault: issuing(`{"sub":"apikey:%s","exp":%d}`, testKey, inAnHour), reason: "holds the API key or the client secret"},
-		{what: "issues a token with part of the key in its jti", fault: issuing(`{"jti":%q,"exp":%d}`, testKey[3:12], inAnHour)},
-		{what: "issues a token whose jti is not printable", fault: issuing(`{"jti":"line\nfeed","exp":%d}`, inAnHour)},
+		{what: "returns the key as the token", fault: apicsim.Answering(`{"{field}":"{key}"}`), reason: "not a JWT"},
+		{what: "issues a token with line ends in it", fault: apicsim.Answering(`{"{field}":"{token}\r\nX-Header: AAAA"}`), reason: "not a JWT"},
+		{what: "issues a token with a line end behind", fault: apicsim.Answering(`{"{field}":"{token}\n"}`), reason: "not a JWT"},
+		{what: "issues a token whose claims are no object", fault: apicsim.Issuing(`[]`), reason: "not a JWT"},
+		{what: "issues a token without exp", fault: apicsim.Issuing(`{"jti":"an-id"}`), reason: endless},
+		{what: "issues a token whose exp is null", fault: apicsim.Issuing(`{"exp":null}`), reason: endless},
+		{what: "issues a token whose exp is in the past", fault: apicsim.Issuing(`{"exp":%d}`, inAnHour-3660), reason: "compare this host's clock"},
+		{what: "issues a token whose exp is negative", fault: apicsim.Issuing(`{"exp":-1}`), reason: "compare this host's clock"},
+		{what: "issues a token whose exp is a text", fault: apicsim.Issuing(`{"exp":"%d"}`, inAnHour), reason: "not a JWT"},
+		{what: "issues a token whose exp has a fraction", fault: apicsim.Issuing(`{"exp":%d.5}`, inAnHour)},
+		{what: "issues a token whose exp is in the year 9999", fault: apicsim.Issuing(`{"exp":253370764800}`), reason: "more than a year"},
+		{what: "issues a token whose exp is 1e300", fault: apicsim.Issuing(`{"exp":1e300}`), reason: "answered a token"},
+		{what: "issues a token of 60 KiB", fault: apicsim.Issuing(`{"exp":%d,"padding":%q}`, inAnHour, strings.Repeat("p", 45_000))},
+		{what: "issues a token of 200 KiB", fault: apicsim.Issuing(`{"exp":%d,"padding":%q}`, inAnHour, strings.Repeat("p", 150_000)), reason: "more than 64 KiB"},
+		{what: "issues a token without jti", fault: apicsim.Issuing(`{"exp":%d}`, inAnHour)},
+		{what: "issues a token with the key for its jti", fault: apicsim.Issuing(`{"jti":%q,"exp":%d}`, testKey, inAnHour), reason: "holds the API key or the client secret"},
+		{what: "issues a token with the key within a claim", fault: apicsim.Issuing(`{"sub":"apikey:%s","exp":%d}`, testKey, inAnHour), reason: "holds the API key or the client secret"},
+		{what: "issues a token with part of the key in its jti", fault: apicsim.Issuing(`{"jti":%q,"exp":%d}`, testKey[3:12], inAnHour)},
+		{what: "issues a token whose jti is not printable", fault: apicsim.Issuing(`{"jti":"line\nfeed","exp":%d}`, inAnHour)},
 	}
 }
 
@@ -189,9 +172,9 @@ func brokenTokens() []upstreamFault {
 func brokenGrants() []upstreamFault {
 	const endless = "does not say when it expires"
 	list := []upstreamFault{
-		{what: "answers a token_type other than Bearer", fault: answering(`{"{field}":"{token}","token_type":"MAC"}`), reason: "another type than Bearer"},
-		{what: "answers no token_type", fault: answering(`{"{field}":"{token}"}`)},
-		{what: "answers a token_type that is no text", fault: answering(`{"{field}":"{token}","token_type":7}`), reason: "another shape"},
+		{what: "answers a token_type other than Bearer", fault: apicsim.Answering(`{"{field}":"{token}","token_type":"MAC"}`), reason: "another type than Bearer"},
+		{what: "answers no token_type", fault: apicsim.Answering(`{"{field}":"{token}"}`)},
+		{what: "answers a token_type that is no text", fault: apicsim.Answering(`{"{field}":"{token}","token_type":7}`), reason: "another shape"},
 		{what: "issues a token without exp, and says 3600 in expires_in", fault: stating("3600")},
 		{what: "the same, with a negative expires_in", fault: stating("-5"), reason: endless},
 		{what: "the same, with 0", fault: stating("0"), reason: endless},
@@ -203,7 +186,7 @@ func brokenGrants() []upstreamFault {
 		{what: "the same, with 32 years", fault: stating("999999999"), reason: "more than a year"},
 		{what: "issues a token without exp, and an expiration in the past", fault: stating(`null,"expiration":1`), reason: "compare this host's clock"},
 		{what: "issues a token without exp, and an expiration in the year 9999", fault: stating(`null,"expiration":253370764800`), reason: endless},
-		{what: "issues a valid token, and says -5 in expires_in", fault: answering(`{"{field}":"{token}","expires_in":-5}`)},
+		{what: "issues a valid token, and says -5 in expires_in", fault: apicsim.Answering(`{"{field}":"{token}","expires_in":-5}`)},
 	}
 	for i := range list {
 		list[i].only = []tokenservice.Kind{tokenservice.IAM, tokenservice.Platform}
@@ -301,7 +284,7 @@ func TestExchange_lastOfTwoTokensCounts(t *testing.T) {
 			check(t, err)
 			last, err := x.service.Exchange(context.Background())
 			check(t, err)
-			x.sim.Inject(answering(fmt.Sprintf(`{"{field}":%q,"{field}":%q}`, string(first.Value), string(last.Value))))
+			x.sim.Inject(apicsim.Answering(fmt.Sprintf(`{"{field}":%q,"{field}":%q}`, string(first.Value), string(last.Value))))
 			got, err := x.service.Exchange(context.Background())
 			check(t, err)
 			if first.ID == last.ID || got.ID != last.ID || got.Value != last.Value {

@@ -20,7 +20,7 @@ const reportHead = `# Every upstream fault and its error
 
 ` + "`go test ./internal/tokenservice`" + ` fails if this table differs from what it sees; ` + "`WRITE_REPORT=1`" + ` before it writes the table anew. Each exchange is a
 single attempt with a timeout of a second. A cell is the outcome for a client of Vault: a token, or the status and what follows
-` + "`<service> token service at <host>: `" + ` in the error, with … for times and request ids. A dash means that the fault cannot happen
+` + "`<service> token service at <host>:`" + ` in the error, with … for times and request ids. A dash means that the fault cannot happen
 to that service. Of two members of one name the last one counts, as is usual for JSON.
 
 `

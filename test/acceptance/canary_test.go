@@ -216,11 +216,11 @@ func (s *stack) provokeFaults(said io.Writer, service string) {
 		{Kind: apicsim.KindRedirect, RedirectTo: "https://elsewhere.example/"},
 		{Kind: apicsim.KindEndlessBody}, {Kind: apicsim.KindTrickle},
 		{Kind: apicsim.KindStatus, Status: 200, ContentEncoding: "gzip", Body: "this is not compressed, {key}"},
-		answering("<html>{key}</html>"), answering(""), answering(`{"message":"welcome {key}"}`), answering(`{"{field}":{"value":"{key}"}}`),
-		answering(`{"{field}":"{key}"}`), answering(`{"errorCode":"BXNIM0415E","message":["{key}"],"errors":["{key}"]}`),
-		answering("{\"{field}\":\"ey\xff\xfe.\xc3\x28.x\"}"),
-		issuing(`{"jti":"an-id"}`), issuing(`{"exp":1}`), issuing(`{"exp":"%d"}`, inAnHour), issuing(`{"exp":253370764800}`),
-		issuing(`{"exp":%d,"padding":%q}`, inAnHour, strings.Repeat("p", 150_000)),
+		apicsim.Answering("<html>{key}</html>"), apicsim.Answering(""), apicsim.Answering(`{"message":"welcome {key}"}`), apicsim.Answering(`{"{field}":{"value":"{key}"}}`),
+		apicsim.Answering(`{"{field}":"{key}"}`), apicsim.Answering(`{"errorCode":"BXNIM0415E","message":["{key}"],"errors":["{key}"]}`),
+		apicsim.Answering("{\"{field}\":\"ey\xff\xfe.\xc3\x28.x\"}"),
+		apicsim.Issuing(`{"jti":"an-id"}`), apicsim.Issuing(`{"exp":1}`), apicsim.Issuing(`{"exp":"%d"}`, inAnHour), apicsim.Issuing(`{"exp":253370764800}`),
+		apicsim.Issuing(`{"exp":%d,"padding":%q}`, inAnHour, strings.Repeat("p", 150_000)),
 	} {
 		s.sim.Inject(fault)
 		config["api_key"] = s.anotherKey()
@@ -231,11 +231,11 @@ func (s *stack) provokeFaults(said io.Writer, service string) {
 		s.say(said, path, config, want)
 	}
 	config["api_key"] = s.anotherKey()
-	s.sim.Inject(issuing(`{"exp":%d,"jti":%q}`, inAnHour, config["api_key"]))
+	s.sim.Inject(apicsim.Issuing(`{"exp":%d,"jti":%q}`, inAnHour, config["api_key"]))
 	s.say(said, path, config, http.StatusBadGateway)
 	for _, fault := range []apicsim.Fault{
-		{Kind: apicsim.KindGzip}, answering(`{"{field}":"{token}","{field}":"{token}"}`), issuing(`{"exp":%d.5}`, inAnHour),
-		issuing(`{"exp":%d}`, inAnHour), issuing(`{"exp":%d,"padding":%q}`, inAnHour, strings.Repeat("p", 45_000)),
+		{Kind: apicsim.KindGzip}, apicsim.Answering(`{"{field}":"{token}","{field}":"{token}"}`), apicsim.Issuing(`{"exp":%d.5}`, inAnHour),
+		apicsim.Issuing(`{"exp":%d}`, inAnHour), apicsim.Issuing(`{"exp":%d,"padding":%q}`, inAnHour, strings.Repeat("p", 45_000)),
 	} {
 		s.sim.Inject(fault)
 		config["api_key"] = s.anotherKey()
@@ -261,10 +261,10 @@ func (s *stack) provokeEchoesOfTheClientSecret(said io.Writer) {
 		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 400, Body: echo}, http.StatusBadRequest},
 		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 401, Body: echo}, http.StatusBadRequest},
 		{apicsim.Fault{Kind: apicsim.KindStatus, Status: 500, Body: echo}, http.StatusBadGateway},
-		{answering(s.clientSecret), http.StatusBadGateway},
-		{answering(echo), http.StatusBadGateway},
-		{issuing(`{"exp":%d,"jti":%q}`, inAnHour, s.clientSecret), http.StatusBadGateway},
-		{issuing(`{"exp":%d,"jti":%q}`, inAnHour, s.clientSecret[:len(s.clientSecret)-1]), http.StatusBadGateway},
+		{apicsim.Answering(s.clientSecret), http.StatusBadGateway},
+		{apicsim.Answering(echo), http.StatusBadGateway},
+		{apicsim.Issuing(`{"exp":%d,"jti":%q}`, inAnHour, s.clientSecret), http.StatusBadGateway},
+		{apicsim.Issuing(`{"exp":%d,"jti":%q}`, inAnHour, s.clientSecret[:len(s.clientSecret)-1]), http.StatusBadGateway},
 	} {
 		s.sim.Inject(c.fault)
 		config["api_key"] = s.anotherKey()
@@ -284,19 +284,6 @@ func (s *stack) provokeRateLimit(said io.Writer) {
 	checked := s.read("apic/config/us-south/check")
 	fmt.Fprintln(said, checked.Data, checked.Warnings)
 	s.sim.ClearFault()
-}
-
-// answering is a 200 with this body, in which {key}, {field} and {token} stand for what
-// apicsim.Fault says.
-func answering(body string) apicsim.Fault {
-	return apicsim.Fault{Kind: apicsim.KindStatus, Status: http.StatusOK, Body: body}
-}
-
-// issuing is a 200 with a token of these claims, which nobody signed.
-func issuing(format string, values ...any) apicsim.Fault {
-	part := base64.RawURLEncoding.EncodeToString
-	claims := fmt.Sprintf(format, values...)
-	return answering(`{"{field}":"` + part([]byte(`{"alg":"RS256"}`)) + "." + part([]byte(claims)) + "." + part([]byte("signature")) + `"}`)
 }
 
 // rawStorage is what raft has on disk, after proof that a config is in there.

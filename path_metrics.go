@@ -25,14 +25,36 @@ const perConfigOption = "per_config_metrics"
 type perConfig string
 
 const (
-	// perConfigAuto is of all, or of those that are in memory where loading all would take
-	// long: there are more than maxLoadedForMetrics.
+	// perConfigAuto is of all, or of some of those in memory where loading all would take
+	// long. See coverage.
 	perConfigAuto perConfig = "auto"
 	perConfigAll  perConfig = "true"
 	perConfigNone perConfig = "false"
 
 	maxLoadedForMetrics = 1000
+	// maxInMemoryForMetrics bounds an exposition to some 4 MiB and less than a second, well
+	// within the ten seconds that Prometheus waits.
+	maxInMemoryForMetrics = 10_000
 )
+
+// coverage is which configs an exposition tells of: the first so many by name, of all or,
+// without load, of those in memory.
+type coverage struct {
+	most int
+	load bool
+}
+
+// coverage is that of a mount with a number of configs.
+func (p perConfig) coverage(configs int) coverage {
+	switch {
+	case p == perConfigNone:
+		return coverage{}
+	case p == perConfigAll, configs <= maxLoadedForMetrics:
+		return coverage{most: configs, load: true}
+	default:
+		return coverage{most: maxInMemoryForMetrics}
+	}
+}
 
 func (b *backend) pathMetrics() *framework.Path {
 	return &framework.Path{
@@ -95,23 +117,27 @@ func (b *backend) metricsRead(ctx context.Context, req *logical.Request, _ *fram
 	}}, nil
 }
 
-// metricsState lists the configs and loads those that are not in memory, so that a
-// key that nobody uses is watched too, unless there are very many. One that cannot be
-// loaded does not hide the others.
 func (b *backend) metricsState(ctx context.Context) (metrics.State, error) {
 	names, err := b.configs.List(ctx)
 	if err != nil {
 		return metrics.State{}, err
 	}
+	return b.metricsOf(ctx, names, b.perConfigMetrics.coverage(len(names)))
+}
+
+// metricsOf tells of the configs that are covered, and counts the others. A config that
+// nobody uses is loaded if it is covered, so that its key is watched too. One that cannot
+// be loaded does not hide the others.
+func (b *backend) metricsOf(ctx context.Context, names []string, covered coverage) (metrics.State, error) {
 	state := metrics.State{Configs: len(names)}
-	if b.perConfigMetrics == perConfigNone {
-		return state, nil
-	}
 	get := b.configs.Get
-	if b.perConfigMetrics == perConfigAuto && len(names) > maxLoadedForMetrics {
+	if !covered.load {
 		get = func(_ context.Context, name string) (*entry, error) { return b.configs.inUse(name), nil }
 	}
 	for _, name := range names {
+		if len(state.PerConfig) == covered.most {
+			break
+		}
 		e, err := get(ctx, name)
 		switch {
 		case ctx.Err() != nil:

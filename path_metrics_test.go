@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -291,6 +292,45 @@ func TestMetrics_manyConfigs(t *testing.T) {
 				t.Errorf("%d configs are told of", got)
 			}
 			m.requireSample("vault_apic_configs", maxLoadedForMetrics+1)
+			m.requireSample("vault_apic_configs_omitted", float64(maxLoadedForMetrics+1-want))
 		})
+	}
+}
+
+func TestMetrics_coverage(t *testing.T) {
+	const many = maxInMemoryForMetrics + 1
+	for _, c := range []struct {
+		wanted  perConfig
+		configs int
+		want    coverage
+	}{
+		{perConfigAuto, maxLoadedForMetrics, coverage{most: maxLoadedForMetrics, load: true}},
+		{perConfigAuto, maxLoadedForMetrics + 1, coverage{most: maxInMemoryForMetrics}},
+		{perConfigAll, many, coverage{most: many, load: true}},
+		{perConfigNone, 1, coverage{}},
+	} {
+		if got := c.wanted.coverage(c.configs); got != c.want {
+			t.Errorf("%s covers %+v of %d configs, want %+v", c.wanted, got, c.configs, c.want)
+		}
+	}
+}
+
+// TestMetrics_moreInMemoryThanCovered has the first ones by name, and no other is loaded.
+func TestMetrics_moreInMemoryThanCovered(t *testing.T) {
+	m := newMount(t)
+	names := m.putConfigs(4, func(*config) {})
+	for _, name := range names[1:] {
+		m.must(logical.ReadOperation, "status/"+name, nil)
+	}
+	state, err := m.backend.metricsOf(t.Context(), names, coverage{most: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	for _, c := range state.PerConfig {
+		told = append(told, c.Name)
+	}
+	if !slices.Equal(told, names[1:3]) {
+		t.Errorf("%q are told of, of %q", told, names)
 	}
 }

@@ -20,6 +20,9 @@ type State struct {
 	PerConfig []Config
 }
 
+// omitted is how many configs have no metrics of their own though they could be loaded.
+func (s State) omitted() int { return s.Configs - s.Unreadable - len(s.PerConfig) }
+
 // Config is the state of one config. A time that is zero has no metric.
 type Config struct {
 	Name string
@@ -76,7 +79,7 @@ func (m *Metrics) Text(s State) ([]byte, error) {
 
 // stateDescs describe the gauges whose values are read at each scrape.
 type stateDescs struct {
-	configs, unreadable                            *prometheus.Desc
+	configs, unreadable, omitted                   *prometheus.Desc
 	tokenExpiry, lastSuccess, keySet, nextRotation *prometheus.Desc
 	exchangeFailures, rotationFailures, clockSkew  *prometheus.Desc
 	keyExpiry, canBeAwayUntil, entityTokens        *prometheus.Desc
@@ -92,6 +95,7 @@ func newStateDescs() stateDescs {
 	return stateDescs{
 		configs:          ofMount("configs", "Configs that are stored."),
 		unreadable:       ofMount("configs_unreadable", "Configs that are stored and could not be loaded for this exposition; the per-config metrics lack them."),
+		omitted:          ofMount("configs_omitted", "Configs that are stored and left out of the per-config metrics: too many, not in memory, or not wanted."),
 		tokenExpiry:      ofConfig("token_expiry_timestamp_seconds", "End of the shared token, in Unix seconds; with cache=entity, of the one that was issued last. Absent while there is none that lives."),
 		entityTokens:     ofConfig("entity_tokens", "Vault entities that have a token of their own in memory, at most 1,000. Only for configs with cache=entity."),
 		lastSuccess:      ofConfig("exchange_last_success_timestamp_seconds", "When an exchange last succeeded, in Unix seconds. Absent until one did."),
@@ -114,7 +118,7 @@ type stateCollector struct {
 func (c stateCollector) Describe(descs chan<- *prometheus.Desc) {
 	d := c.descs
 	for _, desc := range []*prometheus.Desc{
-		d.configs, d.unreadable, d.tokenExpiry, d.lastSuccess, d.exchangeFailures, d.keySet, d.nextRotation, d.rotationFailures, d.clockSkew,
+		d.configs, d.unreadable, d.omitted, d.tokenExpiry, d.lastSuccess, d.exchangeFailures, d.keySet, d.nextRotation, d.rotationFailures, d.clockSkew,
 		d.keyExpiry, d.canBeAwayUntil, d.entityTokens,
 	} {
 		descs <- desc
@@ -125,6 +129,7 @@ func (c stateCollector) Collect(metrics chan<- prometheus.Metric) {
 	d := c.descs
 	metrics <- gauge(d.configs, float64(c.state.Configs))
 	metrics <- gauge(d.unreadable, float64(c.state.Unreadable))
+	metrics <- gauge(d.omitted, float64(c.state.omitted()))
 	for _, config := range c.state.PerConfig {
 		metrics <- gauge(d.exchangeFailures, float64(config.ExchangeFailures), config.Name)
 		metrics <- gauge(d.rotationFailures, float64(config.RotationFailures), config.Name)

@@ -47,6 +47,7 @@ func TestMetrics_everyCounterStartsAtZero(t *testing.T) {
 		`vault_apic_build_info{commit="abc",go_version="go1",version="v1.2.3"}`: "1",
 		`vault_apic_configs`:            "0",
 		`vault_apic_configs_unreadable`: "0",
+		`vault_apic_configs_omitted`:    "0",
 	}
 	for _, service := range []string{"login", "iam"} {
 		want[`vault_apic_exchange_duration_seconds_count{service="`+service+`"}`] = "0"
@@ -139,7 +140,7 @@ func TestMetrics_readAllocatesNothing(t *testing.T) {
 func TestText_configStateWithoutZeroTimes(t *testing.T) {
 	m := newMetrics()
 	at := time.UnixMilli(1_700_000_000_250)
-	got := told(t, m, State{Configs: 3, Unreadable: 1, PerConfig: []Config{
+	got := told(t, m, State{Configs: 5, Unreadable: 1, PerConfig: []Config{
 		{
 			Name: "us-south", TokenExpiresAt: at, LastSuccess: at.Add(time.Second), KeySetAt: at.Add(2 * time.Second),
 			NextRotation: at.Add(3 * time.Second), CanBeAwayUntil: at.Add(4 * time.Second), KeyExpiresAt: at.Add(5 * time.Second), ExchangeFailures: 4, RotationFailures: 5,
@@ -147,7 +148,8 @@ func TestText_configStateWithoutZeroTimes(t *testing.T) {
 		{Name: "eu-gb"},
 	}})
 	requireSamples(t, got, map[string]string{
-		`vault_apic_configs`:                                                    "3",
+		`vault_apic_configs`:                                                    "5",
+		`vault_apic_configs_omitted`:                                            "2",
 		`vault_apic_configs_unreadable`:                                         "1",
 		`vault_apic_token_expiry_timestamp_seconds{config="us-south"}`:          "1.70000000025e+09",
 		`vault_apic_exchange_last_success_timestamp_seconds{config="us-south"}`: "1.70000000125e+09",

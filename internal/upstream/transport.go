@@ -66,20 +66,7 @@ func (t *Transports) Acquire(caPEM string) (http.RoundTripper, func(), error) {
 	if _, err := rootsOf(caPEM); err != nil {
 		return nil, nil, err
 	}
-	made := &transport{userAgent: cmp.Or(t.UserAgent, product)}
-	made.secure.make = func() *http.Transport {
-		// Kept between exchanges, the pool would take more memory than the rest of a config.
-		roots, err := rootsOf(caPEM)
-		if err != nil {
-			roots = x509.NewCertPool() // It was parsed before, and nobody is to be trusted instead.
-		}
-		secure := newSecureTransport(roots)
-		secure.Proxy = t.proxy
-		// A proxy is asked for a connection by a request of its own.
-		secure.ProxyConnectHeader = http.Header{"User-Agent": {made.userAgent}}
-		return t.dialing(secure)
-	}
-	made.plain.make = func() *http.Transport { return t.dialing(newPlainTransport()) }
+	made := &transport{of: t, caPEM: caPEM}
 	return made, made.CloseIdleConnections, nil
 }
 
@@ -95,92 +82,95 @@ func rootsOf(caPEM string) (*x509.CertPool, error) {
 	return newPool(certs), nil
 }
 
-// dialing has a transport connect as all do.
-func (t *Transports) dialing(made *http.Transport) *http.Transport {
-	if t.DialContext != nil {
-		made.DialContext = t.DialContext
-	}
-	return made
-}
-
-// transport sends a request over TLS, or in plaintext to this host alone.
+// transport sends a request over TLS, or in plaintext to this host alone. What it takes for that
+// is made when it is needed, and dropped when no connection is idle any more: it is several
+// KiB, and most configs need none most of the time.
 type transport struct {
-	secure, plain lazyTransport
-	userAgent     string
-}
+	of    *Transports
+	caPEM string
 
-// lazyTransport is made when it is needed, and dropped when it has no idle connection any more:
-// it takes several KiB, and most configs need none most of the time.
-type lazyTransport struct {
-	make func() *http.Transport
-
-	mu   sync.Mutex
-	made *http.Transport
-	idle *time.Timer
-}
-
-func (l *lazyTransport) get() *http.Transport {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.made == nil {
-		l.made = l.make()
-		l.idle = time.AfterFunc(idleTimeout, l.drop)
-	}
-	l.idle.Reset(idleTimeout)
-	return l.made
-}
-
-// drop closes idle connections, and the others after use. A request that goes on holds what
-// it needs of the transport.
-func (l *lazyTransport) drop() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.made == nil {
-		return
-	}
-	l.idle.Stop()
-	l.made.CloseIdleConnections()
-	l.made, l.idle = nil, nil
+	mu            sync.Mutex
+	secure, plain *http.Transport
+	idle          *time.Timer
 }
 
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	identified := r.Clone(r.Context()) // The original is not a transport's to change.
-	identified.Header.Set("User-Agent", t.userAgent)
-	if r.URL.Scheme == "http" {
-		return t.plain.get().RoundTrip(identified)
+	identified.Header.Set("User-Agent", t.of.userAgent())
+	return t.over(r.URL.Scheme).RoundTrip(identified)
+}
+
+func (t *transport) over(scheme string) *http.Transport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.idle == nil {
+		t.idle = time.AfterFunc(idleTimeout, t.CloseIdleConnections)
 	}
-	return t.secure.get().RoundTrip(identified)
+	t.idle.Reset(idleTimeout)
+	if scheme == "http" {
+		if t.plain == nil {
+			t.plain = t.of.newPlain()
+		}
+		return t.plain
+	}
+	if t.secure == nil {
+		t.secure = t.of.newSecure(t.caPEM)
+	}
+	return t.secure
 }
 
-// CloseIdleConnections closes what no request uses, and the rest after use.
+// CloseIdleConnections closes what no request uses, and the rest after use. A request that goes
+// on holds what it needs of the transport.
 func (t *transport) CloseIdleConnections() {
-	t.secure.drop()
-	t.plain.drop()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.idle == nil {
+		return
+	}
+	t.idle.Stop()
+	for _, made := range []*http.Transport{t.secure, t.plain} {
+		if made != nil {
+			made.CloseIdleConnections()
+		}
+	}
+	t.secure, t.plain, t.idle = nil, nil, nil
 }
 
-// newSecureTransport starts from the pooled transport: proxy from the environment,
-// bounded dialling and handshakes, HTTP/2 where the service offers it. No roots are
-// the system's.
-func newSecureTransport(roots *x509.CertPool) *http.Transport {
+func (t *Transports) userAgent() string { return cmp.Or(t.UserAgent, product) }
+
+// newSecure starts from the pooled transport: bounded dialling and handshakes, HTTP/2 where the
+// service offers it.
+func (t *Transports) newSecure(caPEM string) *http.Transport {
+	// Kept between exchanges, the pool would take more memory than the rest of a config.
+	roots, err := rootsOf(caPEM)
+	if err != nil {
+		roots = x509.NewCertPool() // It was parsed before, and nobody is to be trusted instead.
+	}
 	secure := cleanhttp.DefaultPooledTransport()
 	secure.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
-	limit(secure)
-	return secure
+	secure.Proxy = t.proxy
+	// A proxy is asked for a connection by a request of its own.
+	secure.ProxyConnectHeader = http.Header{"User-Agent": {t.userAgent()}}
+	return t.limited(secure)
 }
 
-// newPlainTransport reaches loopback addresses only, and so no proxy.
-func newPlainTransport() *http.Transport {
+// newPlain reaches loopback addresses only, and so no proxy.
+func (t *Transports) newPlain() *http.Transport {
 	plain := cleanhttp.DefaultPooledTransport()
 	plain.Proxy = nil
 	plain.ForceAttemptHTTP2 = false // Without TLS it would be prepared for in vain.
 	dialer := &net.Dialer{Timeout: 30 * time.Second, Control: loopbackOnly}
 	plain.DialContext = dialer.DialContext
-	limit(plain)
-	return plain
+	return t.limited(plain)
 }
 
-func limit(t *http.Transport) {
-	t.MaxResponseHeaderBytes = maxAnswerBytes
-	t.MaxIdleConnsPerHost = maxIdleConnections
-	t.IdleConnTimeout = idleTimeout
+// limited has a transport connect, and keep connections, as all do.
+func (t *Transports) limited(made *http.Transport) *http.Transport {
+	if t.DialContext != nil {
+		made.DialContext = t.DialContext
+	}
+	made.MaxResponseHeaderBytes = maxAnswerBytes
+	made.MaxIdleConnsPerHost = maxIdleConnections
+	made.IdleConnTimeout = idleTimeout
+	return made
 }

@@ -25,7 +25,7 @@ func acquire(t *testing.T, transports *Transports, caPEM string) *transport {
 }
 
 func TestTransport_verifiesCertificates(t *testing.T) {
-	config := acquire(t, &Transports{}, "").secure.get().TLSClientConfig
+	config := acquire(t, &Transports{}, "").over("https").TLSClientConfig
 	if config.MinVersion < tls.VersionTLS12 || config.InsecureSkipVerify {
 		t.Fatalf("TLS settings are version %x, unverified %t", config.MinVersion, config.InsecureSkipVerify)
 	}
@@ -51,7 +51,7 @@ func TestTransport_namesItselfInEveryRequest(t *testing.T) {
 	} {
 		t.Run(agent, func(t *testing.T) {
 			made := acquire(t, transports, "")
-			made.secure.get().Proxy = http.ProxyURL(address)
+			made.over("https").Proxy = http.ProxyURL(address)
 			c := newCallerOver(t, made, service.URL, 0)
 			if _, err := put(t.Context(), c, service.URL, false); err != nil {
 				t.Fatal(err)
@@ -72,21 +72,21 @@ func TestTransport_namesItselfInEveryRequest(t *testing.T) {
 func TestTransport_isDroppedWhenIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		made := acquire(t, &Transports{}, "")
-		first := made.secure.get()
+		first := made.over("https")
 		time.Sleep(idleTimeout / 2)
-		if made.secure.get() != first {
+		if made.over("https") != first {
 			t.Error("another transport is made while the first one may have a connection")
 		}
 		time.Sleep(idleTimeout - 1)
-		if made.secure.isUnused() {
+		if made.isUnused() {
 			t.Error("the transport is dropped sooner than its connections")
 		}
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		if !made.secure.isUnused() {
+		if !made.isUnused() {
 			t.Error("the transport is kept")
 		}
-		if made.secure.get() == first {
+		if made.over("https") == first {
 			t.Error("a dropped transport is used again")
 		}
 	})
@@ -108,18 +108,18 @@ func TestTransport_droppedInARequest(t *testing.T) {
 		_, err := put(t.Context(), c, service.URL, false)
 		done <- err
 	}()
-	for made.plain.isUnused() {
+	for made.isUnused() {
 		runtime.Gosched()
 	}
-	made.plain.drop()
+	made.CloseIdleConnections()
 	close(goOn)
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }
 
-func (l *lazyTransport) isUnused() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.made == nil
+func (t *transport) isUnused() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.secure == nil && t.plain == nil
 }

@@ -26,8 +26,8 @@ const (
 	maxIdleBackoffs = 1000
 )
 
-// backoffID is a key together with where it is sent.
-type backoffID [sha256.Size]byte
+// backoffID is a key together with where it is sent, as the first half of a SHA-256 digest.
+type backoffID [sha256.Size / 2]byte
 
 // newBackoffID leaves out what a config's writer may change without the key, such as
 // the client credentials: with another id comes another attempt.
@@ -40,7 +40,7 @@ func backoffIDOf(parts ...string) backoffID {
 	for _, part := range parts {
 		fmt.Fprintf(digest, "%d:%s", len(part), part)
 	}
-	return backoffID(digest.Sum(nil))
+	return backoffID(digest.Sum(nil)[:len(backoffID{})])
 }
 
 // backoffs remember the failures of each key at each destination. They outlive the
@@ -74,13 +74,15 @@ type memory[T any] interface {
 // them. The zero value is ready to use.
 type memories[T any, M memory[T]] struct {
 	mu   sync.Mutex
-	held map[backoffID]*heldMemory[M]
+	held map[backoffID]*sharedMemory[T, M]
 	// idle are those that nobody holds and that remember something.
-	idle map[backoffID]M
+	idle map[backoffID]*sharedMemory[T, M]
 }
 
-type heldMemory[M any] struct {
-	memory  M
+type sharedMemory[T any, M memory[T]] struct {
+	memory  T
+	of      *memories[T, M]
+	id      backoffID
 	holders int
 }
 
@@ -92,36 +94,38 @@ func (b *memories[T, M]) acquire(id backoffID) (memory M, release func()) {
 	b.dropExpired()
 	found, ok := b.held[id]
 	if !ok {
-		found = &heldMemory[M]{memory: b.idle[id]}
+		found = b.idle[id]
 		delete(b.idle, id)
-		if found.memory == nil {
-			found.memory = new(T)
+		if found == nil {
+			found = &sharedMemory[T, M]{of: b, id: id}
 		}
 		if b.held == nil {
-			b.held = make(map[backoffID]*heldMemory[M])
+			b.held = make(map[backoffID]*sharedMemory[T, M])
 		}
 		b.held[id] = found
 	}
 	found.holders++
-	return found.memory, func() { b.release(id) }
+	return &found.memory, found.release
 }
 
-func (b *memories[T, M]) release(id backoffID) {
+func (s *sharedMemory[T, M]) until() time.Time { return M(&s.memory).Until() }
+
+func (s *sharedMemory[T, M]) release() {
+	b := s.of
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	given := b.held[id]
-	given.holders--
-	if given.holders > 0 {
+	s.holders--
+	if s.holders > 0 {
 		return
 	}
-	delete(b.held, id)
-	if given.memory.Until().IsZero() {
+	delete(b.held, s.id)
+	if s.until().IsZero() {
 		return
 	}
 	if b.idle == nil {
-		b.idle = make(map[backoffID]M)
+		b.idle = make(map[backoffID]*sharedMemory[T, M])
 	}
-	b.idle[id] = given.memory
+	b.idle[s.id] = s
 	b.dropExpired()
 }
 
@@ -130,8 +134,8 @@ func (b *memories[T, M]) release(id backoffID) {
 func (b *memories[T, M]) dropExpired() {
 	var first backoffID
 	var earliest time.Time
-	for id, memory := range b.idle {
-		until := memory.Until()
+	for id, idle := range b.idle {
+		until := idle.until()
 		if time.Since(until) >= failureMemory {
 			delete(b.idle, id)
 			continue

@@ -369,8 +369,8 @@ func TestEntityTokens_deletionReleasesWhatTheyHold(t *testing.T) {
 		}
 		m.must(logical.DeleteOperation, "config/us-south", nil)
 		limits := m.backend.limits
-		if len(limits.backoffs.held) != 0 || len(limits.slots.byName) != 0 {
-			t.Errorf("%d backoffs and %d names are held", len(limits.backoffs.held), len(limits.slots.byName))
+		if len(limits.backoffs.held) != 0 || len(limits.rateLimits.held) != 0 {
+			t.Errorf("%d backoffs and %d rate limits are held", len(limits.backoffs.held), len(limits.rateLimits.held))
 		}
 	})
 }

@@ -15,7 +15,7 @@ import (
 type exchangeLimits struct {
 	backoffs   backoffs
 	rateLimits rateLimits
-	slots      exchangeSlots
+	slots      tokensource.Slots
 	// lifetime is that of the exchanges in flight, and end ends it.
 	lifetime context.Context
 	end      context.CancelFunc
@@ -38,13 +38,11 @@ func (l *exchangeLimits) applyTo(o *tokensource.Options, name string, c *config,
 	issuer := c.issuer()
 	_, releaseIssuer := l.backoffs.acquire(issuerBackoffID(c.iamURL(), c.CACert, c.APIKey))
 	_, releaseIssuerLimit := l.rateLimits.acquire(rateLimitID(issuer.Issuer, issuer.CACert))
-	releaseSlots := func() {}
 	if !c.renews() { // Renewals take turns by themselves, and have exchanges of their own.
-		o.Slots, releaseSlots = l.slots.acquire(name)
+		o.Slots, o.Config = &l.slots, name
 	}
 	o.Lifetime, o.Backoff = l.lifetime, backoff
 	o.Release = func() {
-		releaseSlots()
 		releaseIssuerLimit()
 		releaseIssuer()
 		releaseBackoff()

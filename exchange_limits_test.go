@@ -374,8 +374,8 @@ func TestUnload_endsTheExchangesWhoseClientsLeft(t *testing.T) {
 			t.Errorf("%d calls are in flight after %s", calls.inFlight(), took)
 		}
 		limits := m.backend.limits
-		if len(limits.backoffs.held) != 0 || len(limits.slots.byName) != 0 {
-			t.Errorf("%d backoffs and %d names are held", len(limits.backoffs.held), len(limits.slots.byName))
+		if len(limits.backoffs.held) != 0 || len(limits.rateLimits.held) != 0 {
+			t.Errorf("%d backoffs and %d rate limits are held", len(limits.backoffs.held), len(limits.rateLimits.held))
 		}
 	})
 }

@@ -36,7 +36,7 @@ func endedExchange(err error) *exchange {
 
 // wait returns the exchange's error once it has ended, or sooner if the caller gives
 // up, the source closes, or, with a fallback, staleTimeout is over.
-func (x *exchange) wait(caller, source context.Context, fallback bool) error {
+func (x *exchange) wait(caller context.Context, closing <-chan struct{}, fallback bool) error {
 	select {
 	case <-x.done:
 		return x.err
@@ -55,7 +55,7 @@ func (x *exchange) wait(caller, source context.Context, fallback bool) error {
 		return errSlow
 	case <-caller.Done():
 		return caller.Err()
-	case <-source.Done():
+	case <-closing:
 		return ErrClosed
 	}
 }
@@ -69,7 +69,7 @@ func (s *Source) startShared() {
 	deadline := time.Now().Add(exchangeTimeout)
 	go func() {
 		defer s.finishShared(x)
-		free, err := s.slots.acquireShared(s.open)
+		free, err := s.slots.acquireShared(s.config, s.closing)
 		if err != nil {
 			x.err = err
 			return
@@ -89,7 +89,7 @@ func (s *Source) finishShared(x *exchange) {
 	defer s.ended()
 	s.shared = nil
 	switch {
-	case s.open.Err() != nil:
+	case s.isOver():
 		x.lease, x.err = nil, ErrClosed
 	case x.err == nil:
 		s.share(x.lease)
@@ -105,7 +105,7 @@ func (s *Source) exchangeFor(ctx context.Context, exchange ExchangeFunc) (*Lease
 	if err := s.backoff.Check(); err != nil {
 		return nil, err // There is no use in waiting for a slot.
 	}
-	free, err := s.slots.acquireDedicated(ctx, s.open)
+	free, err := s.slots.acquireDedicated(ctx, s.config, s.closing)
 	if err != nil {
 		return nil, err
 	}
@@ -114,9 +114,9 @@ func (s *Source) exchangeFor(ctx context.Context, exchange ExchangeFunc) (*Lease
 		free()
 		return nil, err
 	}
-	err = x.wait(ctx, s.open, false)
+	err = x.wait(ctx, s.closing, false)
 	switch {
-	case s.open.Err() != nil:
+	case s.isOver():
 		return nil, ErrClosed
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
@@ -129,7 +129,7 @@ func (s *Source) exchangeFor(ctx context.Context, exchange ExchangeFunc) (*Lease
 func (s *Source) startDedicated(ctx context.Context, deadline time.Time, exchange ExchangeFunc, free func()) (*exchange, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.open.Err() != nil {
+	if s.isOver() {
 		return nil, ErrClosed
 	}
 	if err := s.backoff.Check(); err != nil {
@@ -193,7 +193,7 @@ func (s *Source) ended() {
 // releaseIfDone tells the source's owner, once, that the source is closed and none
 // of its exchanges is in flight. The caller holds the lock.
 func (s *Source) releaseIfDone() {
-	if s.open.Err() == nil || s.inFlight > 0 || s.release == nil {
+	if !s.isOver() || s.inFlight > 0 || s.release == nil {
 		return
 	}
 	s.release()

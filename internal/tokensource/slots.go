@@ -19,15 +19,14 @@ const (
 	slotTimeout = 30 * time.Second
 )
 
-// Slots bound how many exchanges run at a time for one config, through all the
+// Slots bound how many exchanges run at a time for each config, through all the
 // sources that it has: the one in use, those that it replaced and that still have
 // an exchange in flight, and those of writes that try a key. The zero value is ready to use.
 type Slots struct {
 	mu sync.Mutex
-	// turns is nil while nobody has or awaits a slot, which is nearly always: there may be a
-	// hundred thousand configs.
-	turns *turns
-	users int
+	// byConfig has the configs that have or await a slot. They are few, where there may be a
+	// hundred thousand.
+	byConfig map[string]*turns
 }
 
 // turns are the slots of one config. A slot is taken by sending into its channel.
@@ -36,56 +35,64 @@ type turns struct {
 	// they do not queue behind callers who want a token each.
 	shared    chan struct{}
 	dedicated chan struct{}
+	users     int
 }
 
-func (s *Slots) enter() *turns {
+func (s *Slots) enter(config string) *turns {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.turns == nil {
-		s.turns = &turns{shared: make(chan struct{}, 1), dedicated: make(chan struct{}, MaxExchanges-1)}
+	t := s.byConfig[config]
+	if t == nil {
+		t = &turns{shared: make(chan struct{}, 1), dedicated: make(chan struct{}, MaxExchanges-1)}
+		if s.byConfig == nil {
+			s.byConfig = make(map[string]*turns)
+		}
+		s.byConfig[config] = t
 	}
-	s.users++
-	return s.turns
+	t.users++
+	return t
 }
 
-func (s *Slots) leave() {
+func (s *Slots) leave(config string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.users--
-	if s.users == 0 {
-		s.turns = nil
+	t := s.byConfig[config]
+	t.users--
+	if t.users == 0 {
+		delete(s.byConfig, config)
 	}
 }
 
 // acquireDedicated waits for the slot of an exchange whose token one caller gets. It
-// fails with ctx's error, with ErrClosed once source has ended, or with a *BusyError.
+// fails with ctx's error, with ErrClosed once closing is closed, or with a *BusyError.
 // The caller gives the slot back with free.
-func (s *Slots) acquireDedicated(ctx, source context.Context) (free func(), err error) {
-	t := s.enter()
-	return s.hold(awaitTurn(ctx, source, t.dedicated, nil))
+func (s *Slots) acquireDedicated(ctx context.Context, config string, closing <-chan struct{}) (free func(), err error) {
+	t := s.enter(config)
+	return s.await(ctx, config, closing, t.dedicated, nil)
 }
 
 // acquireShared waits for the slot of an exchange whose token all readers share, and fails
 // as acquireDedicated does. A source has one such exchange at a time. If another entity's
 // source or a replaced one has the slot, any other slot will do.
-func (s *Slots) acquireShared(source context.Context) (free func(), err error) {
-	t := s.enter()
-	return s.hold(awaitTurn(source, source, t.shared, t.dedicated))
+func (s *Slots) acquireShared(config string, closing <-chan struct{}) (free func(), err error) {
+	t := s.enter(config)
+	return s.await(context.Background(), config, closing, t.shared, t.dedicated)
 }
 
-// hold returns what gives a slot back, or leaves because there was none.
-func (s *Slots) hold(taken chan struct{}, err error) (free func(), _ error) {
+// await returns what gives a slot back, or leaves because there was none.
+func (s *Slots) await(ctx context.Context, config string, closing <-chan struct{}, own, spare chan struct{}) (free func(), err error) {
+	taken, err := awaitTurn(ctx, closing, own, spare)
 	if err != nil {
-		s.leave()
+		s.leave(config)
 		return nil, err
 	}
-	return func() { <-taken; s.leave() }, nil
+	return func() { <-taken; s.leave(config) }, nil
 }
 
 // awaitTurn prefers own to spare, which may be nil. Waiters are served in their order,
 // as Go's channels do.
-func awaitTurn(ctx, source context.Context, own, spare chan struct{}) (taken chan struct{}, err error) {
-	if source.Err() != nil {
+func awaitTurn(ctx context.Context, closing <-chan struct{}, own, spare chan struct{}) (taken chan struct{}, err error) {
+	if isClosed(closing) {
 		return nil, ErrClosed
 	}
 	if ctx.Err() != nil {
@@ -103,7 +110,7 @@ func awaitTurn(ctx, source context.Context, own, spare chan struct{}) (taken cha
 		return own, nil
 	case spare <- struct{}{}:
 		return spare, nil
-	case <-source.Done():
+	case <-closing:
 		return nil, ErrClosed
 	case <-ctx.Done():
 		return nil, ctx.Err()

@@ -159,7 +159,7 @@ func TestSlots_areThoseOfAllSourcesOfAConfig(t *testing.T) {
 				inFlight.requireMost(t, want)
 				time.Sleep(svc.latency)
 				synctest.Wait()
-				if slots.turns != nil || slots.users != 0 {
+				if len(slots.byConfig) != 0 {
 					t.Error("slots are not given back")
 				}
 			})
@@ -272,12 +272,12 @@ func TestSlots_noRetryForAnExpiredToken(t *testing.T) {
 		s := New(Options{Exchange: svc.exchange, Slots: slots})
 		defer s.Close()
 		first := mustRead(t, s)
-		free, err := slots.acquireShared(t.Context())
+		free, err := slots.acquireShared("", t.Context().Done())
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range MaxExchanges - 1 {
-			if _, err := slots.acquireDedicated(t.Context(), t.Context()); err != nil {
+			if _, err := slots.acquireDedicated(t.Context(), "", t.Context().Done()); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -57,14 +57,15 @@ type Options struct {
 	// Current is a token that was issued before and is to be shared; it may be nil.
 	Current *Lease
 	// Backoff remembers the failures of the key that Exchange sends, and Slots bound
-	// the exchanges of the config. Without them the source has some of its own.
+	// the exchanges of the config called Config. Without them the source has some of its own.
 	Backoff *Backoff
 	Slots   *Slots
+	Config  string
 	// Outcomes are where the source notes what becomes of its exchanges. Without them it
 	// has some of its own.
 	Outcomes *Outcomes
-	// Lifetime ends the source and its exchanges in flight, which Close lets finish.
-	// Without it they end by themselves.
+	// Lifetime ends the exchanges in flight, which Close lets finish, and with them what waits
+	// for them: the source is then as good as closed. Without it they end by themselves.
 	Lifetime context.Context
 	// Release, if set, is called once, when the source is closed and none of its
 	// exchanges is in flight any more. It must not call the source.
@@ -143,12 +144,14 @@ type Source struct {
 	refreshBefore time.Duration
 	backoff       *Backoff
 	slots         *Slots
+	config        string
 	outcomes      *Outcomes
 	release       func()
-	// lifetime is that of the exchanges in flight. open ends with it or, sooner, when
-	// the source is closed.
-	lifetime, open context.Context
-	cancel         context.CancelFunc
+	// lifetime is that of the exchanges in flight.
+	lifetime context.Context
+	// closing is closed with the source. There may be a hundred thousand sources, and a context
+	// would take twice the memory.
+	closing chan struct{}
 
 	// current is read without the lock by readers of a fresh token.
 	current atomic.Pointer[Lease]
@@ -168,10 +171,9 @@ type Source struct {
 func New(o Options) *Source {
 	o = o.shared()
 	s := &Source{
-		exchange: o.Exchange, dedicated: o.Dedicated, refreshBefore: o.RefreshBefore, backoff: o.Backoff, slots: o.Slots,
-		outcomes: o.Outcomes, lifetime: o.Lifetime, release: o.Release,
+		exchange: o.Exchange, dedicated: o.Dedicated, refreshBefore: o.RefreshBefore, backoff: o.Backoff, slots: o.Slots, config: o.Config,
+		outcomes: o.Outcomes, lifetime: o.Lifetime, release: o.Release, closing: make(chan struct{}),
 	}
-	s.open, s.cancel = context.WithCancel(s.lifetime)
 	if o.Current != nil && !o.Current.dropped.Load() {
 		lease := o.Current.shared(o.RefreshBefore)
 		s.current.Store(lease)
@@ -189,7 +191,9 @@ func New(o Options) *Source {
 func (s *Source) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cancel()
+	if !isClosed(s.closing) {
+		close(s.closing)
+	}
 	s.current.Store(nil)
 	for _, timer := range []*time.Timer{s.timer, s.dropTimer} {
 		if timer != nil {
@@ -197,6 +201,18 @@ func (s *Source) Close() {
 		}
 	}
 	s.releaseIfDone()
+}
+
+// isOver says whether the source is closed or its lifetime has ended.
+func (s *Source) isOver() bool { return isClosed(s.closing) || s.lifetime.Err() != nil }
+
+func isClosed(closing <-chan struct{}) bool {
+	select {
+	case <-closing:
+		return true
+	default:
+		return false
+	}
 }
 
 // Current returns the shared token, or nil if there is none that still lives.
@@ -276,13 +292,13 @@ func (s *Source) readSlowly(ctx context.Context, minTTL time.Duration) (Response
 		return Response{Lease: old}, nil
 	}
 	fallback := old != nil && old.usable(time.Now(), minTTL)
-	err = x.wait(ctx, s.open, fallback)
+	err = x.wait(ctx, s.closing, fallback)
 	fallback = fallback && old.usable(time.Now(), minTTL)
 	if errors.Is(err, errSlow) && !fallback {
-		err = x.wait(ctx, s.open, false) // The old token came too close to its end.
+		err = x.wait(ctx, s.closing, false) // The old token came too close to its end.
 	}
 	switch {
-	case s.open.Err() != nil:
+	case s.isOver():
 		return Response{}, ErrClosed
 	case err == nil:
 		return s.deliver(x.lease, minTTL)
@@ -299,7 +315,7 @@ func (s *Source) readSlowly(ctx context.Context, minTTL time.Duration) (Response
 func (s *Source) join(minTTL time.Duration) (*Lease, *exchange, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.open.Err() != nil {
+	if s.isOver() {
 		return nil, nil, ErrClosed
 	}
 	now := time.Now()
@@ -365,7 +381,7 @@ func (s *Source) Replace(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.open.Err() != nil {
+	if s.isOver() {
 		return ErrClosed
 	}
 	s.share(lease)
@@ -429,7 +445,7 @@ func (s *Source) arm(lease *Lease, at time.Time) {
 func (s *Source) refresh(lease *Lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.open.Err() != nil || s.shared != nil || s.current.Load() != lease {
+	if s.isOver() || s.shared != nil || s.current.Load() != lease {
 		return
 	}
 	if s.backoff.Check() != nil {

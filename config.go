@@ -53,8 +53,8 @@ type config struct {
 	MaxRetries          int               `json:"max_retries"`
 	RefreshBefore       time.Duration     `json:"refresh_before,omitempty"`
 	Cache               cacheMode         `json:"cache"`
-	Lease               bool              `json:"lease"`
 	IAMURL              string            `json:"iam_url,omitempty"`
+	Lease               bool              `json:"lease"`
 	Renew               bool              `json:"renew"`
 	RotationGracePeriod time.Duration     `json:"rotation_grace_period"`
 	CreatedAt           time.Time         `json:"created_at"`

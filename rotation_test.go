@@ -79,6 +79,7 @@ func newScriptedMount(t *testing.T, isHit func(*http.Request) bool) (m *mount, a
 	m.begin()
 	m.writeConfig("us-south", nil)
 	m.must(logical.UpdateOperation, "config/us-south/rotate", map[string]any{"grace_period": "24h"})
+	synctest.Wait() // A write would meet what follows a rotation in the background.
 	return m, answer
 }
 

@@ -117,6 +117,8 @@ func TestEntityTokens_readersOfOneShareAnExchange(t *testing.T) {
 	})
 }
 
+// TestEntityTokens_theLeastRecentlyReadGoes also deletes the config, which releases what is
+// held for those that were displaced, and for those that were not.
 func TestEntityTokens_theLeastRecentlyReadGoes(t *testing.T) {
 	entityTest(t, func(m *mount, calls *callGauge) {
 		first := m.tokenOfEntity("entity-0")
@@ -139,6 +141,11 @@ func TestEntityTokens_theLeastRecentlyReadGoes(t *testing.T) {
 		}
 		if got := calls.total(); got != maxEntities+2 {
 			t.Errorf("%d exchanges", got)
+		}
+		m.must(logical.DeleteOperation, "config/us-south", nil)
+		limits := m.backend.limits
+		if len(limits.backoffs.held) != 0 || len(limits.rateLimits.held) != 0 {
+			t.Errorf("%d backoffs and %d rate limits are held", len(limits.backoffs.held), len(limits.rateLimits.held))
 		}
 	})
 }
@@ -358,19 +365,6 @@ func TestEntityTokens_status(t *testing.T) {
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"cache": true})
 		if _, ok := m.readStatus("us-south")["entities"]; ok || strings.Contains(m.exposition(), "vault_apic_entity_tokens{") {
 			t.Error("entities are told of a config whose readers share one token")
-		}
-	})
-}
-
-func TestEntityTokens_deletionReleasesWhatTheyHold(t *testing.T) {
-	entityTest(t, func(m *mount, _ *callGauge) {
-		for n := range maxEntities + 10 {
-			m.tokenOfEntity(fmt.Sprint("entity-", n))
-		}
-		m.must(logical.DeleteOperation, "config/us-south", nil)
-		limits := m.backend.limits
-		if len(limits.backoffs.held) != 0 || len(limits.rateLimits.held) != 0 {
-			t.Errorf("%d backoffs and %d rate limits are held", len(limits.backoffs.held), len(limits.rateLimits.held))
 		}
 	})
 }

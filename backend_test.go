@@ -71,15 +71,14 @@ func newSim(t *testing.T) *apicsim.Sim {
 	return newSimWith(t, apicsim.Options{Keys: []string{testKey}})
 }
 
-// newSimWith signs with one RSA key for all, because to make one takes longer than most
-// tests.
+// newSimWith signs with one key for all, and quickly.
 func newSimWith(t *testing.T, o apicsim.Options) *apicsim.Sim {
 	t.Helper()
-	key, err := apicsim.SharedRSAKey()
+	key, err := apicsim.SharedKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.RSAKey = key
+	o.Key = key
 	sim, err := apicsim.New(o)
 	if err != nil {
 		t.Fatal(err)

@@ -90,11 +90,17 @@ func TestEndpoints_onlyOAuthTellsTheLifetime(t *testing.T) {
 }
 
 func TestEndpoints_signatureAlgorithms(t *testing.T) {
-	s := newTokenSim(t)
+	s, err := New(Options{Keys: []string{testKey}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for service, want := range map[string][2]string{"login": {"jwt", "eyJhbGciOiJFUzM4NCIs"}, "iam": {"access_token", "eyJhbGciOiJSUzI1NiIs"}} {
 		token, _ := decodeBody(t, exchangeAt(s, service, testKey, nil))[want[0]].(string)
 		if !strings.HasPrefix(token, want[1]) {
 			t.Errorf("%s: the token's header is another", service)
+		}
+		if status := askMe(s, "Bearer "+token); status != http.StatusOK {
+			t.Errorf("%s: the API manager answers its token with %d", service, status)
 		}
 	}
 }

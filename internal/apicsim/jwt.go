@@ -32,13 +32,10 @@ func newECDSASigner() (*signer, error) {
 	return newSigner(jose.ES384, key)
 }
 
-// newRSASigner makes a key if it is given none.
-func newRSASigner(key *rsa.PrivateKey) (*signer, error) {
-	if key == nil {
-		var err error
-		if key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
-			return nil, err
-		}
+func newRSASigner() (*signer, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, err
 	}
 	return newSigner(jose.RS256, key)
 }

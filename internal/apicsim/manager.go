@@ -55,7 +55,7 @@ func (s *Sim) authenticate(r *http.Request) (*tokenClaims, error) {
 
 // verify accepts a token of any of the services, which its algorithm tells apart.
 func (s *Sim) verify(token string) (*tokenClaims, error) {
-	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES384, jose.RS256})
+	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.RS256})
 	if err != nil {
 		return nil, errors.New("the token is no JWT")
 	}

@@ -8,11 +8,13 @@
 package apicsim
 
 import (
-	"crypto/rsa"
+	"crypto/ecdsa"
 	"log/slog"
 	"net/http"
 	"sync"
 	"time"
+
+	jose "github.com/go-jose/go-jose/v4"
 )
 
 // keptIssues is how many issued tokens are remembered, so that a long load run
@@ -30,9 +32,10 @@ type Options struct {
 	ClientID, ClientSecret string
 	// Logger gets one line for each call, without keys or tokens; it may be nil.
 	Logger *slog.Logger
-	// RSAKey signs the tokens of the iam and platform services. A key takes long to
-	// make, so that many simulations may share one; nil makes one when it is needed.
-	RSAKey *rsa.PrivateKey
+	// Key is of P-256 and signs the tokens of all services, for tests: keys of the kinds
+	// that the services have take ten times as long to sign, and an RSA key long to make.
+	// Nil makes keys of these kinds.
+	Key *ecdsa.PrivateKey
 }
 
 // Counts are the calls so far.
@@ -70,7 +73,8 @@ type IssuedToken struct {
 
 // Sim is the state of the simulated services. It is an http.Handler.
 type Sim struct {
-	// The login service signs with ES384, the others with RS256.
+	// The login service signs with ES384, the others with RS256, and all with ES256 if there
+	// is an Options.Key.
 	ecdsa, rsa func() (*signer, error)
 	logger     *slog.Logger
 	mux        *http.ServeMux
@@ -104,8 +108,12 @@ func New(o Options) (*Sim, error) {
 	s := &Sim{
 		logger: o.Logger, mux: http.NewServeMux(), clientID: o.ClientID, secret: o.ClientSecret,
 		keys: make(map[string]*keyState), keyFaults: make(map[KeyCall]*activeKeyFault), tokenTTL: o.TokenTTL,
-		ecdsa: sync.OnceValues(newECDSASigner), rsa: sync.OnceValues(func() (*signer, error) { return newRSASigner(o.RSAKey) }),
+		ecdsa: sync.OnceValues(newECDSASigner), rsa: sync.OnceValues(newRSASigner),
 		viewCalls: make(map[view]int),
+	}
+	if o.Key != nil {
+		s.ecdsa = sync.OnceValues(func() (*signer, error) { return newSigner(jose.ES256, o.Key) })
+		s.rsa = s.ecdsa
 	}
 	if _, err := s.ecdsa(); err != nil {
 		return nil, err

@@ -4,6 +4,9 @@
 package apicsim
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -19,15 +22,14 @@ func newSim(t *testing.T) *Sim {
 	return newSimWith(t, Options{})
 }
 
-// newSimWith accepts testKey, and signs with one RSA key for all, because to make one
-// takes longer than most tests.
+// newSimWith accepts testKey, and signs with a key of its own, and quickly.
 func newSimWith(t *testing.T, o Options) *Sim {
 	t.Helper()
-	key, err := SharedRSAKey()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Keys, o.TokenTTL, o.RSAKey = []string{testKey}, time.Minute, key
+	o.Keys, o.TokenTTL, o.Key = []string{testKey}, time.Minute, key
 	s, err := New(o)
 	if err != nil {
 		t.Fatal(err)

@@ -92,11 +92,11 @@ func platformToken(t *testing.T, sim *apicsim.Sim) rotation.Secret {
 
 func newSim(t *testing.T) *apicsim.Sim {
 	t.Helper()
-	key, err := apicsim.SharedRSAKey()
+	key, err := apicsim.SharedKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}, RSAKey: key})
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}, Key: key})
 	if err != nil {
 		t.Fatal(err)
 	}

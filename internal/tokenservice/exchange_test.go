@@ -62,13 +62,12 @@ func newExchangeOf(t *testing.T, kind tokenservice.Kind, timeout time.Duration, 
 	return x
 }
 
-// newSim signs with one RSA key for all, because to make one takes longer than some tests
-// wait for a token.
+// newSim signs with one key for all, and quickly.
 func newSim(t *testing.T) *apicsim.Sim {
 	t.Helper()
-	key, err := apicsim.SharedRSAKey()
+	key, err := apicsim.SharedKey()
 	check(t, err)
-	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}, ClientID: testClientID, ClientSecret: testClientSecret, RSAKey: key})
+	sim, err := apicsim.New(apicsim.Options{Keys: []string{testKey}, ClientID: testClientID, ClientSecret: testClientSecret, Key: key})
 	check(t, err)
 	return sim
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"iter"
 	"regexp"
 	"slices"
 	"strings"
@@ -86,19 +87,37 @@ func plainAlphabet(text string) string { return strings.NewReplacer("-", "+", "_
 // shareRun says whether two texts have n bytes in a row in common. It takes time in
 // proportion to their lengths, for an answer may be long, and a bearer too.
 func shareRun(a, b string, n int) bool {
-	if len(a) < n || len(b) < n {
-		return false
+	runs := make(map[string]struct{})
+	for run := range runsWithin(a, b, n) {
+		runs[run] = struct{}{}
 	}
-	runs := make(map[string]struct{}, len(a))
-	for start := range len(a) - n + 1 {
-		runs[a[start:start+n]] = struct{}{}
-	}
-	for start := range len(b) - n + 1 {
-		if _, found := runs[b[start:start+n]]; found {
+	for run := range runsWithin(b, a, n) {
+		if _, found := runs[run]; found {
 			return true
 		}
 	}
 	return false
+}
+
+// runsWithin yields the runs of n bytes of a text, without those that have a byte which the
+// other text lacks. Of most texts that share no run it yields nearly none.
+func runsWithin(text, other string, n int) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		var known [256]bool
+		for i := range len(other) {
+			known[other[i]] = true
+		}
+		length := 0
+		for i := range len(text) {
+			length++
+			if !known[text[i]] {
+				length = 0
+			}
+			if length >= n && !yield(text[i-n+1:i+1]) {
+				return
+			}
+		}
+	}
 }
 
 // unescape undoes a URL's escapes and leaves what is none. That a form writes a

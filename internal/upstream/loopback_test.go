@@ -64,10 +64,10 @@ func TestTransport_localhostIsReachedInPlaintext(t *testing.T) {
 // proxies does not recognise as loopback ones, such as [::1%25lo].
 func TestTransport_plainHTTPPassesNoProxy(t *testing.T) {
 	made := acquire(t, &Transports{}, "")
-	if made.over("http").Proxy != nil {
+	if made.begin("http").Proxy != nil {
 		t.Error("plain http may go to a proxy")
 	}
-	if made.over("https").Proxy == nil {
+	if made.begin("https").Proxy == nil {
 		t.Error("https goes past the proxy that the environment names")
 	}
 }

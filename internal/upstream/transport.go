@@ -27,7 +27,7 @@ const (
 	maxIdleConnections = 32
 
 	// idleTimeout is how long idle connections are kept, which is long enough for readers
-	// of dedicated tokens. Connections are not shared among configs, so that a long time-out
+	// of dedicated tokens. Connections are not shared among configs, so that a long timeout
 	// would add up: ten thousand configs may all do their first exchange within a minute,
 	// and their next one within the hour.
 	idleTimeout = 2 * time.Second
@@ -91,22 +91,27 @@ type transport struct {
 
 	mu            sync.Mutex
 	secure, plain *http.Transport
-	idle          *time.Timer
+	// requests are those under way. While there are none, idle waits to drop what was made.
+	requests int
+	idle     *time.Timer
 }
 
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	identified := r.Clone(r.Context()) // The original is not a transport's to change.
 	identified.Header.Set("User-Agent", t.of.userAgent())
-	return t.over(r.URL.Scheme).RoundTrip(identified)
+	over := t.begin(r.URL.Scheme)
+	defer t.end()
+	return over.RoundTrip(identified)
 }
 
-func (t *transport) over(scheme string) *http.Transport {
+// begin returns what a request of a scheme is sent over.
+func (t *transport) begin(scheme string) *http.Transport {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.idle == nil {
-		t.idle = time.AfterFunc(idleTimeout, t.CloseIdleConnections)
+	t.requests++
+	if t.idle != nil {
+		t.idle.Stop()
 	}
-	t.idle.Reset(idleTimeout)
 	if scheme == "http" {
 		if t.plain == nil {
 			t.plain = t.of.newPlain()
@@ -119,15 +124,23 @@ func (t *transport) over(scheme string) *http.Transport {
 	return t.secure
 }
 
+func (t *transport) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.requests--
+	if t.requests == 0 {
+		t.idle = time.AfterFunc(idleTimeout, t.CloseIdleConnections)
+	}
+}
+
 // CloseIdleConnections closes what no request uses, and the rest after use. A request that goes
 // on holds what it needs of the transport.
 func (t *transport) CloseIdleConnections() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.idle == nil {
-		return
+	if t.idle != nil {
+		t.idle.Stop()
 	}
-	t.idle.Stop()
 	for _, made := range []*http.Transport{t.secure, t.plain} {
 		if made != nil {
 			made.CloseIdleConnections()

@@ -4,7 +4,9 @@
 package upstream
 
 import (
+	"context"
 	"crypto/tls"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -12,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/pipenet"
 )
 
 func acquire(t *testing.T, transports *Transports, caPEM string) *transport {
@@ -25,7 +29,7 @@ func acquire(t *testing.T, transports *Transports, caPEM string) *transport {
 }
 
 func TestTransport_verifiesCertificates(t *testing.T) {
-	config := acquire(t, &Transports{}, "").over("https").TLSClientConfig
+	config := acquire(t, &Transports{}, "").begin("https").TLSClientConfig
 	if config.MinVersion < tls.VersionTLS12 || config.InsecureSkipVerify {
 		t.Fatalf("TLS settings are version %x, unverified %t", config.MinVersion, config.InsecureSkipVerify)
 	}
@@ -51,7 +55,7 @@ func TestTransport_namesItselfInEveryRequest(t *testing.T) {
 	} {
 		t.Run(agent, func(t *testing.T) {
 			made := acquire(t, transports, "")
-			made.over("https").Proxy = http.ProxyURL(address)
+			made.begin("https").Proxy = http.ProxyURL(address)
 			c := newCallerOver(t, made, service.URL, 0)
 			if _, err := put(t.Context(), c, service.URL, false); err != nil {
 				t.Fatal(err)
@@ -67,28 +71,37 @@ func TestTransport_namesItselfInEveryRequest(t *testing.T) {
 	}
 }
 
-// TestTransport_isDroppedWhenIdle frees what a config takes between two exchanges, and breaks no
-// request that goes on.
+// TestTransport_isDroppedWhenIdle frees what a config takes between two exchanges. Until then
+// requests share a connection, however long the service takes.
 func TestTransport_isDroppedWhenIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		made := acquire(t, &Transports{}, "")
-		first := made.over("https")
-		time.Sleep(idleTimeout / 2)
-		if made.over("https") != first {
-			t.Error("another transport is made while the first one may have a connection")
+		network := pipenet.Serve(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(10 * idleTimeout) }))
+		t.Cleanup(network.Close)
+		dials, line := 0, network.Line()
+		made := acquire(t, &Transports{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			dials++
+			return line.Dial(ctx, network, address)
+		}}, "")
+		requireDials := func(want int) {
+			t.Helper()
+			resp, err := (&http.Client{Transport: made}).Get(pipedURL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if dials != want {
+				t.Errorf("%d connections were made, want %d", dials, want)
+			}
 		}
+		requireDials(1)
 		time.Sleep(idleTimeout - 1)
-		if made.isUnused() {
-			t.Error("the transport is dropped sooner than its connections")
-		}
-		time.Sleep(time.Millisecond)
+		requireDials(1)
+		time.Sleep(idleTimeout)
 		synctest.Wait()
 		if !made.isUnused() {
 			t.Error("the transport is kept")
 		}
-		if made.over("https") == first {
-			t.Error("a dropped transport is used again")
-		}
+		requireDials(2)
 	})
 }
 

@@ -138,12 +138,13 @@ func (b *backend) getToken(ctx context.Context, name string, op logical.Operatio
 }
 
 // isForwarded says whether Vault is to forward a read: a lease is written, and so is the key that
-// another token takes where keys work once.
+// another token takes where keys work once. Secondaries have leases of their own, and no keys.
 func (b *backend) isForwarded(e *entry, op logical.Operation, minTTL time.Duration) bool {
-	if !e.config.Lease && !e.config.renews() || !b.isPerformanceStandby() {
-		return false
+	if e.config.Lease && b.isPerformanceStandby() {
+		return true
 	}
-	return e.config.Lease || e.config.Cache == cacheOff || op == logical.UpdateOperation || !e.source.IsFresh(minTTL)
+	takesKey := e.config.renews() && (e.config.Cache == cacheOff || op == logical.UpdateOperation || !e.source.IsFresh(minTTL))
+	return takesKey && !b.WriteSafeReplicationState()
 }
 
 func (b *backend) isPerformanceStandby() bool {
@@ -167,7 +168,7 @@ func (b *backend) tokenResponse(name string, c *config, a tokensource.Response) 
 	resp := &logical.Response{Data: data}
 	if c.Lease {
 		resp = b.Secret(tokenLeaseType).Response(data, map[string]any{"config": name, "token_id": a.ID})
-		// Whole seconds rounded down: a lease never outlives its token.
+		// Whole seconds rounded down: but in its token's last second, a lease does not outlive it.
 		resp.Secret.TTL = max(a.ExpiresAt.Sub(now).Truncate(time.Second), time.Second)
 		resp.Secret.MaxTTL = resp.Secret.TTL
 	}

@@ -5,6 +5,7 @@ package apic
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -34,7 +35,7 @@ func (r renewal) applyTo(o *tokensource.Options, c *config, watch *exchangeWatch
 		})
 		return func(ctx context.Context) (*tokenservice.Token, error) {
 			if watch.used.Load() && !r.mayWrite() {
-				return nil, logical.ErrReadOnly // That is no failure to tell of: another node does it.
+				return nil, fmt.Errorf("%w: %w", tokensource.ErrElsewhere, logical.ErrReadOnly)
 			}
 			return watched(ctx)
 		}

@@ -304,20 +304,30 @@ func TestRenewal_switchedOff(t *testing.T) {
 	})
 }
 
-// TestRenewal_standbyForwardsWhatNeedsAKey serves what is fresh itself.
-func TestRenewal_standbyForwardsWhatNeedsAKey(t *testing.T) {
-	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
-		m.replication = consts.ReplicationPerformanceStandby
-		m.restart()
-		m.readToken("saas")
-		if _, err := m.do(logical.UpdateOperation, "token/saas", nil); err != logical.ErrReadOnly {
-			t.Errorf("a dedicated token: the error is %v", err)
-		}
-		time.Sleep(6*time.Hour + time.Minute)
-		if _, err := m.do(logical.ReadOperation, "token/saas", nil); err != logical.ErrReadOnly {
-			t.Errorf("a token that is due: the error is %v", err)
-		}
-	})
+// TestRenewal_nodeThatMayNotWriteForwards has it serve what is fresh itself. That it makes no
+// key is no failure, neither for those who ask nor of the replacement in the background.
+func TestRenewal_nodeThatMayNotWriteForwards(t *testing.T) {
+	for node, state := range map[string]consts.ReplicationState{
+		"a standby": consts.ReplicationPerformanceStandby, "a secondary": consts.ReplicationPerformanceSecondary,
+	} {
+		t.Run(node, func(t *testing.T) {
+			renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
+				m.replication = state
+				m.restart()
+				m.readToken("saas")
+				for range 3 {
+					if _, err := m.do(logical.UpdateOperation, "token/saas", nil); err != logical.ErrReadOnly {
+						t.Errorf("a dedicated token: the error is %v", err)
+					}
+				}
+				time.Sleep(6*time.Hour + time.Minute)
+				m.requireSample(`vault_apic_exchange_consecutive_failures{config="saas"}`, 0)
+				if _, err := m.do(logical.ReadOperation, "token/saas", nil); err != logical.ErrReadOnly {
+					t.Errorf("a token that is due: the error is %v", err)
+				}
+			})
+		})
+	}
 }
 
 // TestRenewal_secretsAreInNothingThatIsTold looks for keys and tokens of the engine's own.

@@ -93,7 +93,7 @@ func (s *Source) finishShared(x *exchange) {
 		x.lease, x.err = nil, ErrClosed
 	case x.err == nil:
 		s.share(x.lease)
-	default:
+	case !errors.Is(x.err, ErrElsewhere):
 		s.retryWhileOldLives()
 	}
 }
@@ -160,7 +160,7 @@ func (s *Source) run(ctx context.Context, deadline time.Time, exchange ExchangeF
 	defer cancel()
 	defer context.AfterFunc(s.lifetime, cancel)()
 	x.lease, x.err = s.issue(ctx, exchange)
-	if s.lifetime.Err() != nil {
+	if s.lifetime.Err() != nil || errors.Is(x.err, ErrElsewhere) {
 		return
 	}
 	s.mu.Lock()

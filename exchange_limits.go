@@ -6,6 +6,7 @@ package apic
 import (
 	"context"
 
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 )
 
@@ -29,14 +30,18 @@ func newExchangeLimits() *exchangeLimits {
 
 // applyTo puts the limits of a config called name into a source's options. The source
 // holds them until it is closed and none of its exchanges is in flight, and then
-// calls release too. It holds what is remembered of the key at its issuer as well, and of
-// the issuer, so that no number of made-up keys and services displaces that.
+// calls release too. It holds what is remembered of the key at IBM Cloud IAM as well, and of
+// its issuer, so that no number of made-up keys and services displaces that. The platform
+// service is sent tokens in place of the key.
 func (l *exchangeLimits) applyTo(o *tokensource.Options, name string, c *config, release func()) {
 	backoff, releaseBackoff := l.backoffs.acquire(newBackoffID(c))
 	limit, releaseLimit := l.rateLimits.acquire(rateLimitID(c.tokenURL(), c.CACert))
 	backoff.Under(limit)
 	issuer := c.issuer()
-	_, releaseIssuer := l.backoffs.acquire(issuerBackoffID(c.iamURL(), c.CACert, c.APIKey))
+	releaseIssuer := func() {}
+	if c.TokenService != tokenservice.Platform {
+		_, releaseIssuer = l.backoffs.acquire(issuerBackoffID(issuer.Issuer, issuer.CACert, c.APIKey))
+	}
 	_, releaseIssuerLimit := l.rateLimits.acquire(rateLimitID(issuer.Issuer, issuer.CACert))
 	if !c.renews() { // Renewals take turns by themselves, and have exchanges of their own.
 		o.Slots, o.Config = &l.slots, name

@@ -24,30 +24,31 @@ type RateLimit struct {
 
 // Until is when the limit ends, or zero if it is not in force.
 func (l *RateLimit) Until() time.Time {
+	until, _ := l.state()
+	return until
+}
+
+// Check returns a *BackoffError while the limit is in force. What it wraps says that
+// nothing was sent on behalf of its caller, and for how long to back off.
+func (l *RateLimit) Check() error {
+	until, failed := l.state()
+	if until.IsZero() {
+		return nil
+	}
+	failed.OutcomeUnknown, failed.RetryAfter = false, time.Until(until)
+	return &BackoffError{Last: &failed, RetryAt: until}
+}
+
+func (l *RateLimit) state() (until time.Time, last upstream.Error) {
 	if l == nil {
-		return time.Time{}
+		return time.Time{}, upstream.Error{}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !time.Now().Before(l.until) {
-		return time.Time{}
+		return time.Time{}, upstream.Error{}
 	}
-	return l.until
-}
-
-// Check returns a *BackoffError while the limit is in force. What it wraps says that
-// nothing was sent on behalf of its caller, and for how long to
-// back off.
-func (l *RateLimit) Check() error {
-	until := l.Until()
-	if until.IsZero() {
-		return nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	failed := l.last
-	failed.OutcomeUnknown, failed.RetryAfter = false, time.Until(until)
-	return &BackoffError{Last: &failed, RetryAt: until}
+	return l.until, l.last
 }
 
 // Record takes note of a call's error, which may be nil. What was said of a call that was

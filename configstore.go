@@ -97,7 +97,11 @@ func (s *configStore) Get(ctx context.Context, name string) (*entry, error) {
 	if checkName(name) != nil {
 		return nil, nil // Storage misreads some of these names.
 	}
-	defer s.locks.lock(name)()
+	unlock, err := s.locks.lockWithin(ctx, name)
+	if err != nil {
+		return nil, storageError("waiting for config "+name+" to be read", err)
+	}
+	defer unlock()
 	if e := s.inUse(name); e != nil {
 		return e, nil
 	}

@@ -4,8 +4,10 @@
 package apic
 
 import (
+	"cmp"
 	"crypto/subtle"
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
 
@@ -143,13 +145,14 @@ func hostOf(checked string) string {
 	return u.Host
 }
 
-// originOf is the scheme and host of a URL that was checked.
+// originOf is the scheme, host and port of a URL that was checked.
 func originOf(checked string) string {
 	u, err := url.Parse(checked)
 	if err != nil {
 		return ""
 	}
-	return u.Scheme + "://" + u.Host
+	port := cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
+	return u.Scheme + "://" + net.JoinHostPort(u.Hostname(), port)
 }
 
 // sameSecret takes the same time wherever two secrets of one length differ.

@@ -3,7 +3,10 @@
 
 package apic
 
-import "sync"
+import (
+	"context"
+	"sync"
+)
 
 // nameLocks are one lock for each name in use. The zero value is ready to use.
 type nameLocks struct {
@@ -19,11 +22,22 @@ type nameLock struct {
 
 // lock waits for name's lock and returns the function that gives it back.
 func (l *nameLocks) lock(name string) (unlock func()) {
+	unlock, _ = l.lockWithin(context.Background(), name)
+	return unlock
+}
+
+// lockWithin is lock that fails with ctx's error once that ends.
+func (l *nameLocks) lockWithin(ctx context.Context, name string) (unlock func(), err error) {
 	l.mu.Lock()
 	found := l.use(name)
 	l.mu.Unlock()
-	found.held <- struct{}{}
-	return func() { l.unlock(name, found) }
+	select {
+	case found.held <- struct{}{}:
+		return func() { l.unlock(name, found) }, nil
+	case <-ctx.Done():
+		l.leave(name, found)
+		return nil, ctx.Err()
+	}
 }
 
 // tryLock is lock that does not wait. It says whether it has got the lock.
@@ -54,6 +68,11 @@ func (l *nameLocks) use(name string) *nameLock {
 
 func (l *nameLocks) unlock(name string, given *nameLock) {
 	<-given.held
+	l.leave(name, given)
+}
+
+// leave takes back what use did.
+func (l *nameLocks) leave(name string, given *nameLock) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	given.users--

@@ -4,6 +4,8 @@
 package apic
 
 import (
+	"context"
+	"errors"
 	"runtime"
 	"sync"
 	"testing"
@@ -60,6 +62,28 @@ func TestNameLocks_keepNoneForAnUnusedName(t *testing.T) {
 	}
 	if len(locks.byName) != 0 {
 		t.Fatalf("%d locks are left", len(locks.byName))
+	}
+}
+
+func TestNameLocks_waitEndsWithItsContext(t *testing.T) {
+	var locks nameLocks
+	unlock := locks.lock("a")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		_, err := locks.lockWithin(ctx, "a")
+		ended <- err
+	}()
+	for locks.users("a") < 2 {
+		runtime.Gosched()
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the error is %v", err)
+	}
+	unlock()
+	if len(locks.byName) != 0 {
+		t.Errorf("%d locks are kept", len(locks.byName))
 	}
 }
 

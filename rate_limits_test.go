@@ -94,7 +94,7 @@ func TestRateLimit_ofATokenServiceHoldsForAllItsConfigs(t *testing.T) {
 func TestRateLimit_isThatOfAHostAndItsCA(t *testing.T) {
 	base := rateLimitID("https://iam.example/identity/token", "ca")
 	for url, same := range map[string]bool{
-		"https://iam.example": true, "https://IAM.example/v1/apikeys": true,
+		"https://iam.example": true, "https://iam.example:443": true, "https://IAM.example/v1/apikeys": true,
 		"https://iam.example:8443": false, "http://iam.example": false, "https://iam2.example": false,
 	} {
 		if got := rateLimitID(url, "ca") == base; got != same {

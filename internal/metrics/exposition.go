@@ -20,7 +20,7 @@ type State struct {
 	PerConfig []Config
 }
 
-// omitted is how many configs have no metrics of their own though they could be loaded.
+// omitted is how many configs nobody tried to load, or wants to know of.
 func (s State) omitted() int { return s.Configs - s.Unreadable - len(s.PerConfig) }
 
 // Config is the state of one config. A time that is zero has no metric.
@@ -94,7 +94,7 @@ func newStateDescs() stateDescs {
 	}
 	return stateDescs{
 		configs:          ofMount("configs", "Configs that are stored."),
-		unreadable:       ofMount("configs_unreadable", "Configs that are stored and could not be loaded for this exposition; the per-config metrics lack them."),
+		unreadable:       ofMount("configs_unreadable", "Configs that could not be loaded for this exposition; the per-config metrics lack them. 0 if it loads none."),
 		omitted:          ofMount("configs_omitted", "Configs that are stored and left out of the per-config metrics: too many, not in memory, or not wanted."),
 		tokenExpiry:      ofConfig("token_expiry_timestamp_seconds", "End of the shared token, in Unix seconds; with cache=entity, of the one that was issued last. Absent while there is none that lives."),
 		entityTokens:     ofConfig("entity_tokens", "Vault entities that have a token of their own in memory, at most 1,000. Only for configs with cache=entity."),

@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// failureMemory is how long after a back-off's end the failures in a row still
+	// failureMemory is how long after a backoff's end the failures in a row still
 	// count though no config in memory has the key. It is ten times the longest
-	// back-off after a refusal: to delete a config in order to begin anew takes longer
+	// backoff after a refusal: to delete a config in order to begin anew takes longer
 	// than to wait for the next attempt.
 	failureMemory = 10 * time.Minute
 
 	// maxIdleBackoffs bounds the memory of keys that no config in memory has, which
 	// anyone who may write a config can make up, with a service of their own that asks for
-	// a long back-off. What must not be displaced is held.
+	// a long backoff. What must not be displaced is held.
 	maxIdleBackoffs = 1000
 )
 

@@ -62,7 +62,7 @@ func TestBackoffs_keepAFailureThatNobodyHolds(t *testing.T) {
 		b.failOnce(t, "key", refused)
 		until := time.Now().Add(5 * time.Second)
 		if got := b.until("key"); !got.Equal(until) {
-			t.Fatalf("the back-off lasts until %s", got)
+			t.Fatalf("the backoff lasts until %s", got)
 		}
 		time.Sleep(time.Until(until) + failureMemory - 1)
 		b.failOnce(t, "key", refused)
@@ -94,7 +94,7 @@ func TestBackoffs_keepNothingOfKeysThatDidNotFail(t *testing.T) {
 }
 
 // TestBackoffs_ofMadeUpKeysAreBounded floods the memory beside a key that is held and
-// one that is not and whose back-off is long.
+// one that is not and whose backoff is long.
 func TestBackoffs_ofMadeUpKeysAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b backoffs

@@ -103,7 +103,7 @@ func TestConfigCheck_backsOff(t *testing.T) {
 		m.restart()
 		m.begin()
 		m.sim.RevokeKey(testKey)
-		for range 3 { // The back-off of a refusal grows to 20 s.
+		for range 3 { // The backoff of a refusal grows to 20 s.
 			m.failure(logical.ReadOperation, "token/us-south", nil)
 			m.failure(logical.UpdateOperation, "config/us-south/rotate", nil)
 			time.Sleep(20 * time.Second)

@@ -137,7 +137,7 @@ func (k *checker) secrets() []rotation.Secret {
 }
 
 // token says what a reader of the shared token would get. It gets a token as a reader
-// does, with its back-off, its slots and its sharing, unless that takes a key which may
+// does, with its backoff, its slots and its sharing, unless that takes a key which may
 // work once.
 func (k *checker) token(ctx context.Context) finding {
 	c, source := k.entry.config, k.entry.source

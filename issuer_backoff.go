@@ -14,7 +14,7 @@ import (
 
 // issuerBackoff is an issuer to which no key is sent again as soon as it was refused, and
 // which is not called as long as it asked not to be. A rotation that somebody asks
-// for does not wait for the engine's own back-off, and a write ends that; neither is to have
+// for does not wait for the engine's own backoff, and a write ends that; neither is to have
 // such a key sent time and again. Failures of other kinds are left to the engine.
 type issuerBackoff struct {
 	rotation.Issuer

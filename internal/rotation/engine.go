@@ -169,7 +169,7 @@ func (o *outcome) wake(at time.Time) {
 // Advance does what can be done now for one record: it finishes what was left
 // unfinished, rotates if that is due, and deletes what has had its time. It returns
 // when there is something to do again, zero for never, whether or not it fails; its
-// own back-off is in that. It holds the claim for no longer than its calls take.
+// own backoff is in that. It holds the claim for no longer than its calls take.
 func (e *Engine) Advance(ctx context.Context, ref Ref) (next time.Time, err error) {
 	out := e.advance(ctx, ref, want{})
 	return out.next, out.err

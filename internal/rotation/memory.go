@@ -111,7 +111,7 @@ func (m *memory) lately() error {
 }
 
 // rememberedError is a failure that is backed off from, as those get it who come meanwhile.
-// It is no other failure, or readers would have the back-off never end.
+// It is no other failure, or readers would have the backoff never end.
 type rememberedError struct{ error }
 
 func (e *rememberedError) Unwrap() error { return e.error }

@@ -54,12 +54,12 @@ func TestAdvance_backoffInsideAWindow(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a := &advance{plan: Plan{Until: time.Now().Add(c.left)}}
 				if got := a.longestBackoff(); got != c.want {
-					t.Errorf("the longest back-off is %s", got)
+					t.Errorf("the longest backoff is %s", got)
 				}
 			})
 		})
 	}
 	if got := (&advance{}).longestBackoff(); got != maxBackoff {
-		t.Errorf("without a window, the longest back-off is %s", got)
+		t.Errorf("without a window, the longest backoff is %s", got)
 	}
 }

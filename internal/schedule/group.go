@@ -51,7 +51,7 @@ func (g *group) isBefore(other *group) bool {
 	return cmp.Or(g.ready().Compare(other.ready()), cmp.Compare(g.name, other.name)) < 0
 }
 
-// failed starts or extends the back-off. Runs that were under way together fail together,
+// failed starts or extends the backoff. Runs that were under way together fail together,
 // and count as one.
 func (g *group) failed(era int, retryAfter time.Duration) {
 	wait := retryAfter
@@ -65,7 +65,7 @@ func (g *group) failed(era int, retryAfter time.Duration) {
 	}
 }
 
-// succeeded ends the group's back-off, unless it began during the run.
+// succeeded ends the group's backoff, unless it began during the run.
 func (g *group) succeeded(era int) {
 	if era == g.era {
 		g.failures, g.until = 0, time.Time{}

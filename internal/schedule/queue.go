@@ -35,7 +35,7 @@ const (
 // Options configure a Queue.
 type Options struct {
 	// Run runs a job, until ctx ends at the latest, and returns when it is due again;
-	// zero is never. With an error, zero is after a back-off.
+	// zero is never. With an error, zero is after a backoff.
 	Run func(ctx context.Context, name string) (next time.Time, err error)
 	// Unavailable says whether a job's error means that its group as a whole can't be
 	// served, and for how long it asks to back off, 0 if it does not ask.

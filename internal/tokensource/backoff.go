@@ -11,8 +11,8 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// A back-off doubles with each further failure. A refusal does not pass by itself, so that
-// its back-off starts longer and grows further.
+// A backoff doubles with each further failure. A refusal does not pass by itself, so that
+// its backoff starts longer and grows further.
 const (
 	firstUnavailableBackoff = time.Second
 	maxUnavailableBackoff   = 10 * time.Second

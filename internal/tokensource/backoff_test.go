@@ -16,7 +16,7 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// TestBackoff_causesNoExchange tries at both edges of each back-off.
+// TestBackoff_causesNoExchange tries at both edges of each backoff.
 func TestBackoff_causesNoExchange(t *testing.T) {
 	seconds := func(s ...time.Duration) []time.Duration {
 		for i := range s {
@@ -187,7 +187,7 @@ func TestBackoff_outlivesItsSources(t *testing.T) {
 				}
 			}
 			if got := time.Until(backoff.Until()); got != wait*time.Second || svc.count() != i+1 {
-				t.Fatalf("after failure %d the back-off is %s, after %d exchanges", i+1, got, svc.count())
+				t.Fatalf("after failure %d the backoff is %s, after %d exchanges", i+1, got, svc.count())
 			}
 			time.Sleep(wait * time.Second)
 		}
@@ -220,7 +220,7 @@ func TestBackoff_ofAnotherSourceIsKept(t *testing.T) {
 		svc.set(func(svc *service) { svc.err = nil })
 		time.Sleep(10*time.Second - 1)
 		if got := svc.count(); got != 2 {
-			t.Fatalf("%d exchanges before the back-off's end", got)
+			t.Fatalf("%d exchanges before the backoff's end", got)
 		}
 		time.Sleep(time.Nanosecond)
 		requireReadyToken(t, s, first.Lease)
@@ -317,7 +317,7 @@ func TestStale_retryAtIsTheNextAttempt(t *testing.T) {
 			t.Errorf("ttl is %d", ttl)
 		}
 		if ttl := a.TTL(a.RetryAt.Add(time.Second)); ttl != minStaleTTL {
-			t.Errorf("after the back-off ttl is %d", ttl)
+			t.Errorf("after the backoff ttl is %d", ttl)
 		}
 		svc.set(func(svc *service) { svc.err = nil })
 		time.Sleep(time.Duration(a.TTL(time.Now())) * time.Second)
@@ -405,7 +405,7 @@ func TestRefresh_backsOffAfterADedicatedFailure(t *testing.T) {
 		svc.set(func(svc *service) { svc.err = nil })
 		time.Sleep(10*time.Second - 1)
 		if got := svc.count(); got != 2 {
-			t.Fatalf("%d exchanges before the back-off's end", got)
+			t.Fatalf("%d exchanges before the backoff's end", got)
 		}
 		time.Sleep(time.Nanosecond)
 		requireReadyToken(t, s, first.Lease)

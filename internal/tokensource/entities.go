@@ -13,7 +13,7 @@ import (
 
 // Entities are the sources of a config whose readers share one token for each entity,
 // by whose name the caller tells readers apart. They share the options, and so
-// the back-off and the slots: a key that is refused is not sent once for each entity.
+// the backoff and the slots: a key that is refused is not sent once for each entity.
 //
 // They are bounded: a new entity replaces the one that was not read for longest. Readers
 // that wait for the replaced one still get its token. The methods may be called from many

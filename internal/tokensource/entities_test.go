@@ -170,7 +170,7 @@ func TestEntities_refusedKeyIsNotSentForEach(t *testing.T) {
 			read(n)
 		}
 		if got := svc.count(); got != MaxExchanges {
-			t.Errorf("%d exchanges during the back-off", got)
+			t.Errorf("%d exchanges during the backoff", got)
 		}
 	})
 }

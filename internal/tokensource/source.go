@@ -346,7 +346,7 @@ func (s *Source) deliver(lease *Lease, minTTL time.Duration) (Response, error) {
 }
 
 // stale wraps an old token for a reader. While the exchange is under way or the
-// back-off is over the reader is asked to come back in a second, and never later
+// backoff is over the reader is asked to come back in a second, and never later
 // than the token may be handed out.
 func (s *Source) stale(old *Lease, why error) Response {
 	a := Response{Lease: old, Stale: true, Why: why, RetryAt: time.Now().Add(time.Second)}
@@ -373,7 +373,7 @@ func (s *Source) share(lease *Lease) {
 }
 
 // Replace makes an exchange and shares its token, whatever there was before, unless
-// ctx ends first. It respects the back-off and adds to it.
+// ctx ends first. It respects the backoff and adds to it.
 func (s *Source) Replace(ctx context.Context) error {
 	lease, err := s.exchangeFor(ctx, s.exchange)
 	if err != nil {
@@ -389,7 +389,7 @@ func (s *Source) Replace(ctx context.Context) error {
 }
 
 // Dedicated returns a token that no other caller gets and that lives for at least
-// minTTL. It respects the back-off and adds to it. Errors are those of Read.
+// minTTL. It respects the backoff and adds to it. Errors are those of Read.
 func (s *Source) Dedicated(ctx context.Context, minTTL time.Duration) (*Lease, error) {
 	if shared := s.current.Load(); shared != nil && time.Now().Before(shared.DueAt) {
 		if err := shared.outlives(minTTL); err != nil {
@@ -406,7 +406,7 @@ func (s *Source) Dedicated(ctx context.Context, minTTL time.Duration) (*Lease, e
 	return lease, nil
 }
 
-// retryWhileOldLives arms the timer for another attempt at the back-off's end, or
+// retryWhileOldLives arms the timer for another attempt at the backoff's end, or
 // when the token is to be replaced if that is later, if the token is wanted and
 // will still be alive then. The caller holds the lock.
 func (s *Source) retryWhileOldLives() {
@@ -441,7 +441,7 @@ func (s *Source) arm(lease *Lease, at time.Time) {
 }
 
 // refresh replaces lease in the background, unless somebody else has done so or
-// is about to. It waits for the end of the back-off from an exchange that failed.
+// is about to. It waits for the end of the backoff from an exchange that failed.
 func (s *Source) refresh(lease *Lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -37,7 +37,7 @@ func TestErrors_statusOfEachKindOfFailure(t *testing.T) {
 			s.sim.Inject(apicsim.Fault{Kind: apicsim.KindStatus, Status: 503, RetryAfter: "30"})
 			return s.tryRead("apic/token/us-south")
 		}, http.StatusBadGateway, "failed with HTTP 503"},
-		{"a service in its back-off", func() error { return s.tryRead("apic/token/us-south") }, http.StatusServiceUnavailable, "next attempt is possible in"},
+		{"a service in its backoff", func() error { return s.tryRead("apic/token/us-south") }, http.StatusServiceUnavailable, "next attempt is possible in"},
 	}
 	for _, step := range steps {
 		err := step.act()

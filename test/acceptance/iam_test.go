@@ -53,6 +53,6 @@ func TestIAM_reenabledKeyWorksAfterTheBackoff(t *testing.T) {
 	s.requireError("a disabled key", s.tryWrite("apic/token/iam", nil), http.StatusBadRequest, "BXNIM0462E")
 	s.sim.AddKey(s.key)
 	s.requireError("a write at once", s.writeService("iam", nil), http.StatusBadRequest, "BXNIM0462E", "the next attempt is possible in")
-	s.eventually("the back-off is over", func() bool { return s.writeService("iam", nil) == nil })
+	s.eventually("the backoff is over", func() bool { return s.writeService("iam", nil) == nil })
 	s.write("apic/token/iam", nil)
 }

@@ -62,7 +62,7 @@ func TestBackoff_holdsForClientsThatDisconnect(t *testing.T) {
 		for range 19 {
 			s.leave(request)
 		}
-		// More than one only if the machine is so slow that the first back-off ends.
+		// More than one only if the machine is so slow that the first backoff ends.
 		if got := s.sim.Counts().Exchanges - before.Exchanges; got != 1 && time.Since(began) < 5*time.Second {
 			t.Errorf("20 %s sent the key %d times", name, got)
 		}

@@ -122,7 +122,7 @@ func TestOutage_coldStart(t *testing.T) {
 		before := s.sim.Counts().Exchanges
 		readings := s.rush(clients, 1, outage.name)
 		// Twice as many only if the machine is so slow that a client comes after
-		// the back-off.
+		// the backoff.
 		if sent := s.sim.Counts().Exchanges - before; outage.counted && sent != attempts && sent != 2*attempts {
 			t.Errorf("%s: %d clients caused %d requests, want %d", outage.name, clients, sent, attempts)
 		}

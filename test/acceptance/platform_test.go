@@ -144,11 +144,11 @@ func TestPlatform_clientCredentials(t *testing.T) {
 	s.check(os.WriteFile(s.path("credentials.json"), []byte(file), 0o600))
 	s.mustCLI("write", "apic/config/platform", "credentials=@credentials.json", "token_service=platform", "token_url="+tokenURL)
 	works := func() bool { return s.tryWrite("apic/token/platform", nil) == nil }
-	s.eventually("the back-off of the wrong credentials is over", works)
+	s.eventually("the backoff of the wrong credentials is over", works)
 	s.mustCLI("patch", "apic/config/platform", "credentials=@credentials.json", "client_secret=another", "token_service=platform", "token_url="+tokenURL)
 	s.requireError("a secret beside the file", s.tryWrite("apic/token/platform", nil), http.StatusBadRequest, "client credentials")
 	s.mustCLI("patch", "apic/config/platform", "client_secret="+s.clientSecret, "token_service=platform", "token_url="+tokenURL)
-	s.eventually("the back-off of the wrong secret is over", works)
+	s.eventually("the backoff of the wrong secret is over", works)
 
 	elsewhere := map[string]any{"token_url": s.service.URL() + "/elsewhere", "verify": false}
 	s.requireError("another address without the key", write(elsewhere), http.StatusBadRequest, "api_key is required again")

@@ -8,6 +8,7 @@ package apic
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"runtime"
 	"strings"
 
@@ -85,7 +86,8 @@ func newBackend(build BuildInfo) *backend {
 			// A policy needs sudo for what sends a key elsewhere without knowing it.
 			Root: []string{endpointsPath + "*"},
 		},
-		// The framework tries the patterns in turn, so that the busiest comes first.
+		// The first pattern that matches wins, and config/<name> matches everything below
+		// config/: longer patterns first. The busiest is at the top.
 		Paths: []*framework.Path{
 			b.pathToken(),
 			b.pathConfigList(),
@@ -172,7 +174,7 @@ func (b *backend) recoverTo(err *error, req *logical.Request) {
 		return
 	}
 	reportPanic(b.Logger(), p, string(req.Operation))
-	*err = logical.CodedError(500, "the plugin failed on this request; the server's log says where")
+	*err = logical.CodedError(http.StatusInternalServerError, "the plugin failed on this request; the server's log says where")
 }
 
 // reportPanic logs the panic's type and not its value, which could quote a secret.

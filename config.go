@@ -35,7 +35,9 @@ const (
 	maxCACertLength = 64 << 10
 )
 
-// config is the stored form of config/<name>. Durations are nanoseconds.
+// config is the stored form of config/<name>. Durations are nanoseconds. Its members, in
+// this order, take 512 bytes, which is a size class: another order, or one more member, may
+// take the next one, for each config in memory.
 type config struct {
 	Schema int `json:"schema"`
 	// Keys are the API key in use and what else is known of the config's keys.

@@ -44,7 +44,7 @@ func statusResponseFields() map[string]*framework.FieldSchema {
 		"clock_skew":           {Type: framework.TypeInt64, Description: "Seconds by which this node's clock is ahead of the token service's, negative if it is behind. Absent while they agree."},
 		"last_success":         {Type: framework.TypeTime, Description: "When the key was last exchanged for a token. A write of the config keeps this if it keeps the shared token."},
 		"last_error":           {Type: framework.TypeString, Description: "Why the last failed exchange since the config was written or loaded failed. A later success does not clear it."},
-		"last_error_time":      {Type: framework.TypeTime, Description: "When that exchange failed."},
+		"last_error_time":      {Type: framework.TypeTime, Description: "Time of last_error."},
 		"consecutive_failures": {Type: framework.TypeInt64, Description: "Failed exchanges of the key since its last success, in this config and in others with the same key and destination. A write that keeps the key and the destination does not reset it.", Required: true},
 		"retry_at":             {Type: framework.TypeTime, Description: "Until when the engine backs off, after the last of these failures or because the service asked another config to wait. A write that keeps the key and the destination does not end the backoff."},
 		"api_key_age":          {Type: framework.TypeInt64, Description: "Seconds since a write or a rotation set the API key.", Required: true},
@@ -54,8 +54,8 @@ func statusResponseFields() map[string]*framework.FieldSchema {
 		"next_vault_rotation":  {Type: framework.TypeTime, Description: "When the API key is due to be rotated. A failed rotation does not change it, unless its rotation_window has ended."},
 
 		"consecutive_rotation_failures": {Type: framework.TypeInt64, Description: "Failed rotations and renewals since the last success, the last write of the config (with renew: of its key or endpoints), or a restart."},
-		"last_rotation_error":           {Type: framework.TypeString, Description: "Why the last of these failed."},
-		"last_rotation_error_time":      {Type: framework.TypeTime, Description: "When that was."},
+		"last_rotation_error":           {Type: framework.TypeString, Description: "Why the last rotation or renewal failed. Absent after one that succeeded."},
+		"last_rotation_error_time":      {Type: framework.TypeTime, Description: "Time of last_rotation_error."},
 
 		"retired_api_keys": retiredKeysField()["retired_api_keys"],
 		"cleanup_errors":   {Type: framework.TypeMap, Description: "The issuer's ids of replaced keys that could not be deleted yet, each with the reason. Vault tries again."},

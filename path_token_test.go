@@ -144,7 +144,7 @@ func TestTokenRead_withoutCacheIsDedicated(t *testing.T) {
 	}
 }
 
-// They share one read of storage too.
+// Cold readers share one exchange and one storage read.
 func TestTokenRead_coldReadersShareOneExchange(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("us-south", nil)

@@ -128,8 +128,7 @@ func TestBackoff_concurrentFailuresCountAsOne(t *testing.T) {
 	})
 }
 
-// TestBackoff_longestRetryAfterCounts has a second failure
-// arrive that asks for less.
+// TestBackoff_longestRetryAfterCounts has a second failure arrive that asks for less.
 func TestBackoff_longestRetryAfterCounts(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		var callers sync.WaitGroup

@@ -12,8 +12,8 @@ import (
 
 // An exchange, once it has begun, belongs to no caller: each waits for its outcome
 // as long as it likes, and the outcome counts when it arrives, though everybody may
-// have left and the source may be closed. Otherwise callers who leave
-// before the answer could have a refused key sent again and again.
+// have left and the source may be closed. Otherwise callers who leave before the answer
+// could have a refused key sent again and again.
 
 // exchange is one exchange in flight.
 type exchange struct {

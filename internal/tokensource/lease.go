@@ -40,9 +40,8 @@ func (l *Lease) shared(refreshBefore time.Duration) *Lease {
 
 func (l *Lease) life() time.Duration { return l.ExpiresAt.Sub(l.IssuedAt) }
 
-// follow takes note of the token that was shared before. A service may hand out the
-// same one again, or one that ends no later: that has lived for longer than this
-// lease.
+// follow takes note of the token that was shared before. If the service returned the same
+// token again, or one that ends no later, its life counts from when it was first issued.
 func (l *Lease) follow(previous *Lease) {
 	if previous != nil && (l.ID == previous.ID || !l.ExpiresAt.After(previous.ExpiresAt)) {
 		l.tokenLife = previous.tokenLife + l.ExpiresAt.Sub(previous.ExpiresAt)

@@ -264,8 +264,8 @@ func TestSlots_areGrantedInTurn(t *testing.T) {
 	})
 }
 
-// TestSlots_noRetryForAnExpiredToken has a background replacement
-// find no slot until the token has ended.
+// TestSlots_noRetryForAnExpiredToken has a background replacement find no slot until the
+// token has ended.
 func TestSlots_noRetryForAnExpiredToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc, slots := &service{life: time.Minute}, &Slots{}

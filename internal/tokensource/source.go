@@ -29,8 +29,8 @@ import (
 
 const (
 	// exchangeTimeout bounds an exchange, its retries and the wait for its slot
-	// included. It ends before Vault's own 90 s request limit, so that waiting readers
-	// see why it failed.
+	// included. It ends before Vault's own 90 s request limit. Only callers whose client
+	// waits longer than its default of 60 s see why it failed.
 	exchangeTimeout = 80 * time.Second
 
 	// staleTimeout is how long a reader waits for a newer token while it could be

@@ -201,8 +201,8 @@ func TestRefresh_unreadTokenIsNotReplaced(t *testing.T) {
 	})
 }
 
-// TestRefresh_lateReaderOfAReplacedToken
-// plays a reader that loads the token and is overtaken before it marks it read.
+// TestRefresh_lateReaderOfAReplacedToken plays a reader that loads the token and is
+// overtaken before it marks it read.
 func TestRefresh_lateReaderOfAReplacedToken(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Second

@@ -50,8 +50,8 @@ type configStore struct {
 	byName sync.Map // string to *entry
 	locks  nameLocks
 	doubts doubts
-	// closed is set once, under mu, and keeps a reader that waited through the unload from
-	// loading or writing a config again. writes are those under way, which Close waits for.
+	// closed is set once, under mu. After that nothing is loaded or written; Close waits for
+	// the writes already begun.
 	closed atomic.Bool
 	writes sync.WaitGroup
 
@@ -130,11 +130,10 @@ func (s *configStore) recheck(ctx context.Context, name string, present *entry) 
 	return nil, err
 }
 
-// discard takes an entry out of use that a reader has found closed. None is in use that
-// is; were there one, its readers would start over for ever.
+// discard removes a closed entry that is still in use. That should not happen; if it did,
+// its readers would retry for ever.
 func (s *configStore) discard(name string, closed *entry) { s.byName.CompareAndDelete(name, closed) }
 
-// inUse returns the entry in memory, or nil.
 func (s *configStore) inUse(name string) *entry {
 	found, ok := s.byName.Load(name)
 	if !ok {
@@ -424,8 +423,8 @@ func (s *configStore) planOf(c *config) rotation.Plan {
 	return plan
 }
 
-// decodeConfig refuses what this build does not know. Its errors do not quote what is
-// stored.
+// decodeConfig refuses what this build does not know. A field that is missing in what is
+// stored gets zero, and not its default. Errors do not quote what is stored.
 func decodeConfig(name string, stored []byte) (*config, error) {
 	var versioned struct {
 		Schema int `json:"schema"`

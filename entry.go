@@ -33,8 +33,7 @@ type entry struct {
 	// keepsTokens says that what is put in place of another entry has the same key and
 	// destination, so that each entity keeps its token.
 	keepsTokens bool
-	// recheck is from when on, in nanoseconds since 1970, a reader is to read the stored
-	// config again, because a write failed that may take effect. It is 0 for never.
+	// recheck is when readers must read storage again, as Unix nanoseconds; 0 is never.
 	recheck atomic.Int64
 }
 
@@ -57,8 +56,7 @@ func (e *entry) with(c *config) *entry {
 	return &entry{config: c, source: e.source, entities: e.entities, watch: e.watch}
 }
 
-// close lets an exchange in flight finish, which then is no news any more of the
-// config that is stored.
+// close lets an exchange in flight finish; its outcome is no longer reported.
 func (e *entry) close() {
 	e.watch.active.Store(false)
 	e.source.Close()

@@ -10,9 +10,9 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 )
 
-// exchangeLimits are what bounds a mount's exchanges: how soon after a failure, when a
-// service allows them, how many at a time, and the mount's end. They belong to keys and names and not to the
-// entries in memory, which a write replaces.
+// exchangeLimits bound a mount's exchanges: the backoff of each key, the rate limit of each
+// host, the slots of each config, and the life of the mount. They outlive entries, which a
+// write replaces.
 type exchangeLimits struct {
 	backoffs   backoffs
 	rateLimits rateLimits

@@ -21,7 +21,6 @@ import (
 // perConfigOption is the mount option that says of which configs there are metrics.
 const perConfigOption = "per_config_metrics"
 
-// perConfig is of which configs there are metrics.
 type perConfig string
 
 const (
@@ -83,9 +82,9 @@ func newMetrics(build BuildInfo) *metrics.Metrics {
 	return metrics.New(metrics.Build{Version: build.Version, Commit: build.Commit, GoVersion: runtime.Version()}, services)
 }
 
-// wantsPerConfigMetrics reads the mount's options. An operator who sets the option wants
-// less told, so that a value which says none of all counts as no. It must not fail the
-// mount, which would leave readers without tokens.
+// wantsPerConfigMetrics reads the mount's options. A value other than true, false and auto
+// counts as false, which tells least. It must not fail the mount, which would leave readers
+// without tokens.
 func (b *backend) wantsPerConfigMetrics(options map[string]string) perConfig {
 	value, set := options[perConfigOption]
 	if !set || value == string(perConfigAuto) {

@@ -39,15 +39,13 @@ type rotations struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	// listing is held, by a value in it, while all configs are read. listed and unread
-	// go with it: whether that was begun when no late write could take effect any more, and
-	// which could not be read since.
+	// listing is a mutex that a context can interrupt; it guards listed and unread.
+	// listed: all were read after the last late write; unread: those that failed.
 	listing chan struct{}
 	listed  bool
 	unread  []rotation.Ref
 
-	mu sync.Mutex
-	// started and closed are set by start and Close.
+	mu              sync.Mutex
 	started, closed bool
 	// advancing are the records that the schedule is at, and known the revisions that it has
 	// seen.
@@ -118,7 +116,7 @@ func (r *rotations) ensureListed(ctx context.Context) error {
 	if isListed() {
 		return nil
 	}
-	// One that cannot be read has no deletion under way that this process began.
+	// A config that cannot be read has no deletion under way in this process.
 	if err := r.readAll(ctx, isListed); err != nil && !isListed() {
 		return err
 	}
@@ -243,7 +241,6 @@ func issuerGroup(issuer, caCert string) string {
 	return fmt.Sprintf("%s %x", issuer, sha256.Sum256([]byte(caCert)))
 }
 
-// advance is what the schedule runs.
 func (r *rotations) advance(ctx context.Context, job string) (next time.Time, err error) {
 	ref := refOf(job)
 	if r.engine.IsAsked(ref) {

@@ -366,7 +366,11 @@ func (r *rotations) observe(e rotation.Event) {
 			return
 		}
 		r.metrics.Rotated(metrics.RotationFailure)
-		log.Warn("rotating the api key failed; the present one stays", "config", name, "reason", e.Err)
+		failed := "rotating the api key failed; the present one stays"
+		if e.Renews { // Nothing usable may be left.
+			failed = "renewing the token failed; it will be tried again"
+		}
+		log.Warn(failed, "config", name, "reason", e.Err)
 		r.events.send(r.ctx, eventRotateFailed, name)
 	case rotation.Recovered:
 		log.Warn("an interrupted rotation had made an api key, which will be deleted at its issuer", "config", name, "key_id", e.KeyID)

@@ -103,6 +103,8 @@ type Event struct {
 	KeyID string
 	// Err says why, for NotReusable, Discarded, Failed, CleanupFailed and Panicked.
 	Err error
+	// Renews says, for Failed, that the record's keys renew themselves.
+	Renews bool
 }
 
 // EventKind says what happened.
@@ -273,7 +275,7 @@ func (a *advance) note(err error) {
 	if !errors.As(err, &usedUp) { // Trying again is then for a caller who wants a token.
 		a.out.wake(next)
 	}
-	a.observe(Event{Ref: a.ref, Kind: Failed, Err: err})
+	a.observe(Event{Ref: a.ref, Kind: Failed, Err: err, Renews: a.plan.Renew})
 }
 
 // longestBackoff is a tenth of what is left of a token's life, or of the time in which a

@@ -16,10 +16,10 @@ const (
 	// heapHeadroom is how much garbage a small heap may gather, in bytes. The plugin's own is a few
 	// MiB, so that Go's default has it collected a hundred times a second under load.
 	heapHeadroom = 24 << 20
-	// leastPercent is how much of a large heap that is, of tens of thousands of configs in use: a
-	// fifth of Go's default, because most of a read's time is not the plugin's, and its memory
-	// all is. mostPercent bounds the ratio for a tiny heap.
-	leastPercent, mostPercent = 20, 800
+	// leastPercent is for a large heap, of tens of thousands of configs in use: half of Go's
+	// default, because the plugin's memory is all its own, and most of a read's time is not.
+	// mostPercent bounds the ratio for a tiny heap.
+	leastPercent, mostPercent = 50, 800
 	// memoryShare is the share of a container's memory beyond which the collector works
 	// harder. Vault runs in the same container.
 	memoryShare = 0.25

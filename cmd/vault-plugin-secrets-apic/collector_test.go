@@ -24,7 +24,7 @@ func TestPercentFor(t *testing.T) {
 		live uint64
 		want int
 	}{
-		{0, 800}, {1 << 20, 800}, {3 << 20, 800}, {4 << 20, 600}, {8 << 20, 300}, {24 << 20, 100}, {120 << 20, 20}, {1 << 30, 20}, {math.MaxUint64, 20},
+		{0, 800}, {1 << 20, 800}, {3 << 20, 800}, {4 << 20, 600}, {8 << 20, 300}, {24 << 20, 100}, {48 << 20, 50}, {1 << 30, 50}, {math.MaxUint64, 50},
 	} {
 		if got := percentFor(c.live); got != c.want {
 			t.Errorf("with %d bytes alive it is %d, not %d", c.live, got, c.want)

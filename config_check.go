@@ -130,8 +130,8 @@ func (k *checker) secrets() []rotation.Secret {
 	if kept := c.Keys.Token; kept != nil {
 		secrets = append(secrets, kept.Value)
 	}
-	if lease := k.entry.source.Current(); lease != nil {
-		secrets = append(secrets, lease.Value)
+	if token := k.entry.source.Current(); token != nil {
+		secrets = append(secrets, token.Value)
 	}
 	return secrets
 }
@@ -155,10 +155,10 @@ func (k *checker) token(ctx context.Context) finding {
 
 func (k *checker) freshToken() finding {
 	status := k.entry.source.Status()
-	if status.Lease == nil {
+	if status.Token == nil {
 		return finding{checkToken, resultUnknown, "the shared token has just expired", "check again"}
 	}
-	detail := k.sharing() + " that lives until " + timeText(status.Lease.ExpiresAt)
+	detail := k.sharing() + " that lives until " + timeText(status.Token.ExpiresAt)
 	if status.Failures > 0 && status.LastError != nil {
 		return finding{checkToken, resultWarning, fmt.Sprintf("%s, but the last exchange failed at %s: %s", detail, timeText(status.LastErrorAt), status.LastError), ""}
 	}
@@ -261,14 +261,14 @@ func (k *checker) clock(key issuerFacts, host hostFacts) finding {
 		ahead time.Duration
 		whose string
 	)
-	lease := k.entry.source.Current()
+	token := k.entry.source.Current()
 	switch {
 	case key.clockRead:
 		ahead, whose = key.clockSkew, "the issuer's"
 	case host.reach.Dated:
 		ahead, whose = host.reach.ClockSkew, "that of token_url's host"
-	case lease != nil && lease.ClockSkew != 0:
-		ahead, whose = lease.ClockSkew, "the token service's when it issued the shared token"
+	case token != nil && token.ClockSkew != 0:
+		ahead, whose = token.ClockSkew, "the token service's when it issued the shared token"
 	default:
 		return finding{checkClock, resultUnknown, "no response of the issuer or the token service had the time", ""}
 	}

@@ -82,7 +82,7 @@ type configWrite struct {
 	byOwner bool
 	// keepsTokens says that tokens stay in use. kept is then the shared one, or nil.
 	keepsTokens bool
-	kept        *tokensource.Lease
+	kept        *tokensource.IssuedToken
 	// try tries the candidate out, and is nil if that is not wanted. If it fails,
 	// nothing is stored.
 	try func(context.Context, *entry) error

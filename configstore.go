@@ -40,7 +40,7 @@ type configStore struct {
 	storage logical.Storage
 	// wire makes the entry of a config. current is a token that its key was
 	// already exchanged for, or nil.
-	wire    func(name string, c *config, current *tokensource.Lease) (*entry, error)
+	wire    func(name string, c *config, current *tokensource.IssuedToken) (*entry, error)
 	holders *rotation.Holders
 	// observer is told of each record that was read or stored, under its name's lock. It
 	// is set before the store is used.
@@ -75,7 +75,7 @@ type sighting struct {
 	doubtful time.Time
 }
 
-func newConfigStore(wire func(string, *config, *tokensource.Lease) (*entry, error)) *configStore {
+func newConfigStore(wire func(string, *config, *tokensource.IssuedToken) (*entry, error)) *configStore {
 	return &configStore{
 		wire:    wire,
 		holders: &rotation.Holders{},
@@ -267,7 +267,7 @@ func (s *configStore) Stored(ctx context.Context, name string) (*config, error) 
 
 // sharedToken is the token that name's readers share under the stored config, or
 // nil.
-func (s *configStore) sharedToken(name string, stored *config) *tokensource.Lease {
+func (s *configStore) sharedToken(name string, stored *config) *tokensource.IssuedToken {
 	present := s.inUse(name)
 	if present == nil || stored == nil || !sameRevision(present.config, stored) {
 		return nil
@@ -289,7 +289,7 @@ func (s *configStore) deleteUnreadable(ctx context.Context, name string) error {
 // is still stored and nobody is changing its key. prev is nil for a creation. kept is
 // a token that stays shared unless it was revoked meanwhile, or nil. On failure the
 // entry in use stays in use, and fresh is the caller's to close.
-func (s *configStore) Update(ctx context.Context, name string, prev *config, fresh *entry, kept *tokensource.Lease) error {
+func (s *configStore) Update(ctx context.Context, name string, prev *config, fresh *entry, kept *tokensource.IssuedToken) error {
 	defer s.locks.lock(name)()
 	ref := rotation.Ref{Config: name}
 	if held := s.obstacle(ref); held != nil {
@@ -325,8 +325,8 @@ func (s *configStore) shares(name, id string) bool {
 	if present == nil {
 		return false
 	}
-	lease := present.source.Current()
-	return lease != nil && lease.ID == id
+	token := present.source.Current()
+	return token != nil && token.ID == id
 }
 
 // DropToken ends the sharing of a token that was revoked. It needs neither storage

@@ -75,13 +75,13 @@ func (e *entry) closeUnlessShared(successor *entry) {
 // currentToken is the token that the entry shares, for a record whose keys work once to keep. It
 // is empty if there is none.
 func (e *entry) currentToken() rotation.Token {
-	lease := e.source.Current()
-	if lease == nil {
+	token := e.source.Current()
+	if token == nil {
 		return rotation.Token{}
 	}
 	return rotation.Token{
-		Value: lease.Value, ID: lease.ID, At: e.config.issuer(),
-		IssuedAt: lease.IssuedAt, DueAt: lease.DueAt, ExpiresAt: lease.ExpiresAt,
+		Value: token.Value, ID: token.ID, At: e.config.issuer(),
+		IssuedAt: token.IssuedAt, DueAt: token.DueAt, ExpiresAt: token.ExpiresAt,
 	}
 }
 
@@ -98,7 +98,7 @@ type wiring struct {
 
 // wire makes the entry of a config called name. current is a token that its key was
 // already exchanged for, or nil.
-func (w *wiring) wire(name string, c *config, current *tokensource.Lease) (*entry, error) {
+func (w *wiring) wire(name string, c *config, current *tokensource.IssuedToken) (*entry, error) {
 	transport, release, err := w.transports.Acquire(c.CACert)
 	if err != nil {
 		return nil, fieldError("ca_cert", err.Error())

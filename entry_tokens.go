@@ -50,7 +50,7 @@ func (e *entry) inherit(predecessor *entry) {
 // tokensInMemory is what is told of the tokens that readers share.
 type tokensInMemory struct {
 	// newest is the one that was issued last, or nil if there is none that lives.
-	newest *tokensource.Lease
+	newest *tokensource.IssuedToken
 	// byEntity says that there is one for each Vault entity, and entities how many have
 	// one that lives.
 	byEntity bool
@@ -63,7 +63,7 @@ func (e *entry) tokens() tokensInMemory {
 		return told
 	}
 	told.byEntity = true
-	var newest *tokensource.Lease
+	var newest *tokensource.IssuedToken
 	told.entities, newest = e.entities.Tokens()
 	if told.newest == nil || newest != nil && newest.IssuedAt.After(told.newest.IssuedAt) {
 		told.newest = newest

@@ -94,8 +94,8 @@ func (b *backend) tokenUpdate(ctx context.Context, req *logical.Request, d *fram
 }
 
 func dedicatedToken(ctx context.Context, e *entry, minTTL time.Duration) (tokensource.Response, error) {
-	lease, err := e.source.Dedicated(ctx, minTTL)
-	return tokensource.Response{Lease: lease}, err
+	token, err := e.source.Dedicated(ctx, minTTL)
+	return tokensource.Response{IssuedToken: token}, err
 }
 
 func (b *backend) answerToken(ctx context.Context, req *logical.Request, d *framework.FieldData, operation string, get func(*entry, time.Duration) (tokensource.Response, error)) (*logical.Response, error) {

@@ -42,7 +42,7 @@ func (r renewal) applyTo(o *tokensource.Options, c *config, watch *exchangeWatch
 	}
 	o.Exchange, o.Dedicated = get(false), get(true)
 	if kept := c.Keys.Token; o.Current == nil && kept.Lives() {
-		o.Current = tokensource.NewLeaseSince(kept.IssuedAt, tokenOf(*kept), c.RefreshBefore)
+		o.Current = tokensource.NewIssuedTokenSince(kept.IssuedAt, tokenOf(*kept), c.RefreshBefore)
 	}
 }
 

@@ -222,7 +222,7 @@ func TestBackoff_ofAnotherSourceIsKept(t *testing.T) {
 			t.Fatalf("%d exchanges before the backoff's end", got)
 		}
 		time.Sleep(time.Nanosecond)
-		requireReadyToken(t, s, first.Lease)
+		requireReadyToken(t, s, first.IssuedToken)
 		if got := other.Status(); got.Failures != 0 {
 			t.Errorf("after this source's success the other one tells of %d failures", got.Failures)
 		}
@@ -335,11 +335,11 @@ func TestStale_recoveryNeedsNoReader(t *testing.T) {
 		time.Sleep(time.Until(first.DueAt))
 		svc.set(func(svc *service) { svc.err, svc.latency = nil, time.Second })
 		time.Sleep(maxUnavailableBackoff + time.Second)
-		requireReadyToken(t, s, first.Lease)
+		requireReadyToken(t, s, first.IssuedToken)
 	})
 }
 
-func requireReadyToken(t *testing.T, s *Source, old *Lease) {
+func requireReadyToken(t *testing.T, s *Source, old *IssuedToken) {
 	t.Helper()
 	synctest.Wait()
 	started := time.Now()
@@ -407,7 +407,7 @@ func TestRefresh_backsOffAfterADedicatedFailure(t *testing.T) {
 			t.Fatalf("%d exchanges before the backoff's end", got)
 		}
 		time.Sleep(time.Nanosecond)
-		requireReadyToken(t, s, first.Lease)
+		requireReadyToken(t, s, first.IssuedToken)
 	})
 }
 
@@ -427,6 +427,6 @@ func TestRefresh_failureForMinTTLDoesNotHastenIt(t *testing.T) {
 			t.Fatalf("%d exchanges", got)
 		}
 		time.Sleep(time.Nanosecond)
-		requireReadyToken(t, s, first.Lease)
+		requireReadyToken(t, s, first.IssuedToken)
 	})
 }

@@ -80,7 +80,7 @@ func (e *Entities) Replace(ctx context.Context, entity string) error {
 // given the same one to several.
 func (e *Entities) Drop(id string) {
 	for _, m := range e.members() {
-		if lease := m.source.current.Load(); lease != nil && lease.ID == id {
+		if token := m.source.current.Load(); token != nil && token.ID == id {
 			m.source.Drop(id)
 		}
 	}
@@ -96,11 +96,11 @@ func (e *Entities) TakeOver(from *Entities) {
 		if e.closed || e.recent.Len() >= e.limit {
 			return
 		}
-		lease := m.source.Current()
-		if _, known := e.byName[m.entity]; known || lease == nil {
+		token := m.source.Current()
+		if _, known := e.byName[m.entity]; known || token == nil {
 			continue
 		}
-		kept := e.newMember(m.entity, lease)
+		kept := e.newMember(m.entity, token)
 		kept.source.DropNoSoonerThan(m.source)
 		e.byName[m.entity] = e.recent.PushBack(kept)
 	}
@@ -108,15 +108,15 @@ func (e *Entities) TakeOver(from *Entities) {
 
 // Tokens counts the entities that have a token, and returns the one that was issued
 // last, or nil if there is none.
-func (e *Entities) Tokens() (count int, newest *Lease) {
+func (e *Entities) Tokens() (count int, newest *IssuedToken) {
 	for _, m := range e.members() {
-		lease := m.source.Current()
-		if lease == nil {
+		token := m.source.Current()
+		if token == nil {
 			continue
 		}
 		count++
-		if newest == nil || lease.IssuedAt.After(newest.IssuedAt) {
-			newest = lease
+		if newest == nil || token.IssuedAt.After(newest.IssuedAt) {
+			newest = token
 		}
 	}
 	return count, newest
@@ -199,7 +199,7 @@ func (e *Entities) evict(at *list.Element) {
 }
 
 // newMember makes an entity's source. The caller holds the lock, and they are open.
-func (e *Entities) newMember(entity string, current *Lease) *member {
+func (e *Entities) newMember(entity string, current *IssuedToken) *member {
 	e.held.Add(1)
 	o := e.options
 	o.Current = current

@@ -18,7 +18,7 @@ import (
 // exchange is one exchange in flight.
 type exchange struct {
 	done  chan struct{}
-	lease *Lease
+	token *IssuedToken
 	err   error
 }
 
@@ -90,9 +90,9 @@ func (s *Source) finishShared(x *exchange) {
 	s.shared = nil
 	switch {
 	case s.isOver():
-		x.lease, x.err = nil, ErrClosed
+		x.token, x.err = nil, ErrClosed
 	case x.err == nil:
-		s.share(x.lease)
+		s.share(x.token)
 	case !errors.Is(x.err, ErrElsewhere):
 		s.retryWhileOldLives()
 	}
@@ -100,7 +100,7 @@ func (s *Source) finishShared(x *exchange) {
 
 // exchangeFor makes an exchange for one caller, who waits for its turn and for its
 // outcome until ctx ends.
-func (s *Source) exchangeFor(ctx context.Context, exchange ExchangeFunc) (*Lease, error) {
+func (s *Source) exchangeFor(ctx context.Context, exchange ExchangeFunc) (*IssuedToken, error) {
 	deadline := time.Now().Add(exchangeTimeout)
 	if err := s.backoff.Check(); err != nil {
 		return nil, err // There is no use in waiting for a slot.
@@ -121,7 +121,7 @@ func (s *Source) exchangeFor(ctx context.Context, exchange ExchangeFunc) (*Lease
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	}
-	return x.lease, err
+	return x.token, err
 }
 
 // startDedicated starts an exchange that free gives the slot back for. What failed
@@ -159,7 +159,7 @@ func (s *Source) run(ctx context.Context, deadline time.Time, exchange ExchangeF
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	defer context.AfterFunc(s.lifetime, cancel)()
-	x.lease, x.err = s.issue(ctx, exchange)
+	x.token, x.err = s.issue(ctx, exchange)
 	if s.lifetime.Err() != nil || errors.Is(x.err, ErrElsewhere) {
 		return
 	}
@@ -171,17 +171,17 @@ func (s *Source) run(ctx context.Context, deadline time.Time, exchange ExchangeF
 
 // issue calls the service and turns a panic in that into an error: a panic in a
 // goroutine would end the process, and with it every mount it serves.
-func (s *Source) issue(ctx context.Context, exchange ExchangeFunc) (lease *Lease, err error) {
+func (s *Source) issue(ctx context.Context, exchange ExchangeFunc) (issued *IssuedToken, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			lease, err = nil, fmt.Errorf("exchange panicked (%T)", p)
+			issued, err = nil, fmt.Errorf("exchange panicked (%T)", p)
 		}
 	}()
 	token, err := exchange(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return NewLease(token, s.refreshBefore), nil
+	return NewIssuedToken(token, s.refreshBefore), nil
 }
 
 // ended takes note that an exchange is in flight no more. The caller holds the lock.

@@ -55,7 +55,7 @@ type Options struct {
 	// than half of the token's life as half.
 	RefreshBefore time.Duration
 	// Current is a token that was issued before and is to be shared; it may be nil.
-	Current *Lease
+	Current *IssuedToken
 	// Backoff remembers the failures of the key that Exchange sends, and Slots bound
 	// the exchanges of the config called Config. Without them the source has some of its own.
 	Backoff *Backoff
@@ -92,8 +92,8 @@ func (o Options) shared() Options {
 	return o
 }
 
-// Lease is a token together with the times that govern its sharing.
-type Lease struct {
+// IssuedToken is a token together with the times that govern its sharing.
+type IssuedToken struct {
 	*tokenservice.Token
 	// IssuedAt is when the exchange that issued the token ended.
 	IssuedAt time.Time
@@ -111,7 +111,7 @@ type Lease struct {
 
 // Response is what a reader gets.
 type Response struct {
-	*Lease
+	*IssuedToken
 	// Stale says that the token is past due because no newer one could be issued.
 	// Why is then the last failure, or nil while an exchange is still under way.
 	Stale bool
@@ -130,7 +130,7 @@ const minStaleTTL = 3
 // above RotationPeriod, and the token outlives it.
 func (a Response) TTL(now time.Time) int64 {
 	if !a.Stale {
-		return a.Lease.TTL(now)
+		return a.IssuedToken.TTL(now)
 	}
 	shortest := min(minStaleTTL, int64(a.ExpiresAt.Sub(now)/time.Second))
 	return min(max(seconds(a.RetryAt.Sub(now)), shortest, 1), a.RotationPeriod())
@@ -154,7 +154,7 @@ type Source struct {
 	closing chan struct{}
 
 	// current is read without the lock by readers of a fresh token.
-	current atomic.Pointer[Lease]
+	current atomic.Pointer[IssuedToken]
 
 	mu sync.Mutex
 	// shared is the exchange whose token readers share, nil if none is in flight, and
@@ -175,11 +175,11 @@ func New(o Options) *Source {
 		outcomes: o.Outcomes, lifetime: o.Lifetime, release: o.Release, closing: make(chan struct{}),
 	}
 	if o.Current != nil && !o.Current.dropped.Load() {
-		lease := o.Current.shared(o.RefreshBefore)
-		s.current.Store(lease)
-		s.outcomes.succeededAt(lease.IssuedAt)
+		token := o.Current.shared(o.RefreshBefore)
+		s.current.Store(token)
+		s.outcomes.succeededAt(token.IssuedAt)
 		if o.Current.wanted.Load() {
-			s.want(lease)
+			s.want(token)
 		}
 	}
 	return s
@@ -216,12 +216,12 @@ func isClosed(closing <-chan struct{}) bool {
 }
 
 // Current returns the shared token, or nil if there is none that still lives.
-func (s *Source) Current() *Lease {
-	lease := s.current.Load()
-	if lease == nil || !time.Now().Before(lease.ExpiresAt) {
+func (s *Source) Current() *IssuedToken {
+	token := s.current.Load()
+	if token == nil || !time.Now().Before(token.ExpiresAt) {
 		return nil
 	}
-	return lease
+	return token
 }
 
 // Drop stops sharing the token if it is the one called id, so that the next reader gets
@@ -231,16 +231,16 @@ func (s *Source) Current() *Lease {
 func (s *Source) Drop(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	lease := s.current.Load()
-	if lease == nil || lease.ID != id {
+	token := s.current.Load()
+	if token == nil || token.ID != id {
 		return
 	}
 	if wait := time.Until(s.mayDropAt); wait > 0 {
-		lease.dropped.Store(true)
+		token.dropped.Store(true)
 		s.dropLater(id, wait)
 		return
 	}
-	s.mayDropAt = time.Now().Add(lease.tokenLife / 10)
+	s.mayDropAt = time.Now().Add(token.tokenLife / 10)
 	s.current.Store(nil)
 }
 
@@ -269,17 +269,17 @@ func (s *Source) dropLater(id string, wait time.Duration) {
 // *BackoffError, *BusyError, *TooShortError, ErrClosed or ctx's.
 func (s *Source) Read(ctx context.Context, minTTL time.Duration) (Response, error) {
 	now := time.Now()
-	if lease := s.current.Load(); lease != nil && lease.fresh(now, minTTL) {
-		s.want(lease)
-		return Response{Lease: lease}, nil
+	if token := s.current.Load(); token != nil && token.fresh(now, minTTL) {
+		s.want(token)
+		return Response{IssuedToken: token}, nil
 	}
 	return s.readSlowly(ctx, minTTL)
 }
 
 // IsFresh says whether Read would return without waiting.
 func (s *Source) IsFresh(minTTL time.Duration) bool {
-	lease := s.current.Load()
-	return lease != nil && lease.fresh(time.Now(), minTTL)
+	token := s.current.Load()
+	return token != nil && token.fresh(time.Now(), minTTL)
 }
 
 func (s *Source) readSlowly(ctx context.Context, minTTL time.Duration) (Response, error) {
@@ -289,7 +289,7 @@ func (s *Source) readSlowly(ctx context.Context, minTTL time.Duration) (Response
 	}
 	if x == nil {
 		s.want(old)
-		return Response{Lease: old}, nil
+		return Response{IssuedToken: old}, nil
 	}
 	fallback := old != nil && old.usable(time.Now(), minTTL)
 	err = x.wait(ctx, s.closing, fallback)
@@ -301,7 +301,7 @@ func (s *Source) readSlowly(ctx context.Context, minTTL time.Duration) (Response
 	case s.isOver():
 		return Response{}, ErrClosed
 	case err == nil:
-		return s.deliver(x.lease, minTTL)
+		return s.deliver(x.token, minTTL)
 	case fallback && ctx.Err() == nil:
 		return s.stale(old, err), nil
 	default:
@@ -309,47 +309,47 @@ func (s *Source) readSlowly(ctx context.Context, minTTL time.Duration) (Response
 	}
 }
 
-// join finds out, at one instant, what a reader has to do: take the lease that
-// is returned without an exchange, or wait for the exchange, with the lease to fall
+// join finds out, at one instant, what a reader has to do: take the token that
+// is returned without an exchange, or wait for the exchange, with the token to fall
 // back on. A failure that is remembered counts as an exchange that has ended.
-func (s *Source) join(minTTL time.Duration) (*Lease, *exchange, error) {
+func (s *Source) join(minTTL time.Duration) (*IssuedToken, *exchange, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.isOver() {
 		return nil, nil, ErrClosed
 	}
 	now := time.Now()
-	lease := s.current.Load()
-	if lease != nil && lease.fresh(now, minTTL) {
-		return lease, nil, nil
+	token := s.current.Load()
+	if token != nil && token.fresh(now, minTTL) {
+		return token, nil, nil
 	}
-	if lease != nil && now.Before(lease.DueAt) {
-		if err := lease.promise(now, minTTL); err != nil {
+	if token != nil && now.Before(token.DueAt) {
+		if err := token.promise(now, minTTL); err != nil {
 			return nil, nil, err
 		}
 	}
 	if s.shared == nil {
 		if err := s.backoff.Check(); err != nil {
-			return lease, endedExchange(err), nil
+			return token, endedExchange(err), nil
 		}
 		s.startShared()
 	}
-	return lease, s.shared, nil
+	return token, s.shared, nil
 }
 
-func (s *Source) deliver(lease *Lease, minTTL time.Duration) (Response, error) {
-	if err := lease.promise(time.Now(), minTTL); err != nil {
+func (s *Source) deliver(token *IssuedToken, minTTL time.Duration) (Response, error) {
+	if err := token.promise(time.Now(), minTTL); err != nil {
 		return Response{}, err
 	}
-	s.want(lease)
-	return Response{Lease: lease}, nil
+	s.want(token)
+	return Response{IssuedToken: token}, nil
 }
 
 // stale wraps an old token for a reader. While the exchange is under way or the
 // backoff is over the reader is asked to come back in a second, and never later
 // than the token may be handed out.
-func (s *Source) stale(old *Lease, why error) Response {
-	a := Response{Lease: old, Stale: true, Why: why, RetryAt: time.Now().Add(time.Second)}
+func (s *Source) stale(old *IssuedToken, why error) Response {
+	a := Response{IssuedToken: old, Stale: true, Why: why, RetryAt: time.Now().Add(time.Second)}
 	if errors.Is(why, errSlow) {
 		a.Why = nil
 	}
@@ -365,17 +365,17 @@ func (s *Source) stale(old *Lease, why error) Response {
 	return a
 }
 
-// share makes lease the current one. The caller holds the lock of a source that is
+// share makes token the current one. The caller holds the lock of a source that is
 // not closed.
-func (s *Source) share(lease *Lease) {
-	lease.follow(s.current.Load())
-	s.current.Store(lease)
+func (s *Source) share(token *IssuedToken) {
+	token.follow(s.current.Load())
+	s.current.Store(token)
 }
 
 // Replace makes an exchange and shares its token, whatever there was before, unless
 // ctx ends first. It respects the backoff and adds to it.
 func (s *Source) Replace(ctx context.Context) error {
-	lease, err := s.exchangeFor(ctx, s.exchange)
+	token, err := s.exchangeFor(ctx, s.exchange)
 	if err != nil {
 		return err
 	}
@@ -384,26 +384,26 @@ func (s *Source) Replace(ctx context.Context) error {
 	if s.isOver() {
 		return ErrClosed
 	}
-	s.share(lease)
+	s.share(token)
 	return nil
 }
 
 // Dedicated returns a token that no other caller gets and that lives for at least
 // minTTL. It respects the backoff and adds to it. Errors are those of Read.
-func (s *Source) Dedicated(ctx context.Context, minTTL time.Duration) (*Lease, error) {
+func (s *Source) Dedicated(ctx context.Context, minTTL time.Duration) (*IssuedToken, error) {
 	if shared := s.current.Load(); shared != nil && time.Now().Before(shared.DueAt) {
 		if err := shared.outlives(minTTL); err != nil {
 			return nil, err // The token of another exchange would be no better.
 		}
 	}
-	lease, err := s.exchangeFor(ctx, s.dedicated)
+	token, err := s.exchangeFor(ctx, s.dedicated)
 	if err != nil {
 		return nil, err
 	}
-	if err := lease.outlives(minTTL); err != nil {
+	if err := token.outlives(minTTL); err != nil {
 		return nil, err
 	}
-	return lease, nil
+	return token, nil
 }
 
 // retryWhileOldLives arms the timer for another attempt at the backoff's end, or
@@ -420,32 +420,32 @@ func (s *Source) retryWhileOldLives() {
 
 // want marks a token as read, which arms its replacement once. A reader may come
 // with a token that was replaced meanwhile, whose successor's timer it does not touch.
-func (s *Source) want(lease *Lease) {
-	if lease.wanted.Load() || !lease.wanted.CompareAndSwap(false, true) {
+func (s *Source) want(token *IssuedToken) {
+	if token.wanted.Load() || !token.wanted.CompareAndSwap(false, true) {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current.Load() == lease {
-		s.arm(lease, lease.refreshAt)
+	if s.current.Load() == token {
+		s.arm(token, token.refreshAt)
 	}
 }
 
-// arm schedules the replacement of lease, which is the current one; a closed source
+// arm schedules the replacement of token, which is the current one; a closed source
 // has none. The caller holds the lock.
-func (s *Source) arm(lease *Lease, at time.Time) {
+func (s *Source) arm(token *IssuedToken, at time.Time) {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	s.timer = time.AfterFunc(time.Until(at), func() { s.refresh(lease) })
+	s.timer = time.AfterFunc(time.Until(at), func() { s.refresh(token) })
 }
 
-// refresh replaces lease in the background, unless somebody else has done so or
+// refresh replaces token in the background, unless somebody else has done so or
 // is about to. It waits for the end of the backoff from an exchange that failed.
-func (s *Source) refresh(lease *Lease) {
+func (s *Source) refresh(token *IssuedToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.isOver() || s.shared != nil || s.current.Load() != lease {
+	if s.isOver() || s.shared != nil || s.current.Load() != token {
 		return
 	}
 	if s.backoff.Check() != nil {

@@ -122,18 +122,18 @@ func mustRead(t *testing.T, s *Source) Response {
 	return a
 }
 
-func mustGetDedicated(t *testing.T, s *Source) *Lease {
+func mustGetDedicated(t *testing.T, s *Source) *IssuedToken {
 	t.Helper()
-	lease, err := s.Dedicated(t.Context(), 0)
+	token, err := s.Dedicated(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return lease
+	return token
 }
 
 // mustUnread returns a shared token that nobody has read, so that nothing
 // replaces it in the background.
-func mustUnread(t *testing.T, s *Source) *Lease {
+func mustUnread(t *testing.T, s *Source) *IssuedToken {
 	t.Helper()
 	if err := s.Replace(t.Context()); err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func TestRefresh_tokenThatWasReadIsReplacedEarly(t *testing.T) {
 		for range 20 {
 			a := mustRead(t, s)
 			time.Sleep(time.Until(a.DueAt))
-			requireReadyToken(t, s, a.Lease)
+			requireReadyToken(t, s, a.IssuedToken)
 		}
 		if got := svc.count(); got != 21 {
 			t.Fatalf("%d exchanges for 21 tokens", got)
@@ -212,7 +212,7 @@ func TestRefresh_lateReaderOfAReplacedToken(t *testing.T) {
 		successor := mustRead(t, s)
 		s.want(overtaken)
 		time.Sleep(time.Until(successor.DueAt))
-		requireReadyToken(t, s, successor.Lease)
+		requireReadyToken(t, s, successor.IssuedToken)
 	})
 }
 
@@ -226,13 +226,13 @@ func TestDedicated_noOtherCallerGetsIt(t *testing.T) {
 		shared := mustRead(t, s).ID
 		for i := range 50 {
 			callers.Go(func() {
-				lease, err := s.Dedicated(t.Context(), 0)
+				token, err := s.Dedicated(t.Context(), 0)
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if _, again := seen.LoadOrStore(lease.ID, i); again || lease.ID == shared {
-					t.Errorf("%s was handed out twice", lease.ID)
+				if _, again := seen.LoadOrStore(token.ID, i); again || token.ID == shared {
+					t.Errorf("%s was handed out twice", token.ID)
 				}
 			})
 			callers.Go(func() {
@@ -277,7 +277,7 @@ func TestReplace_sharesTheNewToken(t *testing.T) {
 			t.Fatalf("got %s after %d exchanges", a.ID, svc.count())
 		}
 		time.Sleep(time.Until(a.DueAt))
-		requireReadyToken(t, s, a.Lease)
+		requireReadyToken(t, s, a.IssuedToken)
 	})
 }
 
@@ -369,7 +369,7 @@ func TestDrop_noReplacementInTheBackground(t *testing.T) {
 
 func TestClose_methodsAreSafeAndMakeNoCall(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
-		lease := mustRead(t, s).Lease
+		token := mustRead(t, s).IssuedToken
 		s.Close()
 		if _, err := s.Read(t.Context(), 0); !errors.Is(err, ErrClosed) {
 			t.Errorf("the error of Read is %v", err)
@@ -383,9 +383,9 @@ func TestClose_methodsAreSafeAndMakeNoCall(t *testing.T) {
 		if s.Current() != nil {
 			t.Error("there is a current token")
 		}
-		s.want(lease)
-		s.refresh(lease)
-		s.Drop(lease.ID)
+		s.want(token)
+		s.refresh(token)
+		s.Drop(token.ID)
 		s.Close()
 		time.Sleep(24 * time.Hour)
 		if got := svc.count(); got != 1 {
@@ -408,11 +408,11 @@ func TestClose_leavesNoTimer(t *testing.T) {
 			s.Drop(mustRead(t, s).ID)
 		},
 		"with a reader that is late": func(t *testing.T, s *Source, _ *service) {
-			lease := mustUnread(t, s)
+			token := mustUnread(t, s)
 			mustRead(t, s)
 			s.Close()
-			lease.wanted.Store(false)
-			s.want(lease)
+			token.wanted.Store(false)
+			s.want(token)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -532,16 +532,16 @@ func (h *history) getDedicated() {
 	h.asked++
 	ctx, cancel := h.callerContext()
 	defer cancel()
-	lease, err := h.source.Dedicated(context.WithValue(ctx, dedicatedExchange{}, true), 0)
+	token, err := h.source.Dedicated(context.WithValue(ctx, dedicatedExchange{}, true), 0)
 	if err != nil {
 		h.judgeError(ctx, err)
 		return
 	}
-	if h.gone[lease.ID] || !h.until[lease.ID].IsZero() {
-		h.Fatalf("%s was issued twice", lease.ID)
+	if h.gone[token.ID] || !h.until[token.ID].IsZero() {
+		h.Fatalf("%s was issued twice", token.ID)
 	}
-	h.gone[lease.ID] = true
-	if !time.Now().Before(lease.ExpiresAt) {
+	h.gone[token.ID] = true
+	if !time.Now().Before(token.ExpiresAt) {
 		h.Fatal("an expired token was issued")
 	}
 }
@@ -750,13 +750,13 @@ func TestDedicated_hasAnExchangeOfItsOwn(t *testing.T) {
 	})
 }
 
-// TestNewLeaseSince_dueFromItsIssue takes a token that was got before.
-func TestNewLeaseSince_dueFromItsIssue(t *testing.T) {
+// TestNewIssuedTokenSince_dueFromItsIssue takes a token that was got before.
+func TestNewIssuedTokenSince_dueFromItsIssue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()
-		lease := NewLeaseSince(now.Add(-time.Hour), &tokenservice.Token{ExpiresAt: now.Add(7 * time.Hour)}, 0)
-		if want := now.Add(5 * time.Hour); !lease.DueAt.Equal(want) {
-			t.Errorf("it is due at %s, not at %s", lease.DueAt, want)
+		token := NewIssuedTokenSince(now.Add(-time.Hour), &tokenservice.Token{ExpiresAt: now.Add(7 * time.Hour)}, 0)
+		if want := now.Add(5 * time.Hour); !token.DueAt.Equal(want) {
+			t.Errorf("it is due at %s, not at %s", token.DueAt, want)
 		}
 	})
 }

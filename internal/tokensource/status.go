@@ -12,8 +12,8 @@ import (
 // own life: a config that is written anew gets a new source, which knows of the
 // past no more than the token it was given and what its Backoff remembers.
 type Status struct {
-	// Lease is the shared token, or nil if there is none that still lives.
-	Lease *Lease
+	// Token is the shared token, or nil if there is none that still lives.
+	Token *IssuedToken
 	// LastSuccess is when an exchange last succeeded; zero if none did.
 	LastSuccess time.Time
 	// LastError is the last exchange's failure. A later success leaves it in place.
@@ -62,7 +62,7 @@ func (s *Source) Status() Status {
 	s.outcomes.mu.Lock()
 	defer s.outcomes.mu.Unlock()
 	return Status{
-		Lease:       s.Current(),
+		Token:       s.Current(),
 		LastSuccess: s.outcomes.lastSuccess,
 		LastError:   s.outcomes.lastError,
 		LastErrorAt: s.outcomes.lastErrorAt,

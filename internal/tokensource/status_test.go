@@ -26,11 +26,11 @@ func TestStatus_hasTheTokenUntilItsEnd(t *testing.T) {
 		unread := mustUnread(t, s)
 		at := time.Now()
 		time.Sleep(time.Hour - 1)
-		if got := s.Status(); got.Lease != unread || !got.LastSuccess.Equal(at) || got.LastError != nil || got.Failures != 0 {
+		if got := s.Status(); got.Token != unread || !got.LastSuccess.Equal(at) || got.LastError != nil || got.Failures != 0 {
 			t.Fatalf("status is %+v", got)
 		}
 		time.Sleep(time.Nanosecond)
-		if got := s.Status(); got.Lease != nil || !got.LastSuccess.Equal(at) {
+		if got := s.Status(); got.Token != nil || !got.LastSuccess.Equal(at) {
 			t.Fatalf("after the token's end status is %+v", got)
 		}
 	})
@@ -87,7 +87,7 @@ func TestStatus_countsEveryKindOfFailure(t *testing.T) {
 				if got.Failures != 1 || got.LastError != errRefused || !got.LastErrorAt.Equal(time.Now()) {
 					t.Errorf("status is %+v", got)
 				}
-				if got.Lease != first.Lease || !got.LastSuccess.Equal(first.IssuedAt) {
+				if got.Token != first.IssuedToken || !got.LastSuccess.Equal(first.IssuedAt) {
 					t.Errorf("of the current token status tells %+v", got)
 				}
 			})
@@ -111,7 +111,7 @@ func TestStatus_newSourceKnowsItsCurrentToken(t *testing.T) {
 		defer after.Close()
 		before.Close()
 		got := after.Status()
-		if got.Lease == nil || got.Lease.ID != unread.ID || !got.LastSuccess.Equal(unread.IssuedAt) {
+		if got.Token == nil || got.Token.ID != unread.ID || !got.LastSuccess.Equal(unread.IssuedAt) {
 			t.Errorf("status is %+v", got)
 		}
 		if got.LastError != nil || got.Failures != 0 {

@@ -15,11 +15,11 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 )
 
-func leaseOf(life, refreshBefore time.Duration) *Lease {
-	return NewLease(&tokenservice.Token{ID: "token", ExpiresAt: time.Now().Add(life)}, refreshBefore)
+func issuedTokenOf(life, refreshBefore time.Duration) *IssuedToken {
+	return NewIssuedToken(&tokenservice.Token{ID: "token", ExpiresAt: time.Now().Add(life)}, refreshBefore)
 }
 
-func TestLease_dueRefreshBeforeItsEnd(t *testing.T) {
+func TestIssuedToken_dueRefreshBeforeItsEnd(t *testing.T) {
 	for _, c := range []struct {
 		name                        string
 		life, refreshBefore, before time.Duration
@@ -36,14 +36,14 @@ func TestLease_dueRefreshBeforeItsEnd(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				lease := leaseOf(c.life, c.refreshBefore)
-				if got := lease.ExpiresAt.Sub(lease.DueAt); got != c.before {
+				token := issuedTokenOf(c.life, c.refreshBefore)
+				if got := token.ExpiresAt.Sub(token.DueAt); got != c.before {
 					t.Errorf("it is due %s before its end, want %s", got, c.before)
 				}
-				if got := lease.TTL(time.Now()); got != c.ttl {
+				if got := token.TTL(time.Now()); got != c.ttl {
 					t.Errorf("ttl is %d, want %d", got, c.ttl)
 				}
-				if got := lease.RotationPeriod(); got != c.rotationPeriod {
+				if got := token.RotationPeriod(); got != c.rotationPeriod {
 					t.Errorf("rotation period is %d, want %d", got, c.rotationPeriod)
 				}
 			})
@@ -90,29 +90,29 @@ func TestRead_atItsTTLGetsANewerToken(t *testing.T) {
 	}
 }
 
-// TestLease_refreshIsEarlyByARandomTime: a replacement starts a twentieth to a tenth of
+// TestIssuedToken_refreshIsEarlyByARandomTime: a replacement starts a twentieth to a tenth of
 // the time early.
-func TestLease_refreshIsEarlyByARandomTime(t *testing.T) {
+func TestIssuedToken_refreshIsEarlyByARandomTime(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	synctest.Test(t, func(t *testing.T) {
 		for range 1000 {
 			life := time.Duration(random.Int64N(int64(2 * time.Hour)))
-			lease := leaseOf(life, time.Duration(random.Int64N(int64(2*time.Hour))))
-			longest := min(lease.DueAt.Sub(lease.IssuedAt)/10, maxLead)
-			if lead := lease.DueAt.Sub(lease.refreshAt); lead < longest/2 || lead > longest {
+			token := issuedTokenOf(life, time.Duration(random.Int64N(int64(2*time.Hour))))
+			longest := min(token.DueAt.Sub(token.IssuedAt)/10, maxLead)
+			if lead := token.DueAt.Sub(token.refreshAt); lead < longest/2 || lead > longest {
 				t.Fatalf("life %s: the replacement leads by %s, want %s to %s", life, lead, longest/2, longest)
 			}
 		}
 	})
 }
 
-// TestLease_refreshesAreSpread: configs that were written together are not replaced
+// TestIssuedToken_refreshesAreSpread: configs that were written together are not replaced
 // together.
-func TestLease_refreshesAreSpread(t *testing.T) {
+func TestIssuedToken_refreshesAreSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		seconds := map[int64]int{}
 		for range 1000 {
-			seconds[int64(time.Until(leaseOf(time.Hour, 0).refreshAt)/time.Second)]++
+			seconds[int64(time.Until(issuedTokenOf(time.Hour, 0).refreshAt)/time.Second)]++
 		}
 		for second, replacements := range seconds {
 			if replacements > 100 {
@@ -125,7 +125,7 @@ func TestLease_refreshesAreSpread(t *testing.T) {
 	})
 }
 
-func TestLease_usableUntilShortlyBeforeItsEnd(t *testing.T) {
+func TestIssuedToken_usableUntilShortlyBeforeItsEnd(t *testing.T) {
 	for _, c := range []struct {
 		name                 string
 		life, margin, minTTL time.Duration
@@ -136,12 +136,12 @@ func TestLease_usableUntilShortlyBeforeItsEnd(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				lease := leaseOf(c.life, 0)
-				last := lease.ExpiresAt.Add(-c.margin)
-				if !lease.usable(last.Add(-1), c.minTTL) {
+				token := issuedTokenOf(c.life, 0)
+				last := token.ExpiresAt.Add(-c.margin)
+				if !token.usable(last.Add(-1), c.minTTL) {
 					t.Errorf("it is not usable just before the last %s of its life", c.margin)
 				}
-				if lease.usable(last, c.minTTL) {
+				if token.usable(last, c.minTTL) {
 					t.Errorf("it is usable in the last %s of its life", c.margin)
 				}
 			})
@@ -152,9 +152,9 @@ func TestLease_usableUntilShortlyBeforeItsEnd(t *testing.T) {
 func TestNew_currentTokenIsDueByTheNewSettings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{life: time.Hour}
-		lease := leaseOf(time.Hour, 0)
+		token := issuedTokenOf(time.Hour, 0)
 		time.Sleep(50 * time.Minute)
-		s := New(Options{Exchange: svc.exchange, RefreshBefore: 5 * time.Minute, Current: lease})
+		s := New(Options{Exchange: svc.exchange, RefreshBefore: 5 * time.Minute, Current: token})
 		defer s.Close()
 		a := mustRead(t, s)
 		if a.ID != "token" || a.Stale || svc.count() != 0 {
@@ -163,7 +163,7 @@ func TestNew_currentTokenIsDueByTheNewSettings(t *testing.T) {
 		if got := a.ExpiresAt.Sub(a.DueAt); got != 5*time.Minute {
 			t.Fatalf("it is due %s before its end", got)
 		}
-		if a.RotationPeriod() != 3300 || !a.IssuedAt.Equal(lease.IssuedAt) {
+		if a.RotationPeriod() != 3300 || !a.IssuedAt.Equal(token.IssuedAt) {
 			t.Fatalf("it counts as issued at %s", a.IssuedAt)
 		}
 		time.Sleep(time.Until(a.DueAt))
@@ -178,9 +178,9 @@ func TestNew_currentTokenIsDueByTheNewSettings(t *testing.T) {
 func TestNew_currentTokenPastDueIsReplacedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{life: time.Hour}
-		lease := leaseOf(time.Hour, time.Minute)
+		token := issuedTokenOf(time.Hour, time.Minute)
 		time.Sleep(50 * time.Minute)
-		s := New(Options{Exchange: svc.exchange, RefreshBefore: 20 * time.Minute, Current: lease})
+		s := New(Options{Exchange: svc.exchange, RefreshBefore: 20 * time.Minute, Current: token})
 		defer s.Close()
 		if a := mustRead(t, s); a.ID != "token-1" || a.Stale {
 			t.Fatalf("got %s", a.ID)
@@ -397,7 +397,7 @@ func TestResponse_staleTTL(t *testing.T) {
 		"a token that ends sooner":          {time.Second, time.Hour, 2500 * time.Millisecond, 2},
 		"a token that ends now":             {0, time.Hour, time.Millisecond, 1},
 	} {
-		a := Response{Lease: &Lease{Token: &tokenservice.Token{ExpiresAt: now.Add(c.left)}, IssuedAt: now.Add(-c.period), DueAt: now}, Stale: true, RetryAt: now.Add(c.retryIn)}
+		a := Response{IssuedToken: &IssuedToken{Token: &tokenservice.Token{ExpiresAt: now.Add(c.left)}, IssuedAt: now.Add(-c.period), DueAt: now}, Stale: true, RetryAt: now.Add(c.retryIn)}
 		if got := a.TTL(now); got != c.want {
 			t.Errorf("%s: ttl is %d, not %d", name, got, c.want)
 		}

@@ -50,7 +50,7 @@ func NewEntities(o Options, limit int) *Entities {
 		limit: limit, release: o.Release,
 		byName: make(map[string]*list.Element), recent: list.New(), leaving: make(map[*member]struct{}),
 	}
-	e.options = o.shared()
+	e.options = o.withDefaults()
 	e.options.Current, e.options.Release = nil, e.letGo
 	e.held.Store(1)
 	return e

@@ -64,7 +64,7 @@ func (x *exchange) wait(caller context.Context, closing <-chan struct{}, fallbac
 // the lock.
 func (s *Source) startShared() {
 	x := newExchange()
-	s.shared = x
+	s.sharedExchange = x
 	s.inFlight++
 	deadline := time.Now().Add(exchangeTimeout)
 	go func() {
@@ -87,12 +87,12 @@ func (s *Source) finishShared(x *exchange) {
 	defer s.mu.Unlock()
 	defer close(x.done)
 	defer s.ended()
-	s.shared = nil
+	s.sharedExchange = nil
 	switch {
 	case s.isOver():
 		x.token, x.err = nil, ErrClosed
 	case x.err == nil:
-		s.share(x.token)
+		s.setCurrent(x.token)
 	case !errors.Is(x.err, ErrElsewhere):
 		s.retryWhileOldLives()
 	}

@@ -20,13 +20,13 @@ func NewIssuedToken(token *tokenservice.Token, refreshBefore time.Duration) *Iss
 
 // NewIssuedTokenSince is NewIssuedToken for a token that was got at that time.
 func NewIssuedTokenSince(issuedAt time.Time, token *tokenservice.Token, refreshBefore time.Duration) *IssuedToken {
-	return (&IssuedToken{Token: token, IssuedAt: issuedAt, tokenLife: token.ExpiresAt.Sub(issuedAt)}).shared(refreshBefore)
+	return (&IssuedToken{Token: token, IssuedAt: issuedAt, tokenLife: token.ExpiresAt.Sub(issuedAt)}).unread(refreshBefore)
 }
 
-// shared returns a copy that nobody has read yet, due as refreshBefore demands.
+// unread returns a copy that nobody has read yet, due as refreshBefore demands.
 // The replacement leads by a random twentieth to tenth of the time until then, so
 // that configs written together are not all renewed in the same second.
-func (t *IssuedToken) shared(refreshBefore time.Duration) *IssuedToken {
+func (t *IssuedToken) unread(refreshBefore time.Duration) *IssuedToken {
 	life := t.life()
 	if refreshBefore == 0 {
 		refreshBefore = life / 4

@@ -72,8 +72,9 @@ type Options struct {
 	Release func()
 }
 
-// shared is o with what sources of one config have in common filled in.
-func (o Options) shared() Options {
+// withDefaults fills in what o leaves out. The sources that are made of the result have what it
+// made in common.
+func (o Options) withDefaults() Options {
 	if o.Dedicated == nil {
 		o.Dedicated = o.Exchange
 	}
@@ -157,11 +158,11 @@ type Source struct {
 	current atomic.Pointer[IssuedToken]
 
 	mu sync.Mutex
-	// shared is the exchange whose token readers share, nil if none is in flight, and
+	// sharedExchange is the one whose token readers share, nil if none is in flight, and
 	// inFlight counts the dedicated ones too.
-	shared   *exchange
-	inFlight int
-	timer    *time.Timer
+	sharedExchange *exchange
+	inFlight       int
+	timer          *time.Timer
 	// mayDropAt is when a token may be dropped again, and dropTimer waits for that.
 	mayDropAt time.Time
 	dropTimer *time.Timer
@@ -169,13 +170,13 @@ type Source struct {
 
 // New returns a source. It makes no exchange before somebody reads.
 func New(o Options) *Source {
-	o = o.shared()
+	o = o.withDefaults()
 	s := &Source{
 		exchange: o.Exchange, dedicated: o.Dedicated, refreshBefore: o.RefreshBefore, backoff: o.Backoff, slots: o.Slots, config: o.Config,
 		outcomes: o.Outcomes, lifetime: o.Lifetime, release: o.Release, closing: make(chan struct{}),
 	}
 	if o.Current != nil && !o.Current.dropped.Load() {
-		token := o.Current.shared(o.RefreshBefore)
+		token := o.Current.unread(o.RefreshBefore)
 		s.current.Store(token)
 		s.outcomes.succeededAt(token.IssuedAt)
 		if o.Current.wanted.Load() {
@@ -328,13 +329,13 @@ func (s *Source) join(minTTL time.Duration) (*IssuedToken, *exchange, error) {
 			return nil, nil, err
 		}
 	}
-	if s.shared == nil {
+	if s.sharedExchange == nil {
 		if err := s.backoff.Check(); err != nil {
 			return token, endedExchange(err), nil
 		}
 		s.startShared()
 	}
-	return token, s.shared, nil
+	return token, s.sharedExchange, nil
 }
 
 func (s *Source) deliver(token *IssuedToken, minTTL time.Duration) (Response, error) {
@@ -365,9 +366,9 @@ func (s *Source) stale(old *IssuedToken, why error) Response {
 	return a
 }
 
-// share makes token the current one. The caller holds the lock of a source that is
+// setCurrent makes token the current one. The caller holds the lock of a source that is
 // not closed.
-func (s *Source) share(token *IssuedToken) {
+func (s *Source) setCurrent(token *IssuedToken) {
 	token.follow(s.current.Load())
 	s.current.Store(token)
 }
@@ -384,7 +385,7 @@ func (s *Source) Replace(ctx context.Context) error {
 	if s.isOver() {
 		return ErrClosed
 	}
-	s.share(token)
+	s.setCurrent(token)
 	return nil
 }
 
@@ -445,7 +446,7 @@ func (s *Source) arm(token *IssuedToken, at time.Time) {
 func (s *Source) refresh(token *IssuedToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.isOver() || s.shared != nil || s.current.Load() != token {
+	if s.isOver() || s.sharedExchange != nil || s.current.Load() != token {
 		return
 	}
 	if s.backoff.Check() != nil {

@@ -582,7 +582,7 @@ func (h *history) serviceIsAble() (able bool) {
 	h.source.mu.Lock()
 	defer h.source.mu.Unlock()
 	remembered := h.source.backoff.Check() != nil
-	return able && !remembered && h.source.shared == nil
+	return able && !remembered && h.source.sharedExchange == nil
 }
 
 func (h *history) judgeResponse(a Response, minTTL time.Duration) {

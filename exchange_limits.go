@@ -44,7 +44,7 @@ func (l *exchangeLimits) applyTo(o *tokensource.Options, name string, c *config,
 	}
 	_, releaseIssuerLimit := l.rateLimits.acquire(rateLimitID(issuer.Issuer, issuer.CACert))
 	if !c.renews() { // Renewals take turns by themselves, and have exchanges of their own.
-		o.Slots, o.Config = &l.slots, name
+		o.Slots, o.ConfigName = &l.slots, name
 	}
 	o.Lifetime, o.Backoff = l.lifetime, backoff
 	o.Release = func() {

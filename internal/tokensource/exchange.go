@@ -69,7 +69,7 @@ func (s *Source) startShared() {
 	deadline := time.Now().Add(exchangeTimeout)
 	go func() {
 		defer s.finishShared(x)
-		free, err := s.slots.acquireShared(s.config, s.closing)
+		free, err := s.slots.acquireShared(s.configName, s.closing)
 		if err != nil {
 			x.err = err
 			return
@@ -105,7 +105,7 @@ func (s *Source) exchangeFor(ctx context.Context, exchange ExchangeFunc) (*Issue
 	if err := s.backoff.Check(); err != nil {
 		return nil, err // There is no use in waiting for a slot.
 	}
-	free, err := s.slots.acquireDedicated(ctx, s.config, s.closing)
+	free, err := s.slots.acquireDedicated(ctx, s.configName, s.closing)
 	if err != nil {
 		return nil, err
 	}

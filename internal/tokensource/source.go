@@ -57,10 +57,10 @@ type Options struct {
 	// Current is a token that was issued before and is to be shared; it may be nil.
 	Current *IssuedToken
 	// Backoff remembers the failures of the key that Exchange sends, and Slots bound
-	// the exchanges of the config called Config. Without them the source has some of its own.
-	Backoff *Backoff
-	Slots   *Slots
-	Config  string
+	// the exchanges of the config called ConfigName. Without them the source has some of its own.
+	Backoff    *Backoff
+	Slots      *Slots
+	ConfigName string
 	// Outcomes are where the source notes what becomes of its exchanges. Without them it
 	// has some of its own.
 	Outcomes *Outcomes
@@ -105,7 +105,7 @@ type IssuedToken struct {
 	// tokenLife is how long the token lives, counted from when the service first issued
 	// it: a service may return the same token again. See follow.
 	tokenLife time.Duration
-	wanted    atomic.Bool
+	wasRead   atomic.Bool
 	// dropped says that the token is to be dropped as soon as Drop's limit allows.
 	dropped atomic.Bool
 }
@@ -145,7 +145,7 @@ type Source struct {
 	refreshBefore time.Duration
 	backoff       *Backoff
 	slots         *Slots
-	config        string
+	configName    string
 	outcomes      *Outcomes
 	release       func()
 	// lifetime is that of the exchanges in flight.
@@ -172,15 +172,15 @@ type Source struct {
 func New(o Options) *Source {
 	o = o.withDefaults()
 	s := &Source{
-		exchange: o.Exchange, dedicated: o.Dedicated, refreshBefore: o.RefreshBefore, backoff: o.Backoff, slots: o.Slots, config: o.Config,
+		exchange: o.Exchange, dedicated: o.Dedicated, refreshBefore: o.RefreshBefore, backoff: o.Backoff, slots: o.Slots, configName: o.ConfigName,
 		outcomes: o.Outcomes, lifetime: o.Lifetime, release: o.Release, closing: make(chan struct{}),
 	}
 	if o.Current != nil && !o.Current.dropped.Load() {
 		token := o.Current.unread(o.RefreshBefore)
 		s.current.Store(token)
 		s.outcomes.succeededAt(token.IssuedAt)
-		if o.Current.wanted.Load() {
-			s.want(token)
+		if o.Current.wasRead.Load() {
+			s.markRead(token)
 		}
 	}
 	return s
@@ -271,7 +271,7 @@ func (s *Source) dropLater(id string, wait time.Duration) {
 func (s *Source) Read(ctx context.Context, minTTL time.Duration) (Response, error) {
 	now := time.Now()
 	if token := s.current.Load(); token != nil && token.fresh(now, minTTL) {
-		s.want(token)
+		s.markRead(token)
 		return Response{IssuedToken: token}, nil
 	}
 	return s.readSlowly(ctx, minTTL)
@@ -289,7 +289,7 @@ func (s *Source) readSlowly(ctx context.Context, minTTL time.Duration) (Response
 		return Response{}, err
 	}
 	if x == nil {
-		s.want(old)
+		s.markRead(old)
 		return Response{IssuedToken: old}, nil
 	}
 	fallback := old != nil && old.usable(time.Now(), minTTL)
@@ -342,7 +342,7 @@ func (s *Source) deliver(token *IssuedToken, minTTL time.Duration) (Response, er
 	if err := token.promise(time.Now(), minTTL); err != nil {
 		return Response{}, err
 	}
-	s.want(token)
+	s.markRead(token)
 	return Response{IssuedToken: token}, nil
 }
 
@@ -356,7 +356,7 @@ func (s *Source) stale(old *IssuedToken, why error) Response {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old.wanted.CompareAndSwap(false, true) {
+	if old.wasRead.CompareAndSwap(false, true) {
 		s.retryWhileOldLives()
 	}
 	a.RetryAt = later(a.RetryAt, s.backoff.Until())
@@ -408,21 +408,21 @@ func (s *Source) Dedicated(ctx context.Context, minTTL time.Duration) (*IssuedTo
 }
 
 // retryWhileOldLives arms the timer for another attempt at the backoff's end, or
-// when the token is to be replaced if that is later, if the token is wanted and
+// when the token is to be replaced if that is later, if the token was read and
 // will still be alive then. The caller holds the lock.
 func (s *Source) retryWhileOldLives() {
 	old := s.current.Load()
 	at := later(time.Now(), s.backoff.Until())
-	if old == nil || !old.wanted.Load() || !old.usable(at, 0) {
+	if old == nil || !old.wasRead.Load() || !old.usable(at, 0) {
 		return
 	}
 	s.arm(old, later(at, old.refreshAt))
 }
 
-// want marks a token as read, which arms its replacement once. A reader may come
+// markRead marks a token as read, which arms its replacement once. A reader may come
 // with a token that was replaced meanwhile, whose successor's timer it does not touch.
-func (s *Source) want(token *IssuedToken) {
-	if token.wanted.Load() || !token.wanted.CompareAndSwap(false, true) {
+func (s *Source) markRead(token *IssuedToken) {
+	if token.wasRead.Load() || !token.wasRead.CompareAndSwap(false, true) {
 		return
 	}
 	s.mu.Lock()

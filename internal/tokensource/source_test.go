@@ -210,7 +210,7 @@ func TestRefresh_lateReaderOfAReplacedToken(t *testing.T) {
 		time.Sleep(time.Minute)
 		mustUnread(t, s)
 		successor := mustRead(t, s)
-		s.want(overtaken)
+		s.markRead(overtaken)
 		time.Sleep(time.Until(successor.DueAt))
 		requireReadyToken(t, s, successor.IssuedToken)
 	})
@@ -383,7 +383,7 @@ func TestClose_methodsAreSafeAndMakeNoCall(t *testing.T) {
 		if s.Current() != nil {
 			t.Error("there is a current token")
 		}
-		s.want(token)
+		s.markRead(token)
 		s.refresh(token)
 		s.Drop(token.ID)
 		s.Close()
@@ -411,8 +411,8 @@ func TestClose_leavesNoTimer(t *testing.T) {
 			token := mustUnread(t, s)
 			mustRead(t, s)
 			s.Close()
-			token.wanted.Store(false)
-			s.want(token)
+			token.wasRead.Store(false)
+			s.markRead(token)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -99,7 +99,7 @@ type wiring struct {
 // wire makes the entry of a config called name. current is a token that its key was
 // already exchanged for, or nil.
 func (w *wiring) wire(name string, c *config, current *tokensource.IssuedToken) (*entry, error) {
-	transport, release, err := w.transports.Acquire(c.CACert)
+	transport, release, err := w.transports.New(c.CACert)
 	if err != nil {
 		return nil, fieldError("ca_cert", err.Error())
 	}

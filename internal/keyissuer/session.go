@@ -61,7 +61,7 @@ func (s *session) open(o upstream.Options, transports *upstream.Transports, caCe
 		return &upstream.Error{Service: o.Service, Host: "an address that does not parse", Reason: "was not asked", Advice: "check " + o.URLField}
 	}
 	s.caller = caller
-	transport, release, err := transports.Acquire(caCert)
+	transport, release, err := transports.New(caCert)
 	if err != nil {
 		return caller.NotSent("ca_cert " + err.Error())
 	}

@@ -113,7 +113,7 @@ func newLogin(t *testing.T, tokenURL, caPEM string, timeout time.Duration, retri
 
 func newService(t *testing.T, transports *upstream.Transports, kind tokenservice.Kind, tokenURL, caPEM string, timeout time.Duration, retries int) tokenservice.Service {
 	t.Helper()
-	transport, release, err := transports.Acquire(caPEM)
+	transport, release, err := transports.New(caPEM)
 	if err != nil {
 		t.Fatal(err)
 	}

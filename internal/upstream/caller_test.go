@@ -53,7 +53,7 @@ func newPipedCaller(t *testing.T, answer reply, retries int) (*Caller, *atomic.I
 	network := pipenet.Serve(handler)
 	t.Cleanup(network.Close)
 	transports := Transports{DialContext: network.Line().Dial}
-	transport, release, err := transports.Acquire("")
+	transport, release, err := transports.New("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func newPipedCaller(t *testing.T, answer reply, retries int) (*Caller, *atomic.I
 func newCaller(t *testing.T, url string, retries int) *Caller {
 	t.Helper()
 	var transports Transports
-	transport, release, err := transports.Acquire("")
+	transport, release, err := transports.New("")
 	if err != nil {
 		t.Fatal(err)
 	}

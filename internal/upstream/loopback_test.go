@@ -63,7 +63,7 @@ func TestTransport_localhostIsReachedInPlaintext(t *testing.T) {
 // TestTransport_plainHTTPPassesNoProxy is about hosts that net/http's own rule for
 // proxies does not recognise as loopback ones, such as [::1%25lo].
 func TestTransport_plainHTTPPassesNoProxy(t *testing.T) {
-	made := acquire(t, &Transports{}, "")
+	made := newTransport(t, &Transports{}, "")
 	if made.begin("http").Proxy != nil {
 		t.Error("plain http may go to a proxy")
 	}

@@ -44,7 +44,7 @@ func (t *Transports) Probe(ctx context.Context, address, caPEM string) (Reach, e
 	if err != nil || u.Host == "" {
 		return Reach{}, errors.New("does not parse")
 	}
-	acquired, release, err := t.Acquire(caPEM)
+	made, release, err := t.New(caPEM)
 	if err != nil {
 		return Reach{}, err
 	}
@@ -63,7 +63,7 @@ func (t *Transports) Probe(ctx context.Context, address, caPEM string) (Reach, e
 		return Reach{}, errors.New("does not parse")
 	}
 	reach := Reach{Proxied: t.isProxied(r)}
-	resp, err := acquired.RoundTrip(r)
+	resp, err := made.RoundTrip(r)
 	if err != nil {
 		failed := transportFailure(err)
 		reach.Failure, reach.Advice, reach.Untrusted = failed.Reason, failed.Advice, failed.Untrusted

@@ -38,7 +38,7 @@ func TestTransports_surplusAnswerStaysWithItsConfig(t *testing.T) {
 	url := newRawService(t, answerBehind)
 	var transports Transports
 	for _, config := range []string{"one", "another", "third"} {
-		transport, release, err := transports.Acquire("")
+		transport, release, err := transports.New("")
 		if err != nil {
 			t.Fatal(err)
 		}

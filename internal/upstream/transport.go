@@ -34,7 +34,7 @@ const (
 )
 
 // Transports makes HTTP transports. The zero value is ready to use; its fields are
-// set before the first Acquire.
+// set before the first New.
 type Transports struct {
 	// UserAgent is what all requests say they come from, such as
 	// vault-plugin-secrets-apic/v1.2.3.
@@ -55,14 +55,14 @@ func (t *Transports) proxy(r *http.Request) (*url.URL, error) {
 	return http.ProxyFromEnvironment(r)
 }
 
-// Acquire returns a new transport that trusts caPEM, or the system's roots if
+// New returns a transport that trusts caPEM, or the system's roots if
 // caPEM is empty, and the function that closes its connections. The error says what
 // is wrong with caPEM.
 //
 // No two holders share a connection: on one of HTTP/1, an answer that a service
 // sends too late, or twice, is taken for the next request's, which must not be that
 // of another config.
-func (t *Transports) Acquire(caPEM string) (http.RoundTripper, func(), error) {
+func (t *Transports) New(caPEM string) (http.RoundTripper, func(), error) {
 	if _, err := rootsOf(caPEM); err != nil {
 		return nil, nil, err
 	}

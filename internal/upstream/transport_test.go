@@ -18,9 +18,9 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/pipenet"
 )
 
-func acquire(t *testing.T, transports *Transports, caPEM string) *transport {
+func newTransport(t *testing.T, transports *Transports, caPEM string) *transport {
 	t.Helper()
-	made, release, err := transports.Acquire(caPEM)
+	made, release, err := transports.New(caPEM)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func acquire(t *testing.T, transports *Transports, caPEM string) *transport {
 }
 
 func TestTransport_verifiesCertificates(t *testing.T) {
-	config := acquire(t, &Transports{}, "").begin("https").TLSClientConfig
+	config := newTransport(t, &Transports{}, "").begin("https").TLSClientConfig
 	if config.MinVersion < tls.VersionTLS12 || config.InsecureSkipVerify {
 		t.Fatalf("TLS settings are version %x, unverified %t", config.MinVersion, config.InsecureSkipVerify)
 	}
@@ -54,7 +54,7 @@ func TestTransport_namesItselfInEveryRequest(t *testing.T) {
 		"vault-plugin-secrets-apic":        {},
 	} {
 		t.Run(agent, func(t *testing.T) {
-			made := acquire(t, transports, "")
+			made := newTransport(t, transports, "")
 			made.begin("https").Proxy = http.ProxyURL(address)
 			c := newCallerOver(t, made, service.URL, 0)
 			if _, err := put(t.Context(), c, service.URL, false); err != nil {
@@ -78,7 +78,7 @@ func TestTransport_isDroppedWhenIdle(t *testing.T) {
 		network := pipenet.Serve(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(10 * idleTimeout) }))
 		t.Cleanup(network.Close)
 		dials, line := 0, network.Line()
-		made := acquire(t, &Transports{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		made := newTransport(t, &Transports{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			dials++
 			return line.Dial(ctx, network, address)
 		}}, "")
@@ -114,7 +114,7 @@ func TestTransport_droppedInARequest(t *testing.T) {
 		w.WriteHeader(http.StatusOK)
 	}))
 	t.Cleanup(service.Close)
-	made := acquire(t, &Transports{}, "")
+	made := newTransport(t, &Transports{}, "")
 	c := newCallerOver(t, made, service.URL, 0)
 	done := make(chan error)
 	go func() {

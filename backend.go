@@ -45,7 +45,7 @@ type backend struct {
 	transports       upstream.Transports
 	build            BuildInfo
 	metrics          *metrics.Metrics
-	perConfigMetrics perConfig
+	perConfigMetrics perConfigMode
 }
 
 // Factory makes a backend that reports a development version. It touches neither
@@ -67,7 +67,7 @@ func FactoryWithBuild(build BuildInfo) logical.Factory {
 			return nil, err
 		}
 		b.configs.storage = conf.StorageView
-		b.perConfigMetrics = b.wantsPerConfigMetrics(conf.Config)
+		b.perConfigMetrics = b.parsePerConfigMode(conf.Config)
 		return b, nil
 	}
 }

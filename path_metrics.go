@@ -18,17 +18,18 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 )
 
-// perConfigOption is the mount option that says of which configs there are metrics.
+// perConfigOption is the mount option that says which configs have metrics.
 const perConfigOption = "per_config_metrics"
 
-type perConfig string
+// perConfigMode says which configs have metrics.
+type perConfigMode string
 
 const (
-	// perConfigAuto is of all, or of some of those in memory where loading all would take
+	// perConfigAuto is all, or some of those in memory where loading all would take
 	// long. See coverage.
-	perConfigAuto perConfig = "auto"
-	perConfigAll  perConfig = "true"
-	perConfigNone perConfig = "false"
+	perConfigAuto perConfigMode = "auto"
+	perConfigAll  perConfigMode = "true"
+	perConfigNone perConfigMode = "false"
 
 	maxLoadedForMetrics = 1000
 	// maxInMemoryForMetrics bounds an exposition to some 4 MiB and less than a second, well
@@ -44,11 +45,11 @@ type coverage struct {
 }
 
 // coverage is that of a mount with a number of configs.
-func (p perConfig) coverage(configs int) coverage {
+func (m perConfigMode) coverage(configs int) coverage {
 	switch {
-	case p == perConfigNone:
+	case m == perConfigNone:
 		return coverage{}
-	case p == perConfigAll, configs <= maxLoadedForMetrics:
+	case m == perConfigAll, configs <= maxLoadedForMetrics:
 		return coverage{most: configs, load: true}
 	default:
 		return coverage{most: maxInMemoryForMetrics}
@@ -82,10 +83,10 @@ func newMetrics(build BuildInfo) *metrics.Metrics {
 	return metrics.New(metrics.Build{Version: build.Version, Commit: build.Commit, GoVersion: runtime.Version()}, services)
 }
 
-// wantsPerConfigMetrics reads the mount's options. A value other than true, false and auto
+// parsePerConfigMode reads the mount's options. A value other than true, false and auto
 // counts as false, which tells least. It must not fail the mount, which would leave readers
 // without tokens.
-func (b *backend) wantsPerConfigMetrics(options map[string]string) perConfig {
+func (b *backend) parsePerConfigMode(options map[string]string) perConfigMode {
 	value, set := options[perConfigOption]
 	if !set || value == string(perConfigAuto) {
 		return perConfigAuto

@@ -300,7 +300,7 @@ func TestMetrics_manyConfigs(t *testing.T) {
 func TestMetrics_coverage(t *testing.T) {
 	const many = maxInMemoryForMetrics + 1
 	for _, c := range []struct {
-		wanted  perConfig
+		wanted  perConfigMode
 		configs int
 		want    coverage
 	}{

@@ -103,7 +103,7 @@ func (b *backend) carryOut(ctx context.Context, req *logical.Request, d *framewo
 		return nil, err
 	}
 	if w.byOwner || !w.candidate.renews() { // Nobody else is to have the platform asked time and again.
-		b.rotations.retry(w.name)
+		b.rotations.clearFailures(w.name)
 	}
 	b.Logger().Info("config written", "config", w.name)
 	b.events.send(ctx, eventConfigWrite, w.name)

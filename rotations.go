@@ -344,8 +344,8 @@ func (r *rotations) status(name string) rotation.Status {
 	return r.engine.Status(rotation.Ref{Config: name})
 }
 
-// retry clears the failures of a config that somebody has written.
-func (r *rotations) retry(name string) { r.engine.Retry(rotation.Ref{Config: name}) }
+// clearFailures clears those of a config that somebody has written.
+func (r *rotations) clearFailures(name string) { r.engine.ClearFailures(rotation.Ref{Config: name}) }
 
 // observe counts, logs and tells what the protocol does.
 func (r *rotations) observe(e rotation.Event) {

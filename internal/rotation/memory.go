@@ -243,7 +243,7 @@ func (m *memory) isGone(label string) bool {
 	return ok
 }
 
-func (m *memory) retry() {
+func (m *memory) clearFailures() {
 	m.succeeded()
 	m.mu.Lock()
 	defer m.mu.Unlock()

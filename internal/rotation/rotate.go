@@ -177,14 +177,14 @@ func (e *Engine) Status(ref Ref) Status {
 	return m.status()
 }
 
-// Retry has a record's failures forgotten, and with them the time that was to pass
+// ClearFailures clears a record's failures, and with them the time that was to pass
 // before the next attempt: for when somebody has written its config.
-func (e *Engine) Retry(ref Ref) {
+func (e *Engine) ClearFailures(ref Ref) {
 	e.mu.Lock()
 	m, ok := e.memories[ref]
 	e.mu.Unlock()
 	if ok {
-		m.retry()
+		m.clearFailures()
 	}
 }
 

@@ -75,14 +75,14 @@ func TestEngine_remembersNothingOfNobody(t *testing.T) {
 	e := NewEngine(Options{Store: panickingStore{}, Holders: &Holders{}})
 	defer e.Close()
 	ref := Ref{Config: "a"}
-	e.Retry(ref)
+	e.ClearFailures(ref)
 	if len(e.memories) != 0 {
 		t.Error("a written config is remembered")
 	}
 	if _, err := e.Advance(context.Background(), ref); err == nil || e.Status(ref).Failures != 1 {
 		t.Error("a failure is not remembered")
 	}
-	e.Retry(ref)
+	e.ClearFailures(ref)
 	if e.Status(ref).Failures != 0 {
 		t.Error("the failure is remembered after a write")
 	}

@@ -203,7 +203,7 @@ func (p *process) jitter() time.Duration {
 func (p *process) poke(ref Ref) {
 	p.watch(ref)
 	p.start(func() {
-		p.engine.Retry(ref)
+		p.engine.ClearFailures(ref)
 		p.nudge(ref)
 	})
 }

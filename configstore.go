@@ -57,9 +57,9 @@ type configStore struct {
 
 	mu      sync.Mutex
 	claimed map[rotation.Ref]*claim
-	// fresh are the UIDs of the configs that this process created where storage had
+	// createdHere are the UIDs of the configs that this process created where storage had
 	// nothing. It is of interest, and kept, for rotation.LateWriteTime after the start.
-	fresh map[string]bool
+	createdHere map[string]bool
 }
 
 // sighting is what was found to be stored of a config or tombstone.
@@ -77,11 +77,11 @@ type sighting struct {
 
 func newConfigStore(wire func(string, *config, *tokensource.IssuedToken) (*entry, error)) *configStore {
 	return &configStore{
-		wire:    wire,
-		holders: &rotation.Holders{},
-		started: time.Now(),
-		claimed: make(map[rotation.Ref]*claim),
-		fresh:   make(map[string]bool),
+		wire:        wire,
+		holders:     &rotation.Holders{},
+		started:     time.Now(),
+		claimed:     make(map[rotation.Ref]*claim),
+		createdHere: make(map[string]bool),
 	}
 }
 
@@ -183,18 +183,18 @@ func (s *configStore) scheduleRecheck(name string, e *entry) {
 
 // install puts an entry in the place of the one in use. The caller holds name's
 // lock.
-func (s *configStore) install(name string, fresh *entry) {
-	fresh.watch.used.Store(true)
-	fresh.watch.active.Store(true)
-	if kept := fresh.config.Keys.Token; kept != nil {
-		fresh.watch.tokenID.Store(kept.ID)
+func (s *configStore) install(name string, next *entry) {
+	next.watch.used.Store(true)
+	next.watch.active.Store(true)
+	if kept := next.config.Keys.Token; kept != nil {
+		next.watch.tokenID.Store(kept.ID)
 	}
-	s.scheduleRecheck(name, fresh)
+	s.scheduleRecheck(name, next)
 	if present, ok := s.byName.Load(name); ok {
-		fresh.inherit(present.(*entry))
+		next.inherit(present.(*entry))
 	}
-	if old, ok := s.byName.Swap(name, fresh); ok {
-		old.(*entry).closeUnlessShared(fresh)
+	if old, ok := s.byName.Swap(name, next); ok {
+		old.(*entry).closeUnlessShared(next)
 	}
 	if s.closed.Load() {
 		s.drop(name) // Close may have passed by already.
@@ -285,11 +285,11 @@ func (s *configStore) deleteUnreadable(ctx context.Context, name string) error {
 	return s.remove(ctx, ref)
 }
 
-// Update replaces the config that prev was read from by fresh's, provided that it
+// Update replaces the config that prev was read from by next's, provided that it
 // is still stored and nobody is changing its key. prev is nil for a creation. kept is
 // a token that stays shared unless it was revoked meanwhile, or nil. On failure the
-// entry in use stays in use, and fresh is the caller's to close.
-func (s *configStore) Update(ctx context.Context, name string, prev *config, fresh *entry, kept *tokensource.IssuedToken) error {
+// entry in use stays in use, and next is the caller's to close.
+func (s *configStore) Update(ctx context.Context, name string, prev *config, next *entry, kept *tokensource.IssuedToken) error {
 	defer s.locks.lock(name)()
 	ref := rotation.Ref{Config: name}
 	if held := s.obstacle(ref); held != nil {
@@ -302,20 +302,20 @@ func (s *configStore) Update(ctx context.Context, name string, prev *config, fre
 	if !sameRevision(present, prev) {
 		return overtaken(name, prev)
 	}
-	isFresh, err := s.isFresh(ctx, name, prev)
+	createdHere, err := s.isCreatedHere(ctx, name, prev)
 	if err != nil {
 		return err
 	}
-	if isFresh {
-		s.noteFresh(fresh.config)
+	if createdHere {
+		s.noteCreatedHere(next.config)
 	}
-	if err := s.put(ctx, name, fresh.config); err != nil {
+	if err := s.put(ctx, name, next.config); err != nil {
 		return err
 	}
 	if kept != nil && !s.shares(name, kept.ID) {
-		fresh.source.Drop(kept.ID)
+		next.source.Drop(kept.ID)
 	}
-	s.install(name, fresh)
+	s.install(name, next)
 	return nil
 }
 
@@ -389,9 +389,9 @@ func (s *configStore) put(ctx context.Context, name string, c *config) error {
 	return s.putRecord(ctx, sighting{ref: rotation.Ref{Config: name}, record: &c.Keys, plan: s.planOf(c), revision: c.Revision}, c)
 }
 
-// isFresh says whether nothing of that name was ever stored that a write of an
-// earlier process could bring back.
-func (s *configStore) isFresh(ctx context.Context, name string, prev *config) (bool, error) {
+// isCreatedHere says whether a write creates a config where nothing of that name was ever
+// stored that a write of an earlier process could bring back.
+func (s *configStore) isCreatedHere(ctx context.Context, name string, prev *config) (bool, error) {
 	if prev != nil || s.isPastLateWrites() {
 		return false, nil // Nobody asks.
 	}
@@ -402,11 +402,11 @@ func (s *configStore) isFresh(ctx context.Context, name string, prev *config) (b
 // isPastLateWrites says whether no write of a process before this one can take effect any more.
 func (s *configStore) isPastLateWrites() bool { return time.Since(s.started) > rotation.LateWriteTime }
 
-func (s *configStore) noteFresh(c *config) {
+func (s *configStore) noteCreatedHere(c *config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.fresh != nil {
-		s.fresh[c.Keys.UID] = true
+	if s.createdHere != nil {
+		s.createdHere[c.Keys.UID] = true
 	}
 }
 
@@ -414,12 +414,12 @@ func (s *configStore) noteFresh(c *config) {
 func (s *configStore) planOf(c *config) rotation.Plan {
 	s.mu.Lock()
 	if s.isPastLateWrites() {
-		s.fresh = nil
+		s.createdHere = nil
 	}
-	fresh := s.fresh[c.Keys.UID]
+	createdHere := s.createdHere[c.Keys.UID]
 	s.mu.Unlock()
 	plan := c.plan()
-	plan.Fresh = fresh
+	plan.Fresh = createdHere
 	return plan
 }
 

@@ -275,15 +275,15 @@ func TestStore_abandonedRequestIsFinished(t *testing.T) {
 	})
 }
 
-// TestStore_freshConfigsAreCleared creates configs for longer than it is of interest
+// TestStore_createdHereIsCleared creates configs for longer than it is of interest
 // that storage had nothing of the name.
-func TestStore_freshConfigsAreCleared(t *testing.T) {
+func TestStore_createdHereIsCleared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newRotationMount(t)
 		m.restart()
 		m.writeConfig("us-south", nil)
 		if c := m.claimed(); !c.Plan().Fresh {
-			t.Error("a config is not fresh that was just created")
+			t.Error("a config does not count as created here that was just created")
 		} else {
 			c.Release()
 		}
@@ -291,8 +291,8 @@ func TestStore_freshConfigsAreCleared(t *testing.T) {
 		for i := range 10 {
 			m.writeConfig(fmt.Sprintf("config-%d", i), nil)
 		}
-		if held := len(m.backend.configs.fresh); held != 0 {
-			t.Errorf("%d configs are remembered as fresh", held)
+		if held := len(m.backend.configs.createdHere); held != 0 {
+			t.Errorf("%d configs are remembered as created here", held)
 		}
 	})
 }

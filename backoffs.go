@@ -26,125 +26,126 @@ const (
 	maxIdleBackoffs = 1000
 )
 
-// backoffID is a key together with where it is sent, as the first half of a SHA-256 digest.
-type backoffID [sha256.Size / 2]byte
+// digest is the id that something is remembered by, such as a key together with where it is
+// sent: the first half of a SHA-256 digest.
+type digest [sha256.Size / 2]byte
 
 // newBackoffID leaves out what a config's writer may change without the key, such as
 // the client credentials: with another id comes another attempt.
-func newBackoffID(c *config) backoffID {
-	return backoffIDOf(string(c.TokenService), c.tokenURL(), c.CACert, c.APIKey)
+func newBackoffID(c *config) digest {
+	return digestOf(string(c.TokenService), c.tokenURL(), c.CACert, c.APIKey)
 }
 
-func backoffIDOf(parts ...string) backoffID {
-	digest := sha256.New()
+func digestOf(parts ...string) digest {
+	sum := sha256.New()
 	for _, part := range parts {
-		fmt.Fprintf(digest, "%d:%s", len(part), part)
+		fmt.Fprintf(sum, "%d:%s", len(part), part)
 	}
-	return backoffID(digest.Sum(nil)[:len(backoffID{})])
+	return digest(sum.Sum(nil)[:len(digest{})])
 }
 
 // backoffs remember the failures of each key at each destination. They outlive the
 // entries in memory, so that no write, deletion or invalidation makes a key that is
 // refused be sent again. The zero value is ready to use.
 type backoffs struct {
-	memories[tokensource.Backoff, *tokensource.Backoff]
+	registry[tokensource.Backoff, *tokensource.Backoff]
 }
 
 // rateLimits remember which destination has asked not to be called for a time. The zero
 // value is ready to use.
 type rateLimits struct {
-	memories[tokensource.RateLimit, *tokensource.RateLimit]
+	registry[tokensource.RateLimit, *tokensource.RateLimit]
 }
 
 // rateLimitID is a host together with the CA that it is trusted by, whichever path of it
 // and whichever key a call is for. Who answers at the host for a CA of somebody's own
 // keeps nobody else from it.
-func rateLimitID(url, caCert string) backoffID {
-	return backoffIDOf("rate limit", strings.ToLower(originOf(url)), caCert)
+func rateLimitID(url, caCert string) digest {
+	return digestOf("rate limit", strings.ToLower(originOf(url)), caCert)
 }
 
-// memory is what is remembered of an id. Until is up to when it counts, zero if there is
+// remembering is what a registry has by an id. Until is up to when it counts, zero if there is
 // nothing to remember.
-type memory[T any] interface {
+type remembering[T any] interface {
 	*T
 	Until() time.Time
 }
 
-// memories are shared by their holders by ids, and last for a time when nobody holds
-// them. The zero value is ready to use.
-type memories[T any, M memory[T]] struct {
+// registry has, by ids, what holders of the same id share, and keeps it for a time when
+// nobody holds it. The zero value is ready to use.
+type registry[T any, M remembering[T]] struct {
 	mu   sync.Mutex
-	held map[backoffID]*sharedMemory[T, M]
+	held map[digest]*registered[T, M]
 	// idle are those that nobody holds and that remember something.
-	idle map[backoffID]*sharedMemory[T, M]
+	idle map[digest]*registered[T, M]
 }
 
-type sharedMemory[T any, M memory[T]] struct {
-	memory  T
-	of      *memories[T, M]
-	id      backoffID
+type registered[T any, M remembering[T]] struct {
+	value   T
+	of      *registry[T, M]
+	id      digest
 	holders int
 }
 
-// acquire returns the memory of an id and the function that gives it back, which is
+// acquire returns what is registered by an id and the function that gives it back, which is
 // called once.
-func (b *memories[T, M]) acquire(id backoffID) (memory M, release func()) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.dropExpired()
-	found, ok := b.held[id]
+func (r *registry[T, M]) acquire(id digest) (value M, release func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dropExpired()
+	found, ok := r.held[id]
 	if !ok {
-		found = b.idle[id]
-		delete(b.idle, id)
+		found = r.idle[id]
+		delete(r.idle, id)
 		if found == nil {
-			found = &sharedMemory[T, M]{of: b, id: id}
+			found = &registered[T, M]{of: r, id: id}
 		}
-		if b.held == nil {
-			b.held = make(map[backoffID]*sharedMemory[T, M])
+		if r.held == nil {
+			r.held = make(map[digest]*registered[T, M])
 		}
-		b.held[id] = found
+		r.held[id] = found
 	}
 	found.holders++
-	return &found.memory, found.release
+	return &found.value, found.release
 }
 
-func (s *sharedMemory[T, M]) until() time.Time { return M(&s.memory).Until() }
+func (s *registered[T, M]) until() time.Time { return M(&s.value).Until() }
 
-func (s *sharedMemory[T, M]) release() {
-	b := s.of
-	b.mu.Lock()
-	defer b.mu.Unlock()
+func (s *registered[T, M]) release() {
+	r := s.of
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	s.holders--
 	if s.holders > 0 {
 		return
 	}
-	delete(b.held, s.id)
+	delete(r.held, s.id)
 	if s.until().IsZero() {
 		return
 	}
-	if b.idle == nil {
-		b.idle = make(map[backoffID]*sharedMemory[T, M])
+	if r.idle == nil {
+		r.idle = make(map[digest]*registered[T, M])
 	}
-	b.idle[s.id] = s
-	b.dropExpired()
+	r.idle[s.id] = s
+	r.dropExpired()
 }
 
 // dropExpired drops what is idle and no longer counts, and one more, which ended
 // first, if there are too many. The caller holds the lock.
-func (b *memories[T, M]) dropExpired() {
-	var first backoffID
+func (r *registry[T, M]) dropExpired() {
+	var first digest
 	var earliest time.Time
-	for id, idle := range b.idle {
+	for id, idle := range r.idle {
 		until := idle.until()
 		if time.Since(until) >= failureMemory {
-			delete(b.idle, id)
+			delete(r.idle, id)
 			continue
 		}
 		if earliest.IsZero() || until.Before(earliest) {
 			first, earliest = id, until
 		}
 	}
-	if len(b.idle) > maxIdleBackoffs {
-		delete(b.idle, first)
+	if len(r.idle) > maxIdleBackoffs {
+		delete(r.idle, first)
 	}
 }

@@ -52,6 +52,6 @@ func (i *issuerBackoff) login(ctx context.Context, at rotation.Binding, value ro
 }
 
 // issuerBackoffID is a key together with the issuer that it is sent to.
-func issuerBackoffID(issuer, caCert, value string) backoffID {
-	return backoffIDOf("issuer", issuer, caCert, value)
+func issuerBackoffID(issuer, caCert, value string) digest {
+	return digestOf("issuer", issuer, caCert, value)
 }

@@ -28,6 +28,10 @@ const (
 	// minPause is the shortest time between two runs of a job, even if it asks for less.
 	minPause = time.Second
 
+	// longestSleep is how long the timer waits at most. It goes by the monotonic clock, which
+	// stops while the machine is suspended and does not follow when its clock is set.
+	longestSleep = time.Minute
+
 	// closeWait is how long Close waits for what runs.
 	closeWait = 10 * time.Second
 )
@@ -45,7 +49,7 @@ type Options struct {
 	Panicked func(name string, value any)
 }
 
-// Queue runs jobs. While none is due it sleeps.
+// Queue runs jobs. While none is due it sleeps, but for a look at the clock each minute.
 type Queue struct {
 	options Options
 	ctx     context.Context
@@ -165,7 +169,7 @@ func (q *Queue) dispatch() {
 			return
 		}
 		if wait := time.Until(first.ready()); wait > 0 {
-			q.setTimer(wait)
+			q.setTimer(min(wait, longestSleep))
 			return
 		}
 		q.start(first)
@@ -177,6 +181,7 @@ func (q *Queue) dispatch() {
 func (q *Queue) first() *group {
 	var first *group
 	for _, g := range q.groups {
+		q.tidy(g)
 		if g.hasSlot() && len(g.queue) > 0 && (first == nil || g.isBefore(first)) {
 			first = g
 		}
@@ -281,9 +286,9 @@ func (q *Queue) unqueue(j *job) {
 	q.tidy(g)
 }
 
-// tidy removes a group that has no jobs and did not fail. The caller holds the lock.
+// tidy removes a group that has no jobs and is not backed off from. The caller holds the lock.
 func (q *Queue) tidy(g *group) {
-	if len(g.queue) == 0 && g.running == 0 && g.failures == 0 {
+	if len(g.queue) == 0 && g.running == 0 && !time.Now().Before(g.until) {
 		delete(q.groups, g.name)
 	}
 }

@@ -371,15 +371,18 @@ func TestQueue_sleepsWhileNothingIsDue(t *testing.T) {
 	work := func(context.Context, string) (time.Time, error) { return time.Now().Add(60 * 24 * time.Hour), nil }
 	inWorkshop(t, work, func(w *workshop) {
 		time.Sleep(24 * time.Hour)
+		if got := w.woken(); got != 0 {
+			t.Errorf("it woke up %d times with no job", got)
+		}
 		for n := range 100 {
 			w.upsert(fmt.Sprint("one/", n), 30*24*time.Hour)
 		}
 		time.Sleep(29 * 24 * time.Hour)
-		if got := w.woken(); got != 0 {
-			t.Errorf("it woke up %d times for nothing", got)
+		if got := w.woken(); got != 29*24*60 {
+			t.Errorf("it looked at the clock %d times, not each minute", got)
 		}
 		time.Sleep(2 * 24 * time.Hour)
-		if countRuns(w, "one") != 100 || w.woken() != 1 {
+		if countRuns(w, "one") != 100 || w.woken() != 31*24*60 {
 			t.Errorf("%d runs in %d wake-ups", countRuns(w, "one"), w.woken())
 		}
 	})
@@ -392,8 +395,28 @@ func TestQueue_sleepsWhileAGroupBacksOff(t *testing.T) {
 			w.upsert(fmt.Sprint("one/", n), 0)
 		}
 		time.Sleep(59 * time.Minute)
-		if got := w.woken(); got != 0 {
+		if got := w.woken(); got > 59 {
 			t.Errorf("it woke up %d times for nothing", got)
+		}
+	})
+}
+
+// TestQueue_clearsGroupsWithoutJobs has many be backed off from when their last job goes.
+func TestQueue_clearsGroupsWithoutJobs(t *testing.T) {
+	work := func(context.Context, string) (time.Time, error) { return time.Time{}, outage{} }
+	inWorkshop(t, work, func(w *workshop) {
+		for n := range 100 {
+			name := fmt.Sprint(n, "/job")
+			w.upsert(name, 0)
+			synctest.Wait()
+			w.Queue.Remove(name)
+		}
+		time.Sleep(maxGroupRetry)
+		w.upsert("last/job", time.Hour)
+		w.Queue.mu.Lock()
+		defer w.Queue.mu.Unlock()
+		if got := len(w.Queue.groups); got != 1 {
+			t.Errorf("%d groups are kept", got)
 		}
 	})
 }

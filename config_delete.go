@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	// deletionWait is how long a deletion waits for a step of a rotation to end.
-	deletionWait = 30 * time.Second
+	// deletionWait is how long a deletion waits for a step of a rotation to end, which takes
+	// half a minute while the issuer does not answer. With burialTime it ends before the 60 s
+	// after which Vault's client gives up.
+	deletionWait = 35 * time.Second
 
 	// burialTime is how long a deletion stays with the keys that it is to delete at
 	// their issuer. What is left goes on in the background.

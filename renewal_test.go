@@ -333,6 +333,22 @@ func TestRenewal_nodeThatMayNotWriteForwards(t *testing.T) {
 	}
 }
 
+// TestRenewal_usedUpIsLeftToItsReaders has a config end that nobody reads: its key is of no use.
+func TestRenewal_usedUpIsLeftToItsReaders(t *testing.T) {
+	renewalTest(t, apicsim.PlatformKeys{Refuse: http.StatusForbidden}, func(m *mount) {
+		time.Sleep(24 * time.Hour)
+		exchanges, failures := m.sim.Counts().Exchanges, m.sample(`vault_apic_rotations_total{outcome="failure"}`)
+		time.Sleep(7 * 24 * time.Hour)
+		m.requireSample(`vault_apic_rotations_total{outcome="failure"}`, failures)
+		if got := m.sim.Counts().Exchanges - exchanges; got != 0 {
+			t.Errorf("the key is sent %d times more", got)
+		}
+		if status, text := m.failure(logical.ReadOperation, "token/saas", nil); status != http.StatusBadRequest || !strings.Contains(text, "write another api_key") {
+			t.Errorf("a reader is told %d %s", status, text)
+		}
+	})
+}
+
 // TestRenewal_secretsAreInNothingThatIsTold looks for keys and tokens of the engine's own.
 func TestRenewal_secretsAreInNothingThatIsTold(t *testing.T) {
 	renewalTest(t, apicsim.PlatformKeys{MaxTTL: 365 * 24 * time.Hour}, func(m *mount) {

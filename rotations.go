@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -249,22 +250,23 @@ func (r *rotations) advance(ctx context.Context, job string) (next time.Time, er
 	r.setAdvancing(ref, true)
 	defer r.setAdvancing(ref, false)
 	next, err = r.engine.Advance(ctx, ref)
-	if errors.Is(err, rotation.ErrNoRecord) {
-		next, err = time.Time{}, nil
+	if errors.Is(err, rotation.ErrNoRecord) || next.IsZero() && rotation.IsUsedUp(err) {
+		err = nil // The schedule is not to try again: nothing is there to do, or nothing to do it with.
 	}
 	return earlier(next, r.configs.doubts.until(ref)), err
 }
 
 // isIssuerUnavailable says whether an error is that of a group's issuer, and not of a
 // token service, and for how long it asks to be called no more. That a config does not
-// trust it tells nothing.
+// trust it tells nothing, and neither does an answer that no config can use.
 func isIssuerUnavailable(group string, err error) (retryAfter time.Duration, unavailable bool) {
 	issuer, _, _ := strings.Cut(group, " ")
 	var failed *upstream.Error
 	if !errors.As(err, &failed) || failed.Outcome != upstream.Unavailable || failed.Untrusted || failed.Host != hostOf(issuer) {
 		return 0, false
 	}
-	return failed.RetryAfter, true
+	wasDown := failed.Attempts > 0 && (failed.Status == 0 || failed.Status == http.StatusTooManyRequests || failed.Status >= http.StatusInternalServerError)
+	return failed.RetryAfter, wasDown || failed.RetryAfter > 0
 }
 
 func (r *rotations) isAdvancing(ref rotation.Ref) bool {

@@ -385,6 +385,7 @@ func TestRotations_whatKeepsAnIssuersOthersWaiting(t *testing.T) {
 		return server
 	}
 	well, failing, gone := start(apicsim.Fault{}), start(apicsim.Fault{Kind: apicsim.KindStatus, Status: http.StatusServiceUnavailable}), start(apicsim.Fault{})
+	odd := start(apicsim.Answering("odd"))
 	gone.Close()
 	for name, c := range map[string]struct {
 		issuer *apicsim.Server
@@ -393,6 +394,7 @@ func TestRotations_whatKeepsAnIssuersOthersWaiting(t *testing.T) {
 	}{
 		"it fails":                             {failing, failing.CACertPEM(), true},
 		"it is not there":                      {gone, gone.CACertPEM(), true},
+		"it answers what nobody can use":       {odd, odd.CACertPEM(), false},
 		"a CA was made up for it":              {well, failing.CACertPEM(), false},
 		"the system's CAs do not vouch for it": {well, "", false},
 	} {

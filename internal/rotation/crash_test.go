@@ -423,6 +423,45 @@ func (s lostDisablingSession) Disable(ctx context.Context, id string) error {
 	return unavailable(true, 0)
 }
 
+// unreachable is an issuer that no login reaches. logins are how many were tried, by the time.
+type unreachable struct {
+	Issuer
+	logins map[time.Time]int
+}
+
+func (i unreachable) Login(context.Context, Binding, Secret) (Session, error) {
+	i.logins[time.Now()]++
+	return nil, unavailable(false, 0)
+}
+
+// TestAdvance_failedLoginIsNotRepeated has an issuer be away when many keys are to be deleted.
+func TestAdvance_failedLoginIsNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.has(true, time.Hour)
+		rec := b.record()
+		for n := range 5 {
+			old := b.issuers["iam-1"].add(fmt.Sprint("vault-apic-retired-", n), "account", "id-1", true)
+			rec.Retired = append(rec.Retired, Retired{Key: *b.keyOf(old), Grace: time.Hour})
+		}
+		b.stores(Ref{Config: "a"}, rec, time.Hour)
+		p := b.boot()
+		b.pass(10 * time.Minute)
+		away := unreachable{p, make(map[time.Time]int)}
+		p.engine.issuer = away
+		b.pass(24 * time.Hour)
+		if len(away.logins) == 0 {
+			t.Error("no login was tried")
+		}
+		for at, n := range away.logins {
+			if n > 1 {
+				t.Errorf("%d logins at %s", n, at)
+			}
+		}
+		b.end()
+	})
+}
+
 // TestRetire_aRefusedDisabling holds that a key which may be disabled, by a call that was not
 // answered, is deleted with the right of another, though a later call is refused.
 func TestRetire_aRefusedDisabling(t *testing.T) {

@@ -271,8 +271,7 @@ func (a *advance) note(err error) {
 		return
 	}
 	next := a.mem.failedFor(err, a.longestBackoff())
-	var usedUp *usedUpError
-	if !errors.As(err, &usedUp) { // Trying again is then for a caller who wants a token.
+	if !IsUsedUp(err) { // Trying again is then for a caller who wants a token.
 		a.out.wake(next)
 	}
 	a.observe(Event{Ref: a.ref, Kind: Failed, Err: err, Renews: a.plan.Renew})
@@ -317,32 +316,32 @@ func (a *advance) save(ctx context.Context, next Record) error {
 	return nil
 }
 
-// opened is a session that an advance has opened.
+// opened is a session that an advance has opened, or why it could not.
 type opened struct {
 	Session
+	err   error
 	value Secret
 	of    Binding
 }
 
-// session opens a session with a key, once in an advance.
+// session opens a session with a key, once in an advance. If that fails, it is not tried
+// again: an issuer that does not answer would keep the claim for as long as it takes, times the
+// number of retired keys.
 func (a *advance) session(ctx context.Context, at Binding, value Secret) (Session, error) {
 	for _, s := range a.sessions {
 		if s.value == value && s.of.isAt(at) {
-			return s, nil
+			return s.Session, s.err
 		}
 	}
 	s, err := a.issuer.Login(ctx, at, value)
-	if err != nil {
-		return nil, err
-	}
-	a.sessions = append(a.sessions, opened{s, value, at})
-	return s, nil
+	a.sessions = append(a.sessions, opened{s, err, value, at})
+	return s, err
 }
 
 // clock returns the time at an issuer that was called already, or zero.
 func (a *advance) clock(at Binding) time.Time {
 	for _, s := range a.sessions {
-		if s.of.isAt(at) {
+		if s.err == nil && s.of.isAt(at) {
 			return s.Now()
 		}
 	}
@@ -351,6 +350,8 @@ func (a *advance) clock(at Binding) time.Time {
 
 func (a *advance) closeSessions() {
 	for _, s := range a.sessions {
-		s.Close()
+		if s.err == nil {
+			s.Close()
+		}
 	}
 }

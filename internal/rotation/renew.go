@@ -243,6 +243,13 @@ func (e *usedUpError) Error() string {
 
 func (e *usedUpError) Unwrap() error { return e.why }
 
+// IsUsedUp says whether an error is that a record has no token and no key that gets one, so that
+// to try again is of no use before somebody has written another key.
+func IsUsedUp(err error) bool {
+	var usedUp *usedUpError
+	return errors.As(err, &usedUp)
+}
+
 // keepReserve makes a key for when the token's life ends while nobody is there, if
 // there is none and the issuer's keys live that long. The first that is made tells.
 func (a *advance) keepReserve(ctx context.Context) error {

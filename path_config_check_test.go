@@ -358,6 +358,18 @@ func TestConfigCheck_usesUpNoPlatformKey(t *testing.T) {
 	})
 }
 
+// TestConfigCheck_ofARenewalBetweenTwoKeys has the key be at its end that the token was got with.
+func TestConfigCheck_ofARenewalBetweenTwoKeys(t *testing.T) {
+	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
+		time.Sleep(time.Hour)
+		data, _ := m.checkUnchanged("saas")
+		if data["ok"] != true {
+			t.Errorf("found %v", data)
+		}
+		requireFinding(t, data, "api_key_expiry", resultOK, "the current token")
+	})
+}
+
 // TestConfigCheck_ofARenewalThatIsAtItsEnd has everything end that gets tokens.
 func TestConfigCheck_ofARenewalThatIsAtItsEnd(t *testing.T) {
 	renewalTest(t, apicsim.PlatformKeys{Refuse: http.StatusForbidden}, func(m *mount) {

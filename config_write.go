@@ -202,9 +202,10 @@ func prepareConfig(name string, stored *config, d *framework.FieldData) (*config
 	return candidate, nil
 }
 
-// wantsVerification is what the request says about it, or else byDefault.
+// wantsVerification is what the request says about it, or else byDefault. The framework takes
+// null and an empty text for false.
 func wantsVerification(d *framework.FieldData, byDefault bool) bool {
-	if !requestFields(d.Raw).carries("verify") {
+	if given := d.Raw["verify"]; given == nil || given == "" {
 		return byDefault
 	}
 	return d.Get("verify").(bool)

@@ -118,7 +118,7 @@ func (b *backend) writeEndpoints(ctx context.Context, req *logical.Request, d *f
 	if w.keepsTokens {
 		w.kept = b.configs.sharedToken(name, stored)
 	}
-	if d.Get("verify").(bool) {
+	if wantsVerification(d, true) {
 		w.try = func(ctx context.Context, fresh *entry) error {
 			if err := b.tryEndpoints(ctx, fresh, stored, w.entity); err != nil {
 				return fmt.Errorf("config %q keeps its endpoints, because the stored key was tried at the new ones and failed; verify=false skips that: %w", name, upstream.WithoutAdvice(err))

@@ -99,6 +99,20 @@ func TestEndpoints_moveAKeyThatNobodyHas(t *testing.T) {
 	}
 }
 
+// TestEndpoints_verifyOfNoValueIsItsDefault has nothing stored that was not tried.
+func TestEndpoints_verifyOfNoValueIsItsDefault(t *testing.T) {
+	m, stranger := newMount(t), newMount(t)
+	stranger.sim.RevokeKey(testKey)
+	m.writeConfig("us-south", nil)
+	before := m.storedConfig("us-south")
+	for _, verify := range []any{nil, ""} {
+		write := map[string]any{"token_url": stranger.url + "/apikey", "verify": verify}
+		if status, text := m.failure(logical.UpdateOperation, "endpoints/us-south", write); status != http.StatusBadRequest || m.storedConfig("us-south") != before {
+			t.Errorf("verify=%#v: responded %d %s", verify, status, text)
+		}
+	}
+}
+
 func TestEndpoints_thatRefuseTheKeyAreNotStored(t *testing.T) {
 	for field, c := range map[string]struct{ path, says string }{
 		"token_url": {"/apikey", `write endpoints: config "us-south" keeps its endpoints, because the stored key was tried at the new ones and failed; verify=false skips that: login token service at`},

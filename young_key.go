@@ -27,7 +27,7 @@ const (
 )
 
 // retryRefusals is exchange that retries a refusal while the key is young, which
-// is in use since then. inUse says whether it is: the trial of a candidate is to be
+// is in use since then, maybe by the clock of another node. inUse says whether it is: the trial of a candidate is to be
 // refused at once.
 func retryRefusals(exchange tokensource.ExchangeFunc, since time.Time, inUse func() bool) tokensource.ExchangeFunc {
 	return func(ctx context.Context) (*tokenservice.Token, error) {
@@ -38,7 +38,7 @@ func retryRefusals(exchange tokensource.ExchangeFunc, since time.Time, inUse fun
 				return token, err
 			}
 			now := time.Now()
-			if now.Sub(since) > youngKeyTime || now.Add(youngKeyWait).After(deadline) || !sleep(ctx, youngKeyWait) {
+			if now.Sub(since).Abs() > youngKeyTime || now.Add(youngKeyWait).After(deadline) || !sleep(ctx, youngKeyWait) {
 				return nil, err
 			}
 		}

@@ -49,6 +49,7 @@ func TestYoungKey_wait(t *testing.T) {
 		"of a young key is waited out":            {inUse: always, err: refused, accepted: 5 * time.Second, takes: 6 * time.Second, calls: 4},
 		"that lasts is believed in the end":       {inUse: always, err: refused, accepted: time.Hour, takes: 40 * time.Second, calls: 21, fails: true},
 		"of an old key is believed":               {age: 3 * time.Minute, inUse: always, err: refused, accepted: time.Hour, calls: 1, fails: true},
+		"of a key by a clock ahead is believed":   {age: -3 * time.Minute, inUse: always, err: refused, accepted: time.Hour, calls: 1, fails: true},
 		"of a key that is only tried is believed": {inUse: func() bool { return false }, err: refused, accepted: time.Hour, calls: 1, fails: true},
 		"is not what an outage is":                {inUse: always, err: unavailable, accepted: time.Hour, calls: 1, fails: true},
 		"ends with its caller":                    {ctx: 5 * time.Second, inUse: always, err: refused, accepted: time.Hour, takes: 5 * time.Second, calls: 3, fails: true},

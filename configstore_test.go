@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -34,6 +35,13 @@ func (m *mount) inUse() *entry { return m.backend.configs.inUse("us-south") }
 
 // TestStore_outageKeepsReadersServed has a write fail, so that it is in doubt what is
 // stored, and storage fail or hang from then on.
+// TestConfig_fitsItsSizeClass looks at what each config takes in memory beside its texts.
+func TestConfig_fitsItsSizeClass(t *testing.T) {
+	if size := reflect.TypeFor[config]().Size(); size > 512 {
+		t.Errorf("a config takes %d bytes, and Go allots 576 for it", size)
+	}
+}
+
 func TestStore_outageKeepsReadersServed(t *testing.T) {
 	for name, breakStorage := range map[string]func(*failingStorage){
 		"storage fails": func(s *failingStorage) { s.severed.Store(true) },

@@ -368,7 +368,7 @@ var mutants = map[string]mutant{
 		file:   "holders.go",
 		old:    `		h.mark(ref, d, willHold)`,
 		new:    `		_ = d`,
-		seed:   1349,
+		seed:   37675,
 	},
 	"keys are deleted before all configs were read": {
 		defect: "a key is deleted that a config holds which was not read yet",

@@ -109,24 +109,24 @@ func (r *registry[T, M]) acquire(id digest) (value M, release func()) {
 	return &found.value, found.release
 }
 
-func (s *registered[T, M]) until() time.Time { return M(&s.value).Until() }
+func (e *registered[T, M]) until() time.Time { return M(&e.value).Until() }
 
-func (s *registered[T, M]) release() {
-	r := s.of
+func (e *registered[T, M]) release() {
+	r := e.of
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.holders--
-	if s.holders > 0 {
+	e.holders--
+	if e.holders > 0 {
 		return
 	}
-	delete(r.held, s.id)
-	if s.until().IsZero() {
+	delete(r.held, e.id)
+	if e.until().IsZero() {
 		return
 	}
 	if r.idle == nil {
 		r.idle = make(map[digest]*registered[T, M])
 	}
-	r.idle[s.id] = s
+	r.idle[e.id] = e
 	r.dropExpired()
 }
 

@@ -155,7 +155,7 @@ func (k *checker) expiry(facts *issuerFacts, end, now time.Time) {
 		if facts.has(checkAPIKey, resultOK) && !c.renews() {
 			facts.add(checkAPIKeyExpiry, resultOK, "the issuer names no expiry of the key", "")
 		}
-	case !now.Before(end) && c.renews():
+	case !now.Before(end) && c.renews() && facts.has(checkAPIKey, resultOK):
 		facts.add(checkAPIKeyExpiry, resultOK, "the key expired at "+timeText(end)+"; Vault makes the next one with the current token", "")
 	case !now.Before(end):
 		facts.add(checkAPIKeyExpiry, resultError, "the key expired at "+timeText(end), "write the config again with another api_key")

@@ -33,8 +33,6 @@ func (m *mount) claimed() *claim {
 
 func (m *mount) inUse() *entry { return m.backend.configs.inUse("us-south") }
 
-// TestStore_outageKeepsReadersServed has a write fail, so that it is in doubt what is
-// stored, and storage fail or hang from then on.
 // TestConfig_fitsItsSizeClass looks at what each config takes in memory beside its texts.
 func TestConfig_fitsItsSizeClass(t *testing.T) {
 	if size := reflect.TypeFor[config]().Size(); size > 512 {
@@ -42,6 +40,24 @@ func TestConfig_fitsItsSizeClass(t *testing.T) {
 	}
 }
 
+// TestStore_readerLeavesWhileStorageHangs waits for another one's read of a config.
+func TestStore_readerLeavesWhileStorageHangs(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		m.restart()
+		m.storage.hang.Store(true)
+		go func() { _, _ = m.backend.configs.Get(m.Context(), "us-south") }()
+		synctest.Wait()
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(m.Context(), time.Second)
+		defer cancel()
+		if _, err := m.backend.configs.Get(ctx, "us-south"); err == nil || time.Since(began) != time.Second {
+			t.Errorf("it left after %s, with the error %v", time.Since(began), err)
+		}
+	})
+}
+
+// TestStore_outageKeepsReadersServed has a write fail, so that it is in doubt what is
+// stored, and storage fail or hang from then on.
 func TestStore_outageKeepsReadersServed(t *testing.T) {
 	for name, breakStorage := range map[string]func(*failingStorage){
 		"storage fails": func(s *failingStorage) { s.severed.Store(true) },

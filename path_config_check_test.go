@@ -367,6 +367,15 @@ func TestConfigCheck_ofARenewalBetweenTwoKeys(t *testing.T) {
 			t.Errorf("found %v", data)
 		}
 		requireFinding(t, data, "api_key_expiry", resultOK, "the current token")
+		time.Sleep(time.Minute) // The check's result is no longer kept.
+		m.sim.InjectKeyFault(apicsim.KeyFault{Kind: apicsim.KindStatus, Status: http.StatusUnauthorized})
+		m.failure(logical.PatchOperation, "config/saas", map[string]any{"verify": true})
+		time.Sleep(time.Second) // The refused token is backed off from.
+		data, _ = m.check("saas")
+		requireFinding(t, data, "api_key", resultError)
+		if text, found := data["api_key_expiry"].(string); !found || strings.HasPrefix(text, string(resultOK)) {
+			t.Errorf("with a token that is refused, api_key_expiry is %q", text)
+		}
 	})
 }
 

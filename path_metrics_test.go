@@ -300,7 +300,7 @@ func TestMetrics_manyConfigs(t *testing.T) {
 func TestMetrics_coverage(t *testing.T) {
 	const many = maxInMemoryForMetrics + 1
 	for _, c := range []struct {
-		wanted  perConfigMode
+		mode    perConfigMode
 		configs int
 		want    coverage
 	}{
@@ -309,8 +309,8 @@ func TestMetrics_coverage(t *testing.T) {
 		{perConfigAll, many, coverage{most: many, load: true}},
 		{perConfigNone, 1, coverage{}},
 	} {
-		if got := c.wanted.coverage(c.configs); got != c.want {
-			t.Errorf("%s covers %+v of %d configs, want %+v", c.wanted, got, c.configs, c.want)
+		if got := c.mode.coverage(c.configs); got != c.want {
+			t.Errorf("%s covers %+v of %d configs, want %+v", c.mode, got, c.configs, c.want)
 		}
 	}
 }

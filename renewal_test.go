@@ -207,7 +207,7 @@ func TestRenewal_keyDeletedByAnAdministrator(t *testing.T) {
 		m.sim.RevokeKey(string(gone.Value))
 		time.Sleep(5*time.Hour + 5*time.Second)
 		told, _ := m.must(logical.ReadOperation, "status/saas", nil).Data["last_rotation_error"].(string)
-		if log := m.log.String(); !strings.Contains(log, "[WARN]  renewing the token failed; it will be tried again: config=saas") || strings.Contains(log, "rotating the api key failed") {
+		if log := m.log.String(); !strings.Contains(log, "[WARN]  renewing the token failed: config=saas") || strings.Contains(log, "rotating the api key failed") {
 			t.Errorf("the log says %q", log)
 		}
 		for where, text := range map[string]string{"status": told, "log": m.log.String()} {

@@ -346,7 +346,7 @@ func (r *rotations) status(name string) rotation.Status {
 	return r.engine.Status(rotation.Ref{Config: name})
 }
 
-// clearFailures clears those of a config that somebody has written.
+// clearFailures clears the failures of a config that somebody has written.
 func (r *rotations) clearFailures(name string) { r.engine.ClearFailures(rotation.Ref{Config: name}) }
 
 // observe counts, logs and tells what the protocol does.
@@ -369,8 +369,8 @@ func (r *rotations) observe(e rotation.Event) {
 		}
 		r.metrics.Rotated(metrics.RotationFailure)
 		failed := "rotating the api key failed; the present one stays"
-		if e.Renews { // Nothing usable may be left.
-			failed = "renewing the token failed; it will be tried again"
+		if e.Renews { // Nothing may be left to stay, or to try again with.
+			failed = "renewing the token failed"
 		}
 		log.Warn(failed, "config", name, "reason", e.Err)
 		r.events.send(r.ctx, eventRotateFailed, name)

@@ -26,9 +26,9 @@ const (
 	youngKeyTimeout = 40 * time.Second
 )
 
-// retryRefusals is exchange that retries a refusal while the key is young, which
-// is in use since then, maybe by the clock of another node. inUse says whether it is: the trial of a candidate is to be
-// refused at once.
+// retryRefusals is exchange that retries a refusal while the key is young. since is when the
+// key came into use, maybe by another node's clock. inUse says whether it is in use: the
+// trial of a candidate is to be refused at once.
 func retryRefusals(exchange tokensource.ExchangeFunc, since time.Time, inUse func() bool) tokensource.ExchangeFunc {
 	return func(ctx context.Context) (*tokenservice.Token, error) {
 		deadline := time.Now().Add(youngKeyTimeout)

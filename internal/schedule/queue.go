@@ -49,7 +49,8 @@ type Options struct {
 	Panicked func(name string, value any)
 }
 
-// Queue runs jobs. While none is due it sleeps, but for a look at the clock each minute.
+// Queue runs jobs. While none is due it sleeps, but for a look at the clock each
+// minute while jobs wait.
 type Queue struct {
 	options Options
 	ctx     context.Context
@@ -177,7 +178,7 @@ func (q *Queue) dispatch() {
 }
 
 // first is the group that is ready next, nil if none will be before something else
-// happens. The caller holds the lock.
+// happens. It clears groups without jobs on its way. The caller holds the lock.
 func (q *Queue) first() *group {
 	var first *group
 	for _, g := range q.groups {

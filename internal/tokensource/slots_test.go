@@ -167,6 +167,29 @@ func TestSlots_areThoseOfAllSourcesOfAConfig(t *testing.T) {
 	}
 }
 
+// TestSlots_areGivenBackAtTheEndOfTheLifetime has two configs with more callers than slots.
+func TestSlots_areGivenBackAtTheEndOfTheLifetime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc, slots := &service{life: time.Hour, latency: time.Hour}, &Slots{}
+		lifetime, end := context.WithCancel(t.Context())
+		for _, config := range []string{"a", "b"} {
+			s := New(Options{Exchange: svc.exchange, Slots: slots, ConfigName: config, Lifetime: lifetime})
+			for range 2 * MaxExchanges {
+				go func() { _, _ = s.Dedicated(t.Context(), 0) }()
+			}
+		}
+		synctest.Wait()
+		if got := svc.count(); got != 2*(MaxExchanges-1) || len(slots.byConfig) != 2 {
+			t.Errorf("%d exchanges of %d configs are under way", got, len(slots.byConfig))
+		}
+		end()
+		synctest.Wait()
+		if len(slots.byConfig) != 0 {
+			t.Errorf("slots of %d configs are not given back", len(slots.byConfig))
+		}
+	})
+}
+
 // TestSlots_ofAReplacedSourceDoNotBlockReaders has the source in use find the
 // slot for shared exchanges taken.
 func TestSlots_ofAReplacedSourceDoNotBlockReaders(t *testing.T) {

@@ -16,10 +16,9 @@ const (
 	// heapHeadroom is how much garbage a small heap may gather, in bytes. The plugin's own is a few
 	// MiB, so that Go's default has it collected a hundred times a second under load.
 	heapHeadroom = 24 << 20
-	// leastPercent is for a large heap, of tens of thousands of configs in use: half of Go's
-	// default, because the plugin's memory is all its own, and most of a read's time is not.
-	// mostPercent bounds the ratio for a tiny heap.
-	leastPercent, mostPercent = 50, 800
+	// leastPercent is Go's default, which is right for a heap that is large. mostPercent bounds
+	// the ratio for one that is tiny.
+	leastPercent, mostPercent = 100, 800
 	// memoryShare is the share of a container's memory beyond which the collector works
 	// harder. Vault runs in the same container.
 	memoryShare = 0.25
@@ -42,8 +41,8 @@ func followHeap(set func(percent int) (before int)) {
 	runtime.AddCleanup(new(sentinel), followHeap, set)
 }
 
-// percentFor has the heap grow by the headroom between two collections, or by leastPercent if
-// that is more.
+// percentFor has the heap grow by the headroom between two collections, or by as much as it is
+// if that is more.
 func percentFor(live uint64) int {
 	return int(min(max(heapHeadroom*100/max(live, 1), leastPercent), mostPercent))
 }

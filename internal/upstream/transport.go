@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -26,10 +27,9 @@ const (
 	// tokens would exceed, each time at the price of a handshake.
 	maxIdleConnections = 32
 
-	// idleTimeout is how long idle connections are kept, which is long enough for readers
-	// of dedicated tokens. Connections are not shared among configs, so that a long timeout
-	// would add up: ten thousand configs may all do their first exchange within a minute,
-	// and their next one within the hour.
+	// idleTimeout is how long idle connections are kept where requests follow each other,
+	// which is long enough for readers of dedicated tokens. Connections are not shared among
+	// configs, so that a long timeout would add up.
 	idleTimeout = 2 * time.Second
 )
 
@@ -83,8 +83,9 @@ func rootsOf(caPEM string) (*x509.CertPool, error) {
 }
 
 // transport sends a request over TLS, or in plaintext to this host alone. What it takes for that
-// is made when it is needed, and dropped when no connection is idle any more: it is several
-// KiB, and most configs need none most of the time.
+// is made when it is needed and dropped when it is not: it is tens of KiB, and a hundred
+// thousand configs may all do their first exchange within a minute, and their next one within
+// the hour. So a request that none came shortly before leaves nothing behind.
 type transport struct {
 	of    *Transports
 	caPEM string
@@ -94,20 +95,40 @@ type transport struct {
 	// requests are those under way. While there are none, idle waits to drop what was made.
 	requests int
 	idle     *time.Timer
+	// isBusy says that a request began when another was under way, or had just ended at lastEnd.
+	isBusy  bool
+	lastEnd time.Time
 }
 
+// RoundTrip sends a request, which ends when its response is closed.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	identified := r.Clone(r.Context()) // The original is not a transport's to change.
 	identified.Header.Set("User-Agent", t.of.userAgent())
-	over := t.begin(r.URL.Scheme)
-	defer t.end()
-	return over.RoundTrip(identified)
+	resp, err := t.begin(r.URL.Scheme).RoundTrip(identified)
+	if err != nil {
+		t.end()
+		return nil, err
+	}
+	resp.Body = &body{ReadCloser: resp.Body, end: sync.OnceFunc(t.end)}
+	return resp, nil
+}
+
+// body is a response's, which ends its request.
+type body struct {
+	io.ReadCloser
+	end func()
+}
+
+func (b *body) Close() error {
+	defer b.end()
+	return b.ReadCloser.Close()
 }
 
 // begin returns what a request of a scheme is sent over.
 func (t *transport) begin(scheme string) *http.Transport {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.isBusy = t.requests > 0 || time.Since(t.lastEnd) < idleTimeout
 	t.requests++
 	if t.idle != nil {
 		t.idle.Stop()
@@ -128,8 +149,13 @@ func (t *transport) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.requests--
-	if t.requests == 0 {
+	t.lastEnd = time.Now()
+	switch {
+	case t.requests > 0:
+	case t.isBusy:
 		t.idle = time.AfterFunc(idleTimeout, t.CloseIdleConnections)
+	default:
+		t.drop()
 	}
 }
 
@@ -138,6 +164,11 @@ func (t *transport) end() {
 func (t *transport) CloseIdleConnections() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.drop()
+}
+
+// drop drops what was made. The caller holds the lock.
+func (t *transport) drop() {
 	if t.idle != nil {
 		t.idle.Stop()
 	}

@@ -75,58 +75,70 @@ type remembering[T any] interface {
 // nobody holds it. The zero value is ready to use.
 type registry[T any, M remembering[T]] struct {
 	mu   sync.Mutex
-	held map[digest]*registered[T, M]
+	held map[digest]registered[T]
 	// idle are those that nobody holds and that remember something.
-	idle map[digest]*registered[T, M]
+	idle map[digest]*T
 }
 
-type registered[T any, M remembering[T]] struct {
-	value   T
-	of      *registry[T, M]
-	id      digest
+// registered is what has holders. Its value is nil while none of them has asked for it: there may
+// be a hundred thousand holders, most of which never do.
+type registered[T any] struct {
+	value   *T
 	holders int
 }
 
-// acquire returns what is registered by an id and the function that gives it back, which is
-// called once.
+// acquire is hold and get. The function that it returns is release.
 func (r *registry[T, M]) acquire(id digest) (value M, release func()) {
+	r.hold(id)
+	return r.get(id), func() { r.release(id) }
+}
+
+// hold keeps what is remembered by an id, now or later, until release is called as often.
+func (r *registry[T, M]) hold(id digest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.dropExpired()
+	if r.held == nil {
+		r.held = make(map[digest]registered[T])
+	}
 	found, ok := r.held[id]
 	if !ok {
-		found = r.idle[id]
+		found.value = r.idle[id]
 		delete(r.idle, id)
-		if found == nil {
-			found = &registered[T, M]{of: r, id: id}
-		}
-		if r.held == nil {
-			r.held = make(map[digest]*registered[T, M])
-		}
-		r.held[id] = found
 	}
 	found.holders++
-	return &found.value, found.release
+	r.held[id] = found
 }
 
-func (e *registered[T, M]) until() time.Time { return M(&e.value).Until() }
-
-func (e *registered[T, M]) release() {
-	r := e.of
+// get returns what all holders of an id share, of whom the caller is one.
+func (r *registry[T, M]) get(id digest) M {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e.holders--
-	if e.holders > 0 {
+	found := r.held[id]
+	if found.value == nil {
+		found.value = new(T)
+		r.held[id] = found
+	}
+	return found.value
+}
+
+func (r *registry[T, M]) release(id digest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	found := r.held[id]
+	found.holders--
+	if found.holders > 0 {
+		r.held[id] = found
 		return
 	}
-	delete(r.held, e.id)
-	if e.until().IsZero() {
+	delete(r.held, id)
+	if found.value == nil || M(found.value).Until().IsZero() {
 		return
 	}
 	if r.idle == nil {
-		r.idle = make(map[digest]*registered[T, M])
+		r.idle = make(map[digest]*T)
 	}
-	r.idle[e.id] = e
+	r.idle[id] = found.value
 	r.dropExpired()
 }
 
@@ -136,7 +148,7 @@ func (r *registry[T, M]) dropExpired() {
 	var first digest
 	var earliest time.Time
 	for id, idle := range r.idle {
-		until := idle.until()
+		until := M(idle).Until()
 		if time.Since(until) >= failureMemory {
 			delete(r.idle, id)
 			continue

@@ -5,7 +5,6 @@ package apic
 
 import (
 	"context"
-	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -99,16 +98,15 @@ type wiring struct {
 // wire makes the entry of a config called name. current is a token that its key was
 // already exchanged for, or nil.
 func (w *wiring) wire(name string, c *config, current *tokensource.IssuedToken) (*entry, error) {
-	transport, release, err := w.transports.New(c.CACert)
+	transport, err := w.transports.New(c.CACert)
 	if err != nil {
 		return nil, fieldError("ca_cert", err.Error())
 	}
 	if _, err := newTokenService(c, transport, nil); err != nil {
-		release()
 		return nil, err
 	}
 	watch := &exchangeWatch{name: name, events: w.events, vault: w.vault}
-	exchange := counted(w.metrics, c.TokenService, exchangeAt(c, transport))
+	exchange := (&keyExchange{config: c, transport: transport, metrics: w.metrics}).exchange
 	options := tokensource.Options{RefreshBefore: c.RefreshBefore, Current: current}
 	switch {
 	case c.renews():
@@ -118,7 +116,7 @@ func (w *wiring) wire(name string, c *config, current *tokensource.IssuedToken) 
 	default:
 		options.Exchange = watch.over(exchange)
 	}
-	w.limits.applyTo(&options, name, c, release)
+	w.limits.applyTo(&options, name, c, transport)
 	fresh := &entry{config: c, watch: watch}
 	if c.Cache == cacheEntity {
 		options.Outcomes, options.Release = &tokensource.Outcomes{}, onLast(2, options.Release)
@@ -139,20 +137,28 @@ func onLast(n int64, f func()) func() {
 	}
 }
 
-// exchangeAt exchanges a config's key. The service is made for each exchange: kept between two,
-// it would be a tenth of what a config takes in memory.
-func exchangeAt(c *config, transport http.RoundTripper) tokensource.ExchangeFunc {
-	worked := new(atomic.Bool)
-	return func(ctx context.Context) (*tokenservice.Token, error) {
-		service, err := newTokenService(c, transport, worked)
+// keyExchange exchanges a config's key.
+type keyExchange struct {
+	config    *config
+	transport *upstream.Transport
+	metrics   *metrics.Metrics
+	// worked says that the key has got a token.
+	worked atomic.Bool
+}
+
+// exchange makes the service anew each time: kept between two exchanges, it would be a tenth of
+// what a config takes in memory.
+func (x *keyExchange) exchange(ctx context.Context) (*tokenservice.Token, error) {
+	return counted(ctx, x.metrics, x.config.TokenService, func() (*tokenservice.Token, error) {
+		service, err := newTokenService(x.config, x.transport, &x.worked)
 		if err != nil {
 			return nil, err
 		}
 		return service.Exchange(ctx)
-	}
+	})
 }
 
-func newTokenService(c *config, transport http.RoundTripper, worked *atomic.Bool) (tokenservice.Service, error) {
+func newTokenService(c *config, transport *upstream.Transport, worked *atomic.Bool) (tokenservice.Service, error) {
 	return tokenservice.New(tokenservice.Options{
 		Kind:           c.TokenService,
 		TokenURL:       c.tokenURL(),

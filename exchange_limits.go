@@ -8,6 +8,7 @@ import (
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
+	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // exchangeLimits bound a mount's exchanges: the backoff of each key, the rate limit of each
@@ -30,28 +31,38 @@ func newExchangeLimits() *exchangeLimits {
 
 // applyTo puts the limits of a config called name into a source's options. The source
 // holds them until it is closed and none of its exchanges is in flight, and then
-// calls release too. It holds what is remembered of the key at IBM Cloud IAM as well, and of
-// its issuer, so that no number of made-up keys and services displaces that. The platform
-// service is sent tokens in place of the key.
-func (l *exchangeLimits) applyTo(o *tokensource.Options, name string, c *config, release func()) {
-	backoff, releaseBackoff := l.backoffs.acquire(newBackoffID(c))
-	limit, releaseLimit := l.rateLimits.acquire(rateLimitID(c.tokenURL(), c.CACert))
-	backoff.Under(limit)
-	issuer := c.issuer()
-	releaseIssuer := func() {}
-	if c.TokenService != tokenservice.Platform {
-		_, releaseIssuer = l.backoffs.acquire(issuerBackoffID(issuer.Issuer, issuer.CACert, c.APIKey))
-	}
-	_, releaseIssuerLimit := l.rateLimits.acquire(rateLimitID(issuer.Issuer, issuer.CACert))
+// closes the transport's connections too.
+func (l *exchangeLimits) applyTo(o *tokensource.Options, name string, c *config, transport *upstream.Transport) {
+	l.hold(c)
+	o.Backoff = l.backoffs.get(newBackoffID(c))
+	o.Backoff.Under(l.rateLimits.get(tokenHostID(c)))
 	if !c.renews() { // Renewals take turns by themselves, and have exchanges of their own.
 		o.Slots, o.ConfigName = &l.slots, name
 	}
-	o.Lifetime, o.Backoff = l.lifetime, backoff
+	o.Lifetime = l.lifetime
 	o.Release = func() {
-		releaseIssuerLimit()
-		releaseIssuer()
-		releaseBackoff()
-		releaseLimit()
-		release()
+		l.release(c)
+		transport.CloseIdleConnections()
 	}
 }
+
+// hold keeps what is remembered of a config's key and its token service until release, and
+// of its issuer as well, so that no number of made-up keys and services displaces that.
+func (l *exchangeLimits) hold(c *config) { l.each(c, l.backoffs.hold, l.rateLimits.hold) }
+
+func (l *exchangeLimits) release(c *config) { l.each(c, l.backoffs.release, l.rateLimits.release) }
+
+// each does something with each backoff and rate limit of a config. The platform service has none
+// of its issuer's backoffs: it is sent tokens in place of the key.
+func (l *exchangeLimits) each(c *config, backoff, rateLimit func(digest)) {
+	issuer := c.issuer()
+	backoff(newBackoffID(c))
+	rateLimit(tokenHostID(c))
+	rateLimit(rateLimitID(issuer.Issuer, issuer.CACert))
+	if c.TokenService != tokenservice.Platform {
+		backoff(issuerBackoffID(issuer.Issuer, issuer.CACert, c.APIKey))
+	}
+}
+
+// tokenHostID is the rate limit's of the host that exchanges the config's key.
+func tokenHostID(c *config) digest { return rateLimitID(c.tokenURL(), c.CACert) }

@@ -10,20 +10,17 @@ import (
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/metrics"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokenservice"
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
-// counted is exchange with its outcomes and durations counted.
-func counted(m *metrics.Metrics, kind tokenservice.Kind, exchange tokensource.ExchangeFunc) tokensource.ExchangeFunc {
-	return func(ctx context.Context) (*tokenservice.Token, error) {
-		started := time.Now()
-		outcome := metrics.ExchangeError // It is that of a panic.
-		defer func() { m.Exchanged(string(kind), outcome, time.Since(started)) }()
-		token, err := exchange(ctx)
-		outcome = exchangeOutcome(ctx, err)
-		return token, err
-	}
+// counted makes an exchange and counts its outcome and duration.
+func counted(ctx context.Context, m *metrics.Metrics, kind tokenservice.Kind, exchange func() (*tokenservice.Token, error)) (*tokenservice.Token, error) {
+	started := time.Now()
+	outcome := metrics.ExchangeError // It is that of a panic.
+	defer func() { m.Exchanged(string(kind), outcome, time.Since(started)) }()
+	token, err := exchange()
+	outcome = exchangeOutcome(ctx, err)
+	return token, err
 }
 
 // exchangeOutcome looks at ctx too, because the services call a cancelled request

@@ -158,10 +158,9 @@ func TestMetrics_exchangeErrors(t *testing.T) {
 
 func TestMetrics_panicInAnExchangeIsAnError(t *testing.T) {
 	m := newMount(t)
-	exchange := counted(m.backend.metrics, tokenservice.IAM, func(context.Context) (*tokenservice.Token, error) { panic("odd") })
 	func() {
 		defer func() { _ = recover() }()
-		_, _ = exchange(context.Background())
+		_, _ = counted(context.Background(), m.backend.metrics, tokenservice.IAM, func() (*tokenservice.Token, error) { panic("odd") })
 	}()
 	m.requireSample(`vault_apic_exchanges_total{outcome="error",service="iam"}`, 1)
 }

@@ -46,7 +46,7 @@ func (i *IAM) Login(ctx context.Context, at rotation.Binding, value rotation.Sec
 		return nil, err
 	}
 	if s.bearer, err = i.exchange(ctx, s, at.Issuer); err != nil {
-		s.release()
+		s.Close()
 		return nil, err
 	}
 	s.secrets = []upstream.Secret{s.bearer, s.key}

@@ -50,7 +50,7 @@ func (p *Platform) Login(_ context.Context, at rotation.Binding, token rotation.
 	}
 	user, reason := tokenservice.Subject(token)
 	if reason != "" {
-		s.release()
+		s.Close()
 		return nil, s.caller.NotSent("the token " + reason)
 	}
 	s.user = user

@@ -39,17 +39,16 @@ const (
 // that the key does not exist; a 404 of a proxy, for example, does not count.
 type session struct {
 	// keysURL is the address of all keys; a slash and an id after it are the address of one.
-	keysURL string
-	caller  *upstream.Caller
-	clock   clock
-	bearer  upstream.Secret
+	keysURL   string
+	caller    *upstream.Caller
+	transport *upstream.Transport
+	clock     clock
+	bearer    upstream.Secret
 	// secrets are all secrets that requests may hold, which no error may contain.
 	secrets []upstream.Secret
 	// explain puts a 4xx that answers an action into words. own says that the issuer
 	// itself answered it, not something on the way.
 	explain func(wanted action, a *upstream.Answer, secrets []upstream.Secret) (because upstream.Refusal, own bool)
-	// release gives the transport back.
-	release func()
 }
 
 // open gives a session what its calls need: a caller, and a transport that trusts
@@ -61,11 +60,10 @@ func (s *session) open(o upstream.Options, transports *upstream.Transports, caCe
 		return &upstream.Error{Service: o.Service, Host: "an address that does not parse", Reason: "was not asked", Advice: "check " + o.URLField}
 	}
 	s.caller = caller
-	transport, release, err := transports.New(caCert)
-	if err != nil {
+	if s.transport, err = transports.New(caCert); err != nil {
 		return caller.NotSent("ca_cert " + err.Error())
 	}
-	s.clock.transport, s.release = transport, release
+	s.clock.transport = s.transport
 	return nil
 }
 
@@ -73,8 +71,8 @@ func (s *session) open(o upstream.Options, transports *upstream.Transports, caCe
 // that are not exported.
 func (*session) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[session with a key issuer]") }
 
-// Close releases the session's transport; issuers know of no sessions.
-func (s *session) Close() { s.release() }
+// Close closes the session's connections; issuers know of no sessions.
+func (s *session) Close() { s.transport.CloseIdleConnections() }
 
 // Now is the time by the issuer's clock: the Date of its last answer and what has passed
 // since. It errs on the early side, by a second and the time that the answer took.

@@ -113,11 +113,11 @@ func newLogin(t *testing.T, tokenURL, caPEM string, timeout time.Duration, retri
 
 func newService(t *testing.T, transports *upstream.Transports, kind tokenservice.Kind, tokenURL, caPEM string, timeout time.Duration, retries int) tokenservice.Service {
 	t.Helper()
-	transport, release, err := transports.New(caPEM)
+	transport, err := transports.New(caPEM)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(release)
+	t.Cleanup(transport.CloseIdleConnections)
 	service, err := tokenservice.New(tokenservice.Options{
 		Kind: kind, TokenURL: tokenURL, APIKey: testKey, ClientID: testClientID, ClientSecret: testClientSecret,
 		Transport: transport, RequestTimeout: timeout, MaxRetries: retries,

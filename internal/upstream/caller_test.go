@@ -52,24 +52,13 @@ func newPipedCaller(t *testing.T, answer reply, retries int) (*Caller, *atomic.I
 	handler, requests := answer.counted()
 	network := pipenet.Serve(handler)
 	t.Cleanup(network.Close)
-	transports := Transports{DialContext: network.Line().Dial}
-	transport, release, err := transports.New("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(release)
+	transport := newTransport(t, &Transports{DialContext: network.Line().Dial}, "")
 	return newCallerOver(t, transport, pipedURL, retries), requests
 }
 
 func newCaller(t *testing.T, url string, retries int) *Caller {
 	t.Helper()
-	var transports Transports
-	transport, release, err := transports.New("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(release)
-	return newCallerOver(t, transport, url, retries)
+	return newCallerOver(t, newTransport(t, &Transports{}, ""), url, retries)
 }
 
 func newCallerOver(t *testing.T, transport http.RoundTripper, url string, retries int) *Caller {

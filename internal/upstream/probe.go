@@ -44,11 +44,11 @@ func (t *Transports) Probe(ctx context.Context, address, caPEM string) (Reach, e
 	if err != nil || u.Host == "" {
 		return Reach{}, errors.New("does not parse")
 	}
-	made, release, err := t.New(caPEM)
+	made, err := t.New(caPEM)
 	if err != nil {
 		return Reach{}, err
 	}
-	defer release()
+	defer made.CloseIdleConnections()
 	var chains [][]*x509.Certificate
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		TLSHandshakeDone: func(state tls.ConnectionState, err error) {

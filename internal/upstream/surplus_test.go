@@ -38,11 +38,7 @@ func TestTransports_surplusAnswerStaysWithItsConfig(t *testing.T) {
 	url := newRawService(t, answerBehind)
 	var transports Transports
 	for _, config := range []string{"one", "another", "third"} {
-		transport, release, err := transports.New("")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(release)
+		transport := newTransport(t, &transports, "")
 		c, err := NewCaller(Options{Service: "test service", URL: url, URLField: "test_url", Transport: transport, RequestTimeout: time.Second})
 		if err != nil {
 			t.Fatal(err)

@@ -55,19 +55,17 @@ func (t *Transports) proxy(r *http.Request) (*url.URL, error) {
 	return http.ProxyFromEnvironment(r)
 }
 
-// New returns a transport that trusts caPEM, or the system's roots if
-// caPEM is empty, and the function that closes its connections. The error says what
-// is wrong with caPEM.
+// New returns a transport that trusts caPEM, or the system's roots if caPEM is empty. The
+// error says what is wrong with caPEM.
 //
 // No two holders share a connection: on one of HTTP/1, an answer that a service
 // sends too late, or twice, is taken for the next request's, which must not be that
 // of another config.
-func (t *Transports) New(caPEM string) (http.RoundTripper, func(), error) {
+func (t *Transports) New(caPEM string) (*Transport, error) {
 	if _, err := rootsOf(caPEM); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	made := &transport{of: t, caPEM: caPEM}
-	return made, made.CloseIdleConnections, nil
+	return &Transport{of: t, caPEM: caPEM}, nil
 }
 
 // rootsOf are the CAs that a transport trusts, nil for the system's.
@@ -82,11 +80,11 @@ func rootsOf(caPEM string) (*x509.CertPool, error) {
 	return newPool(certs), nil
 }
 
-// transport sends a request over TLS, or in plaintext to this host alone. What it takes for that
+// Transport sends requests over TLS, or in plaintext to this host alone. What it takes for that
 // is made when it is needed and dropped when it is not: it is tens of KiB, and a hundred
 // thousand configs may all do their first exchange within a minute, and their next one within
 // the hour. So a request that none came shortly before leaves nothing behind.
-type transport struct {
+type Transport struct {
 	of    *Transports
 	caPEM string
 
@@ -101,7 +99,7 @@ type transport struct {
 }
 
 // RoundTrip sends a request, which ends when its response is closed.
-func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	identified := r.Clone(r.Context()) // The original is not a transport's to change.
 	identified.Header.Set("User-Agent", t.of.userAgent())
 	resp, err := t.begin(r.URL.Scheme).RoundTrip(identified)
@@ -125,7 +123,7 @@ func (b *body) Close() error {
 }
 
 // begin returns what a request of a scheme is sent over.
-func (t *transport) begin(scheme string) *http.Transport {
+func (t *Transport) begin(scheme string) *http.Transport {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.isBusy = t.requests > 0 || time.Since(t.lastEnd) < idleTimeout
@@ -145,7 +143,7 @@ func (t *transport) begin(scheme string) *http.Transport {
 	return t.secure
 }
 
-func (t *transport) end() {
+func (t *Transport) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.requests--
@@ -161,14 +159,14 @@ func (t *transport) end() {
 
 // CloseIdleConnections closes what no request uses, and the rest after use. A request that goes
 // on holds what it needs of the transport.
-func (t *transport) CloseIdleConnections() {
+func (t *Transport) CloseIdleConnections() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.drop()
 }
 
 // drop drops what was made. The caller holds the lock.
-func (t *transport) drop() {
+func (t *Transport) drop() {
 	if t.idle != nil {
 		t.idle.Stop()
 	}

@@ -18,14 +18,14 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/pipenet"
 )
 
-func newTransport(t *testing.T, transports *Transports, caPEM string) *transport {
+func newTransport(t *testing.T, transports *Transports, caPEM string) *Transport {
 	t.Helper()
-	made, release, err := transports.New(caPEM)
+	made, err := transports.New(caPEM)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(release)
-	return made.(*transport)
+	t.Cleanup(made.CloseIdleConnections)
+	return made
 }
 
 func TestTransport_verifiesCertificates(t *testing.T) {
@@ -140,7 +140,7 @@ func TestTransport_droppedInARequest(t *testing.T) {
 	}
 }
 
-func (t *transport) isUnused() bool {
+func (t *Transport) isUnused() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.secure == nil && t.plain == nil

@@ -34,7 +34,7 @@ const (
 // configStore owns the configs: it alone touches them in storage, keeps in memory
 // those that are in use, and knows who may change their keys.
 //
-// Readers find a config without a lock. What loads, replaces or removes one holds
+// Readers find a config without waiting for storage. What loads, replaces or removes one holds
 // the lock of that name, and no other, across the storage call that goes with it.
 type configStore struct {
 	storage logical.Storage
@@ -47,7 +47,7 @@ type configStore struct {
 	observer func(sighting)
 	started  time.Time
 
-	byName sync.Map // string to *entry
+	used   entries
 	locks  nameLocks
 	doubts doubts
 	// closed is set once, under mu. After that nothing is loaded or written; Close waits for
@@ -132,15 +132,9 @@ func (s *configStore) recheck(ctx context.Context, name string, present *entry) 
 
 // discard removes a closed entry that is still in use. That should not happen; if it did,
 // its readers would retry for ever.
-func (s *configStore) discard(name string, closed *entry) { s.byName.CompareAndDelete(name, closed) }
+func (s *configStore) discard(name string, closed *entry) { s.used.removeIf(name, closed) }
 
-func (s *configStore) inUse(name string) *entry {
-	found, ok := s.byName.Load(name)
-	if !ok {
-		return nil
-	}
-	return found.(*entry)
-}
+func (s *configStore) inUse(name string) *entry { return s.used.get(name) }
 
 // reload makes what is stored what is in use. The caller holds name's lock.
 func (s *configStore) reload(ctx context.Context, name string) (*entry, error) {
@@ -190,11 +184,11 @@ func (s *configStore) install(name string, next *entry) {
 		next.watch.tokenID.Store(kept.ID)
 	}
 	s.scheduleRecheck(name, next)
-	if present, ok := s.byName.Load(name); ok {
-		next.inherit(present.(*entry))
+	if present := s.inUse(name); present != nil {
+		next.inherit(present)
 	}
-	if old, ok := s.byName.Swap(name, next); ok {
-		old.(*entry).closeUnlessShared(next)
+	if old := s.used.put(name, next); old != nil {
+		old.closeUnlessShared(next)
 	}
 	if s.closed.Load() {
 		s.drop(name) // Close may have passed by already.
@@ -203,8 +197,8 @@ func (s *configStore) install(name string, next *entry) {
 
 // drop takes an entry out of use. The caller holds name's lock.
 func (s *configStore) drop(name string) {
-	if old, ok := s.byName.LoadAndDelete(name); ok {
-		old.(*entry).close()
+	if old := s.used.remove(name); old != nil {
+		old.close()
 	}
 }
 
@@ -351,10 +345,9 @@ func (s *configStore) Close() {
 	s.closed.Store(true)
 	s.mu.Unlock()
 	s.writes.Wait()
-	s.byName.Range(func(name, _ any) bool {
-		s.Invalidate(name.(string))
-		return true
-	})
+	for _, name := range s.used.names() {
+		s.Invalidate(name)
+	}
 }
 
 // load returns a stored config, or nil if there is none, and tells of it. An entry that

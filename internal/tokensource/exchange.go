@@ -69,7 +69,9 @@ func (s *Source) startShared() {
 	deadline := time.Now().Add(exchangeTimeout)
 	go func() {
 		defer s.finishShared(x)
-		free, err := s.slots.acquireShared(s.configName, s.closing)
+		closing, done := s.untilClosed()
+		defer done()
+		free, err := s.slots.acquireShared(s.configName, closing)
 		if err != nil {
 			x.err = err
 			return
@@ -105,7 +107,9 @@ func (s *Source) exchangeFor(ctx context.Context, exchange ExchangeFunc) (*Issue
 	if err := s.backoff.Check(); err != nil {
 		return nil, err // There is no use in waiting for a slot.
 	}
-	free, err := s.slots.acquireDedicated(ctx, s.configName, s.closing)
+	closing, done := s.untilClosed()
+	defer done()
+	free, err := s.slots.acquireDedicated(ctx, s.configName, closing)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +118,7 @@ func (s *Source) exchangeFor(ctx context.Context, exchange ExchangeFunc) (*Issue
 		free()
 		return nil, err
 	}
-	err = x.wait(ctx, s.closing, false)
+	err = x.wait(ctx, closing, false)
 	switch {
 	case s.isOver():
 		return nil, ErrClosed

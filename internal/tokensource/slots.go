@@ -92,8 +92,10 @@ func (s *Slots) await(ctx context.Context, config string, closing <-chan struct{
 // awaitTurn prefers own to spare, which may be nil. Waiters are served in their order,
 // as Go's channels do.
 func awaitTurn(ctx context.Context, closing <-chan struct{}, own, spare chan struct{}) (taken chan struct{}, err error) {
-	if isClosed(closing) {
+	select {
+	case <-closing:
 		return nil, ErrClosed
+	default:
 	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()

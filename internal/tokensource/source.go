@@ -18,6 +18,7 @@
 package tokensource
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -147,12 +148,11 @@ type Source struct {
 	slots         *Slots
 	configName    string
 	outcomes      *Outcomes
+	ownOutcomes   Outcomes // those of a source that shares none
 	release       func()
 	// lifetime is that of the exchanges in flight.
 	lifetime context.Context
-	// closing is closed with the source. There may be a hundred thousand sources, and a context
-	// would take twice the memory.
-	closing chan struct{}
+	closed   atomic.Bool
 
 	// current is read without the lock by readers of a fresh token.
 	current atomic.Pointer[IssuedToken]
@@ -162,7 +162,11 @@ type Source struct {
 	// inFlight counts the dedicated ones too.
 	sharedExchange *exchange
 	inFlight       int
-	timer          *time.Timer
+	// closing is closed with the source. Like a context that ends with it, it would be a large
+	// part of each of a hundred thousand sources: it is there while there are waiting callers.
+	closing chan struct{}
+	waiting int
+	timer   *time.Timer
 	// mayDropAt is when a token may be dropped again, and dropTimer waits for that.
 	mayDropAt time.Time
 	dropTimer *time.Timer
@@ -170,11 +174,11 @@ type Source struct {
 
 // New returns a source. It makes no exchange before somebody reads.
 func New(o Options) *Source {
+	s := &Source{}
+	o.Outcomes = cmp.Or(o.Outcomes, &s.ownOutcomes)
 	o = o.withDefaults()
-	s := &Source{
-		exchange: o.Exchange, dedicated: o.Dedicated, refreshBefore: o.RefreshBefore, backoff: o.Backoff, slots: o.Slots, configName: o.ConfigName,
-		outcomes: o.Outcomes, lifetime: o.Lifetime, release: o.Release, closing: make(chan struct{}),
-	}
+	s.exchange, s.dedicated, s.refreshBefore, s.backoff = o.Exchange, o.Dedicated, o.RefreshBefore, o.Backoff
+	s.slots, s.configName, s.outcomes, s.lifetime, s.release = o.Slots, o.ConfigName, o.Outcomes, o.Lifetime, o.Release
 	if o.Current != nil && !o.Current.dropped.Load() {
 		token := o.Current.unread(o.RefreshBefore)
 		s.current.Store(token)
@@ -192,7 +196,10 @@ func New(o Options) *Source {
 func (s *Source) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !isClosed(s.closing) {
+	if s.closed.Swap(true) {
+		return
+	}
+	if s.closing != nil {
 		close(s.closing)
 	}
 	s.current.Store(nil)
@@ -205,14 +212,29 @@ func (s *Source) Close() {
 }
 
 // isOver says whether the source is closed or its lifetime has ended.
-func (s *Source) isOver() bool { return isClosed(s.closing) || s.lifetime.Err() != nil }
+func (s *Source) isOver() bool { return s.closed.Load() || s.lifetime.Err() != nil }
 
-func isClosed(closing <-chan struct{}) bool {
-	select {
-	case <-closing:
-		return true
-	default:
-		return false
+// untilClosed returns what is closed with the source, for a caller who waits. The caller calls
+// done afterwards.
+func (s *Source) untilClosed() (closing <-chan struct{}, done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing == nil {
+		s.closing = make(chan struct{})
+		if s.closed.Load() {
+			close(s.closing)
+		}
+	}
+	s.waiting++
+	return s.closing, s.waited
+}
+
+func (s *Source) waited() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting--
+	if s.waiting == 0 {
+		s.closing = nil
 	}
 }
 
@@ -292,11 +314,13 @@ func (s *Source) readSlowly(ctx context.Context, minTTL time.Duration) (Response
 		s.markRead(old)
 		return Response{IssuedToken: old}, nil
 	}
+	closing, done := s.untilClosed()
+	defer done()
 	fallback := old != nil && old.usable(time.Now(), minTTL)
-	err = x.wait(ctx, s.closing, fallback)
+	err = x.wait(ctx, closing, fallback)
 	fallback = fallback && old.usable(time.Now(), minTTL)
 	if errors.Is(err, errSlow) && !fallback {
-		err = x.wait(ctx, s.closing, false) // The old token came too close to its end.
+		err = x.wait(ctx, closing, false) // The old token came too close to its end.
 	}
 	switch {
 	case s.isOver():

@@ -68,7 +68,7 @@ func (k *checker) askIssuer(ctx context.Context) (facts issuerFacts) {
 	}
 	defer session.Close()
 	err = k.read(ctx, session, at, &facts)
-	if at.Kind == rotation.KindPlatform && isRefused(err) && !errors.Is(err, rotation.ErrNoSuchKey) {
+	if at.Kind == rotation.KindPlatform && (err == nil || isRefused(err) && !errors.Is(err, rotation.ErrNoSuchKey)) {
 		backoff.Record(err)
 	}
 	// Until an answer has a date, the session has this host's own.

@@ -43,7 +43,7 @@ func (i *issuerBackoff) login(ctx context.Context, at rotation.Binding, value ro
 	}
 	session, err := i.Issuer.Login(ctx, at, value)
 	var failed *upstream.Error
-	if err == nil {
+	if err == nil && at.Kind != rotation.KindPlatform { // Whose login makes no call.
 		backoff.Record(nil)
 	} else if errors.As(err, &failed) && (failed.Outcome == upstream.Refused || failed.RetryAfter > 0) {
 		backoff.Record(failed) // Without what it says of the key's state, which may be another one soon.

@@ -379,6 +379,23 @@ func TestConfigCheck_ofARenewalBetweenTwoKeys(t *testing.T) {
 	})
 }
 
+// TestConfigCheck_ofARefusedTokenBacksOff has somebody check for ten minutes, as often as a check
+// is made, a config whose token its issuer refuses.
+func TestConfigCheck_ofARefusedTokenBacksOff(t *testing.T) {
+	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
+		m.sim.InjectKeyFault(apicsim.KeyFault{Kind: apicsim.KindStatus, Status: http.StatusUnauthorized})
+		before := m.sim.Counts().KeyCalls
+		for range 50 {
+			m.check("saas")
+			time.Sleep(12 * time.Second)
+		}
+		// At first after 10, 20 and 40 seconds, and then after a minute each time. A check makes two calls.
+		if got := m.sim.Counts().KeyCalls - before; got < 2*10 || got > 2*15 {
+			t.Errorf("the token was sent %d times", got)
+		}
+	})
+}
+
 // TestConfigCheck_ofARenewalThatIsAtItsEnd has everything end that gets tokens.
 func TestConfigCheck_ofARenewalThatIsAtItsEnd(t *testing.T) {
 	renewalTest(t, apicsim.PlatformKeys{Refuse: http.StatusForbidden}, func(m *mount) {

@@ -178,12 +178,14 @@ func (q *Queue) dispatch() {
 }
 
 // first is the group that is ready next, nil if none will be before something else
-// happens. It clears groups without jobs on its way. The caller holds the lock.
+// happens. On its way it clears groups that have no jobs and are not backed off from. The caller
+// holds the lock.
 func (q *Queue) first() *group {
 	var first *group
-	for _, g := range q.groups {
-		q.tidy(g)
-		if g.hasSlot() && len(g.queue) > 0 && (first == nil || g.isBefore(first)) {
+	for name, g := range q.groups {
+		if len(g.queue) == 0 && g.running == 0 && !time.Now().Before(g.until) {
+			delete(q.groups, name)
+		} else if g.hasSlot() && len(g.queue) > 0 && (first == nil || g.isBefore(first)) {
 			first = g
 		}
 	}
@@ -257,7 +259,6 @@ func (q *Queue) finish(r *run, next time.Time, err error) {
 		r.job.ran(next, err)
 		q.enqueue(r.job)
 	}
-	q.tidy(r.group)
 	q.dispatch()
 }
 
@@ -282,14 +283,5 @@ func (q *Queue) unqueue(j *job) {
 	if j.index == notQueued {
 		return
 	}
-	g := q.groups[j.group]
-	heap.Remove(&g.queue, j.index)
-	q.tidy(g)
-}
-
-// tidy removes a group that has no jobs and is not backed off from. The caller holds the lock.
-func (q *Queue) tidy(g *group) {
-	if len(g.queue) == 0 && g.running == 0 && !time.Now().Before(g.until) {
-		delete(q.groups, g.name)
-	}
+	heap.Remove(&q.groups[j.group].queue, j.index)
 }

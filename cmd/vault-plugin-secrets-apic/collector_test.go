@@ -4,10 +4,10 @@
 package main
 
 import (
-	"math"
 	"runtime"
 	"runtime/debug"
 	"testing"
+	"time"
 )
 
 // keepCollector restores what a test changes of the process.
@@ -20,34 +20,41 @@ func keepCollector(t *testing.T) {
 }
 
 func TestPercentFor(t *testing.T) {
+	const mib = 1 << 20
 	for _, c := range []struct {
-		live uint64
-		want int
+		live, garbage float64
+		want          int
 	}{
-		{0, 800}, {1 << 20, 800}, {3 << 20, 800}, {4 << 20, 600}, {8 << 20, 300}, {24 << 20, 100}, {1 << 30, 100}, {math.MaxUint64, 100},
+		// A small heap, whatever is done.
+		{0, 0, 800}, {3 * mib, 0, 800}, {4 * mib, 400 * mib, 600}, {8 * mib, 0, 300}, {24 * mib, 0, 100},
+		// A large one, which is at rest, busy, and too busy.
+		{240 * mib, 0, 25}, {240 * mib, 60 * mib, 25}, {240 * mib, 120 * mib, 50}, {240 * mib, 1000 * mib, 100}, {1 << 60, 0, 25},
+		// One in between, of which a quarter is less than the headroom.
+		{48 * mib, 0, 50}, {48 * mib, 36 * mib, 75},
 	} {
-		if got := percentFor(c.live); got != c.want {
-			t.Errorf("with %d bytes alive it is %d, not %d", c.live, got, c.want)
+		if got := percentFor(c.live, c.garbage); got != c.want {
+			t.Errorf("with %g MiB alive and %g MiB of garbage it is %d, not %d", c.live/mib, c.garbage/mib, got, c.want)
 		}
 	}
 }
 
-// TestFollowHeap has the percentage fall after a collection that leaves much.
-func TestFollowHeap(t *testing.T) {
+// TestCollector_followsTheHeap has the percentage fall after a collection that leaves much, and
+// after one that finds little garbage.
+func TestCollector_followsTheHeap(t *testing.T) {
 	runtime.GC() // What other tests have left does not count.
 	set := make(chan int, 1)
-	followHeap(func(percent int) int {
+	(&collector{since: time.Now(), setPercent: func(percent int) int {
 		select {
 		case set <- percent:
 		default: // Nobody listens any more.
 		}
 		return 0
-	})
-	if percent := <-set; percent <= leastPercent {
+	}}).tune()
+	if percent := <-set; percent <= 100 {
 		t.Fatalf("with a small heap it is %d", percent)
 	}
-	much := make([]byte, 64<<20)
-	for percent := mostPercent; percent > leastPercent; percent = <-set {
+	much := make([]byte, 128<<20)
+	for percent := mostPercent; percent > 25; percent = <-set {
 		runtime.GC()
 	}
 	runtime.KeepAlive(much)

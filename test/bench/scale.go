@@ -24,6 +24,10 @@ const (
 	// knows them, and readAll is what it does when late writes of the process before are over.
 	inBackground = "rotations).readInBackground"
 	readAll      = "rotations).readAll"
+
+	// calmReads a second for calmTime are few, after which memory is looked at again.
+	calmReads = 100
+	calmTime  = 5 * time.Minute
 )
 
 // scaled is a mount with a number of configs, and what was measured of it. Each has a plugin
@@ -33,6 +37,7 @@ type scaled struct {
 	Writing      time.Duration // of all configs
 	Unused, Used state         // before and after every config was read
 	rounds
+	Calm  usage     // after a time of few reads
 	First []float64 // seconds until the first token after a restart
 
 	// Of a restart: until the schedule knew all configs, how long they were read for that, and
@@ -59,7 +64,7 @@ func (m *scaled) Each(before, after int) int { return (after - before) / m.Confi
 
 // runScale measures what a number of configs changes.
 func (b *bench) runScale(ctx context.Context) {
-	r := scaleReport{Facts: b.facts(ctx)}
+	r := scaleReport{Facts: b.facts(ctx), CalmReads: calmReads, CalmTime: calmTime}
 	s := b.startServer(ctx, "raft")
 	for _, configs := range slices.Compact([]int{1, min(1_000, b.configs), b.configs}) {
 		m := &scaled{Configs: configs}
@@ -72,6 +77,16 @@ func (b *bench) runScale(ctx context.Context) {
 			s.read(ctx, load{workers: maxConcurrency, duration: warmUp}, m.anyToken)
 			m.rounds = append(m.rounds, s.read(ctx, load{workers: maxConcurrency, duration: b.duration}, m.anyToken))
 		}
+	}
+	log.Printf("scale: %s of few reads", calmTime)
+	var calm []func(context.Context)
+	for _, m := range r.Mounts {
+		few := load{workers: 1, duration: calmTime, ConstantPacer: vegeta.ConstantPacer{Freq: calmReads, Per: time.Second}}
+		calm = append(calm, func(ctx context.Context) { s.read(ctx, few, m.anyToken) })
+	}
+	together(ctx, calm...)
+	for _, m := range r.Mounts {
+		m.Calm = s.plugin(m.mount()).usage(false)
 	}
 	for range 5 {
 		for _, m := range r.Mounts {

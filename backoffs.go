@@ -87,7 +87,7 @@ type registered[T any] struct {
 	holders int
 }
 
-// acquire is hold and get. The function that it returns is release.
+// acquire is hold and get. The function that it returns is release, and is called once.
 func (r *registry[T, M]) acquire(id digest) (value M, release func()) {
 	r.hold(id)
 	return r.get(id), func() { r.release(id) }
@@ -110,7 +110,7 @@ func (r *registry[T, M]) hold(id digest) {
 	r.held[id] = found
 }
 
-// get returns what all holders of an id share, of whom the caller is one.
+// get returns what all holders of an id share. The caller is one of them.
 func (r *registry[T, M]) get(id digest) M {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -122,6 +122,7 @@ func (r *registry[T, M]) get(id digest) M {
 	return found.value
 }
 
+// release ends a hold. It is called once for each.
 func (r *registry[T, M]) release(id digest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -47,9 +47,9 @@ type configStore struct {
 	observer func(sighting)
 	started  time.Time
 
-	used   entries
-	locks  nameLocks
-	doubts doubts
+	entries entries
+	locks   nameLocks
+	doubts  doubts
 	// closed is set once, under mu. After that nothing is loaded or written; Close waits for
 	// the writes already begun.
 	closed atomic.Bool
@@ -132,9 +132,9 @@ func (s *configStore) recheck(ctx context.Context, name string, present *entry) 
 
 // discard removes a closed entry that is still in use. That should not happen; if it did,
 // its readers would retry for ever.
-func (s *configStore) discard(name string, closed *entry) { s.used.removeIf(name, closed) }
+func (s *configStore) discard(name string, closed *entry) { s.entries.removeIf(name, closed) }
 
-func (s *configStore) inUse(name string) *entry { return s.used.get(name) }
+func (s *configStore) inUse(name string) *entry { return s.entries.get(name) }
 
 // reload makes what is stored what is in use. The caller holds name's lock.
 func (s *configStore) reload(ctx context.Context, name string) (*entry, error) {
@@ -187,7 +187,7 @@ func (s *configStore) install(name string, next *entry) {
 	if present := s.inUse(name); present != nil {
 		next.inherit(present)
 	}
-	if old := s.used.put(name, next); old != nil {
+	if old := s.entries.put(name, next); old != nil {
 		old.closeUnlessShared(next)
 	}
 	if s.closed.Load() {
@@ -197,7 +197,7 @@ func (s *configStore) install(name string, next *entry) {
 
 // drop takes an entry out of use. The caller holds name's lock.
 func (s *configStore) drop(name string) {
-	if old := s.used.remove(name); old != nil {
+	if old := s.entries.remove(name); old != nil {
 		old.close()
 	}
 }
@@ -345,7 +345,7 @@ func (s *configStore) Close() {
 	s.closed.Store(true)
 	s.mu.Unlock()
 	s.writes.Wait()
-	for _, name := range s.used.names() {
+	for _, name := range s.entries.names() {
 		s.Invalidate(name)
 	}
 }

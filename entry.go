@@ -116,6 +116,9 @@ func (w *wiring) wire(name string, c *config, current *tokensource.IssuedToken) 
 	default:
 		options.Exchange = watch.over(exchange)
 	}
+	if c.Cache == cacheShared && !c.renews() {
+		options.Exchange, options.Dedicated = thenClose(options.Exchange, transport), options.Exchange
+	}
 	w.limits.applyTo(&options, name, c, transport)
 	fresh := &entry{config: c, watch: watch}
 	if c.Cache == cacheEntity {
@@ -124,6 +127,16 @@ func (w *wiring) wire(name string, c *config, current *tokensource.IssuedToken) 
 	}
 	fresh.source = tokensource.New(options)
 	return fresh, nil
+}
+
+// thenClose is exchange for the token that all readers share: it will be an hour until the next
+// one, and a hundred thousand configs may all do their first within a minute, so that it leaves
+// no connection.
+func thenClose(exchange tokensource.ExchangeFunc, transport *upstream.Transport) tokensource.ExchangeFunc {
+	return func(ctx context.Context) (*tokenservice.Token, error) {
+		defer transport.CloseIdleConnections()
+		return exchange(ctx)
+	}
 }
 
 // onLast returns a function that calls f when it is called for the n-th time.

@@ -52,8 +52,9 @@ func (l *exchangeLimits) hold(c *config) { l.each(c, l.backoffs.hold, l.rateLimi
 
 func (l *exchangeLimits) release(c *config) { l.each(c, l.backoffs.release, l.rateLimits.release) }
 
-// each does something with each backoff and rate limit of a config. The platform service has none
-// of its issuer's backoffs: it is sent tokens in place of the key.
+// each does something with the ids of each backoff and rate limit of a config, whose key and
+// destination nobody changes. The platform service has none of its issuer's backoffs: it is sent
+// tokens in place of the key.
 func (l *exchangeLimits) each(c *config, backoff, rateLimit func(digest)) {
 	issuer := c.issuer()
 	backoff(newBackoffID(c))
@@ -64,5 +65,5 @@ func (l *exchangeLimits) each(c *config, backoff, rateLimit func(digest)) {
 	}
 }
 
-// tokenHostID is the rate limit's of the host that exchanges the config's key.
+// tokenHostID is the id of the rate limit of the host that exchanges the config's key.
 func tokenHostID(c *config) digest { return rateLimitID(c.tokenURL(), c.CACert) }

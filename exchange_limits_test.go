@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -244,6 +245,34 @@ func TestBackoff_isNotThatOfTheClient(t *testing.T) {
 		}
 		if got := calls.total() - before; got != 1 {
 			t.Errorf("the key was sent %d times", got)
+		}
+	})
+}
+
+// TestExchanges_connections are kept for who wants one dedicated token after the other, and not for
+// the next shared token.
+func TestExchanges_connections(t *testing.T) {
+	limitsTest(t, func(m *mount, _ *callGauge) {
+		dials := 0
+		m.backend.transports.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			dials++
+			return m.line.Dial(ctx, network, address)
+		}
+		for i, step := range []struct {
+			op    logical.Operation
+			dials int
+		}{
+			{logical.UpdateOperation, 1}, {logical.UpdateOperation, 1}, {logical.ReadOperation, 1}, {logical.UpdateOperation, 2},
+		} {
+			if i == 2 {
+				time.Sleep(45 * time.Minute) // The shared token is due.
+				dials = 0
+			}
+			m.must(step.op, "token/us-south", nil)
+			synctest.Wait()
+			if dials != step.dials {
+				t.Errorf("with request %d there are %d connections, want %d", i, dials, step.dials)
+			}
 		}
 	})
 }

@@ -5,11 +5,8 @@ package apic
 
 import (
 	"context"
-	"errors"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // issuerBackoff is an issuer to which no key is sent again as soon as it was refused, and
@@ -25,30 +22,18 @@ type issuerBackoff struct {
 // Login implements rotation.Issuer. What it remembers is not what token reads back off
 // from: a key that was just created may be known to the one and not to the other.
 func (i *issuerBackoff) Login(ctx context.Context, at rotation.Binding, value rotation.Secret) (rotation.Session, error) {
+	backoff, releaseBackoff := i.backoffs.acquire(issuerBackoffID(at.Issuer, at.CACert, string(value)))
 	limit, releaseLimit := i.rateLimits.acquire(rateLimitID(at.Issuer, at.CACert))
-	session, err := i.login(ctx, at, value, limit)
-	if err != nil {
-		releaseLimit()
-		return nil, err
-	}
-	return &limitedSession{session: session, limit: limit, release: releaseLimit}, nil
-}
-
-func (i *issuerBackoff) login(ctx context.Context, at rotation.Binding, value rotation.Secret, limit *tokensource.RateLimit) (rotation.Session, error) {
-	backoff, release := i.backoffs.acquire(issuerBackoffID(at.Issuer, at.CACert, string(value)))
-	defer release()
 	backoff.Under(limit)
-	if err := backoff.Check(); err != nil {
+	s := &limitedSession{
+		limit: limit, backoff: backoff, byToken: at.Kind == rotation.KindPlatform,
+		release: func() { releaseLimit(); releaseBackoff() },
+	}
+	if err := s.login(ctx, i.Issuer, at, value); err != nil {
+		s.release()
 		return nil, err
 	}
-	session, err := i.Issuer.Login(ctx, at, value)
-	var failed *upstream.Error
-	if err == nil && at.Kind != rotation.KindPlatform { // Whose login makes no call.
-		backoff.Record(nil)
-	} else if errors.As(err, &failed) && (failed.Outcome == upstream.Refused || failed.RetryAfter > 0) {
-		backoff.Record(failed) // Without what it says of the key's state, which may be another one soon.
-	}
-	return session, err
+	return s, nil
 }
 
 // issuerBackoffID is a key together with the issuer that it is sent to.

@@ -393,6 +393,18 @@ func TestConfigCheck_ofARefusedTokenBacksOff(t *testing.T) {
 		if got := m.sim.Counts().KeyCalls - before; got < 2*10 || got > 2*15 {
 			t.Errorf("the token was sent %d times", got)
 		}
+		m.sim.ClearKeyFaults()
+		time.Sleep(time.Minute)
+		m.check("saas")
+		m.sim.InjectKeyFault(apicsim.KeyFault{Kind: apicsim.KindStatus, Status: http.StatusUnauthorized})
+		for range 2 {
+			time.Sleep(12 * time.Second)
+			before = m.sim.Counts().KeyCalls
+			m.check("saas")
+		}
+		if m.sim.Counts().KeyCalls == before {
+			t.Error("after a success a refusal is backed off from as long as before")
+		}
 	})
 }
 

@@ -27,7 +27,8 @@ const (
 	memoryShare = 0.25
 )
 
-// tuneCollector trades a few MiB of memory for time. What an operator has set, by GOGC or
+// tuneCollector has the plugin take some more MiB than by Go's defaults while it is small, and
+// less while it is large and has little to do. What an operator has set, by GOGC or
 // GOMEMLIMIT in the plugin's environment, is kept.
 func tuneCollector() {
 	if os.Getenv("GOGC") == "" {
@@ -40,8 +41,7 @@ func tuneCollector() {
 // collector has Go's collector follow the heap and what is done with it.
 type collector struct {
 	setPercent func(percent int) (before int)
-	// allocated is how many bytes had been allocated at since, which is when the last
-	// collection ended.
+	// allocated is how many bytes had been allocated at since, when it was tuned last.
 	allocated uint64
 	since     time.Time
 }
@@ -49,20 +49,26 @@ type collector struct {
 // tune sets the percentage now and after each collection.
 func (c *collector) tune() {
 	live, allocated := heap()
-	elapsed := time.Since(c.since)
-	garbage := float64(allocated-c.allocated) * (float64(cycleTime) / float64(max(elapsed, 1)))
-	c.allocated, c.since = allocated, c.since.Add(elapsed)
-	c.setPercent(percentFor(float64(live), garbage))
+	percent := c.percent(live, allocated, time.Now())
 	type sentinel struct{ _ *byte }
 	runtime.AddCleanup(new(sentinel), (*collector).tune, c)
+	c.setPercent(percent)
 }
 
-// percentFor is how much garbage may gather until the next collection, in percent of what is
-// alive: what is expected within cycleTime, but a quarter of what is alive at least and as much
-// as that at most, as is Go's default. If that is less than the headroom, it is that.
-func percentFor(live, garbage float64) int {
-	garbage = max(min(max(garbage, live/4), live), heapHeadroom)
-	return int(min(100*garbage/max(live, 1), mostPercent))
+// percent expects as much to be allocated within cycleTime as there was since the last time.
+func (c *collector) percent(live, allocated uint64, now time.Time) int {
+	cycles := max(now.Sub(c.since), 1).Seconds() / cycleTime.Seconds()
+	expected := float64(allocated-c.allocated) / cycles
+	c.allocated, c.since = allocated, now
+	return percentFor(float64(live), expected)
+}
+
+// percentFor is how much may be allocated until the next collection, in percent of what is
+// alive: what is expected, but a quarter of what is alive at least and as much as that at most,
+// which is Go's default. If that is less than the headroom, it is that.
+func percentFor(live, expected float64) int {
+	allowed := max(min(max(expected, live/4), live), heapHeadroom)
+	return int(min(100*allowed/max(live, 1), mostPercent))
 }
 
 // heap is what the last collection has left, and what was ever allocated, in bytes.

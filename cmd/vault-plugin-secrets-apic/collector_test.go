@@ -22,8 +22,8 @@ func keepCollector(t *testing.T) {
 func TestPercentFor(t *testing.T) {
 	const mib = 1 << 20
 	for _, c := range []struct {
-		live, garbage float64
-		want          int
+		live, expected float64
+		want           int
 	}{
 		// A small heap, whatever is done.
 		{0, 0, 800}, {3 * mib, 0, 800}, {4 * mib, 400 * mib, 600}, {8 * mib, 0, 300}, {24 * mib, 0, 100},
@@ -32,8 +32,31 @@ func TestPercentFor(t *testing.T) {
 		// One in between, of which a quarter is less than the headroom.
 		{48 * mib, 0, 50}, {48 * mib, 36 * mib, 75},
 	} {
-		if got := percentFor(c.live, c.garbage); got != c.want {
-			t.Errorf("with %g MiB alive and %g MiB of garbage it is %d, not %d", c.live/mib, c.garbage/mib, got, c.want)
+		if got := percentFor(c.live, c.expected); got != c.want {
+			t.Errorf("with %g MiB alive and %g MiB expected it is %d, not %d", c.live/mib, c.expected/mib, got, c.want)
+		}
+	}
+}
+
+// TestCollector_followsTheLoad has a heap of 100 MiB, on which more or less is allocated.
+func TestCollector_followsTheLoad(t *testing.T) {
+	const mib = 1 << 20
+	now := time.Now()
+	c := &collector{allocated: 500 * mib, since: now}
+	for i, step := range []struct {
+		after     time.Duration
+		allocated uint64
+		want      int
+	}{
+		{2 * time.Second, 10 * mib, 50},
+		{20 * time.Second, 100 * mib, 50},
+		{time.Second, 8 * mib, 80},
+		{2 * time.Minute, 12 * mib, 25},
+		{0, 1 * mib, 100},
+	} {
+		now = now.Add(step.after)
+		if got := c.percent(100*mib, c.allocated+step.allocated, now); got != step.want {
+			t.Errorf("after step %d it is %d, not %d", i, got, step.want)
 		}
 	}
 }

@@ -178,14 +178,12 @@ func (q *Queue) dispatch() {
 }
 
 // first is the group that is ready next, nil if none will be before something else
-// happens. On its way it clears groups that have no jobs and are not backed off from. The caller
-// holds the lock.
+// happens. It clears groups without jobs on its way. The caller holds the lock.
 func (q *Queue) first() *group {
 	var first *group
-	for name, g := range q.groups {
-		if len(g.queue) == 0 && g.running == 0 && !time.Now().Before(g.until) {
-			delete(q.groups, name)
-		} else if g.hasSlot() && len(g.queue) > 0 && (first == nil || g.isBefore(first)) {
+	for _, g := range q.groups {
+		q.tidy(g)
+		if g.hasSlot() && len(g.queue) > 0 && (first == nil || g.isBefore(first)) {
 			first = g
 		}
 	}
@@ -259,6 +257,7 @@ func (q *Queue) finish(r *run, next time.Time, err error) {
 		r.job.ran(next, err)
 		q.enqueue(r.job)
 	}
+	q.tidy(r.group)
 	q.dispatch()
 }
 
@@ -283,5 +282,14 @@ func (q *Queue) unqueue(j *job) {
 	if j.index == notQueued {
 		return
 	}
-	heap.Remove(&q.groups[j.group].queue, j.index)
+	g := q.groups[j.group]
+	heap.Remove(&g.queue, j.index)
+	q.tidy(g)
+}
+
+// tidy removes a group that has no jobs and is not backed off from. The caller holds the lock.
+func (q *Queue) tidy(g *group) {
+	if len(g.queue) == 0 && g.running == 0 && !time.Now().Before(g.until) {
+		delete(q.groups, g.name)
+	}
 }

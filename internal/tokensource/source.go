@@ -163,7 +163,8 @@ type Source struct {
 	sharedExchange *exchange
 	inFlight       int
 	// closing is closed with the source. Like a context that ends with it, it would be a large
-	// part of each of a hundred thousand sources: it is there while there are waiting callers.
+	// part of each of a hundred thousand sources, and is there while somebody waits for that.
+	// waiting counts those.
 	closing chan struct{}
 	waiting int
 	timer   *time.Timer
@@ -214,8 +215,8 @@ func (s *Source) Close() {
 // isOver says whether the source is closed or its lifetime has ended.
 func (s *Source) isOver() bool { return s.closed.Load() || s.lifetime.Err() != nil }
 
-// untilClosed returns what is closed with the source, for a caller who waits. The caller calls
-// done afterwards.
+// untilClosed returns what is closed with the source, or is already. Who waits for that calls done
+// afterwards.
 func (s *Source) untilClosed() (closing <-chan struct{}, done func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -394,6 +394,23 @@ func TestClose_methodsAreSafeAndMakeNoCall(t *testing.T) {
 	})
 }
 
+// TestClose_endsWaits of those who began to wait before, and of those who were about to.
+func TestClose_endsWaits(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		mustRead(t, s)
+		if s.closing != nil {
+			t.Error("a channel is kept for nobody")
+		}
+		before, leave := s.untilClosed()
+		s.Close()
+		<-before
+		leave()
+		after, done := s.untilClosed()
+		defer done()
+		<-after
+	})
+}
+
 func TestClose_leavesNoTimer(t *testing.T) {
 	for name, prepare := range map[string]func(*testing.T, *Source, *service){
 		"before a token's replacement": func(t *testing.T, s *Source, _ *service) { mustRead(t, s) },

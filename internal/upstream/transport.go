@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -27,9 +26,9 @@ const (
 	// tokens would exceed, each time at the price of a handshake.
 	maxIdleConnections = 32
 
-	// idleTimeout is how long idle connections are kept where requests follow each other,
-	// which is long enough for readers of dedicated tokens. Connections are not shared among
-	// configs, so that a long timeout would add up.
+	// idleTimeout is how long idle connections are kept, which is long enough for readers
+	// of dedicated tokens. Connections are not shared among configs, so that a long timeout
+	// would add up.
 	idleTimeout = 2 * time.Second
 )
 
@@ -81,9 +80,8 @@ func rootsOf(caPEM string) (*x509.CertPool, error) {
 }
 
 // Transport sends requests over TLS, or in plaintext to this host alone. What it takes for that
-// is made when it is needed and dropped when it is not: it is tens of KiB, and a hundred
-// thousand configs may all do their first exchange within a minute, and their next one within
-// the hour. So a request that none came shortly before leaves nothing behind.
+// is made when it is needed, and dropped when no connection is idle any more: it is tens of
+// KiB, and most configs need none most of the time.
 type Transport struct {
 	of    *Transports
 	caPEM string
@@ -93,44 +91,31 @@ type Transport struct {
 	// requests are those under way. While there are none, idle waits to drop what was made.
 	requests int
 	idle     *time.Timer
-	// isBusy says that a request began when another was under way, or had just ended at lastEnd.
-	isBusy  bool
-	lastEnd time.Time
 }
 
-// RoundTrip sends a request, which ends when its response is closed.
+// RoundTrip sends a request.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	identified := r.Clone(r.Context()) // The original is not a transport's to change.
 	identified.Header.Set("User-Agent", t.of.userAgent())
-	resp, err := t.begin(r.URL.Scheme).RoundTrip(identified)
-	if err != nil {
-		t.end()
-		return nil, err
-	}
-	resp.Body = &body{ReadCloser: resp.Body, end: sync.OnceFunc(t.end)}
-	return resp, nil
-}
-
-// body is a response's, which ends its request.
-type body struct {
-	io.ReadCloser
-	end func()
-}
-
-func (b *body) Close() error {
-	defer b.end()
-	return b.ReadCloser.Close()
+	over := t.begin(r.URL.Scheme)
+	defer t.end()
+	return over.RoundTrip(identified)
 }
 
 // begin returns what a request of a scheme is sent over.
 func (t *Transport) begin(scheme string) *http.Transport {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.isBusy = t.requests > 0 || time.Since(t.lastEnd) < idleTimeout
+	over := t.over(scheme)
 	t.requests++
 	if t.idle != nil {
 		t.idle.Stop()
 	}
+	return over
+}
+
+// over is what requests of a scheme are sent over. The caller holds the lock.
+func (t *Transport) over(scheme string) *http.Transport {
 	if scheme == "http" {
 		if t.plain == nil {
 			t.plain = t.of.newPlain()
@@ -147,35 +132,31 @@ func (t *Transport) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.requests--
-	t.lastEnd = time.Now()
-	switch {
-	case t.requests > 0:
-	case t.isBusy:
+	if t.requests == 0 {
 		t.idle = time.AfterFunc(idleTimeout, t.CloseIdleConnections)
-	default:
-		t.drop()
 	}
 }
 
 // CloseIdleConnections closes what no request uses, and the rest after use. A request that goes
 // on holds what it needs of the transport.
 func (t *Transport) CloseIdleConnections() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.drop()
-}
-
-// drop drops what was made. The caller holds the lock.
-func (t *Transport) drop() {
-	if t.idle != nil {
-		t.idle.Stop()
-	}
-	for _, made := range []*http.Transport{t.secure, t.plain} {
+	for _, made := range t.drop() {
 		if made != nil {
 			made.CloseIdleConnections()
 		}
 	}
+}
+
+// drop returns what was made, and forgets it.
+func (t *Transport) drop() [2]*http.Transport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.idle != nil {
+		t.idle.Stop()
+	}
+	made := [...]*http.Transport{t.secure, t.plain}
 	t.secure, t.plain, t.idle = nil, nil, nil
+	return made
 }
 
 func (t *Transports) userAgent() string { return cmp.Or(t.UserAgent, product) }

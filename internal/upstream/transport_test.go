@@ -71,9 +71,9 @@ func TestTransport_namesItselfInEveryRequest(t *testing.T) {
 	}
 }
 
-// TestTransport_keepsConnections to those who ask again soon, however long the service takes, and
-// frees what a config takes between two exchanges.
-func TestTransport_keepsConnections(t *testing.T) {
+// TestTransport_isDroppedWhenIdle frees what a config takes between two exchanges. Until then
+// requests share a connection, however long the service takes.
+func TestTransport_isDroppedWhenIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := pipenet.Serve(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(10 * idleTimeout) }))
 		t.Cleanup(network.Close)
@@ -82,35 +82,26 @@ func TestTransport_keepsConnections(t *testing.T) {
 			dials++
 			return line.Dial(ctx, network, address)
 		}}, "")
-		request := func() {
+		requireDials := func(want int) {
 			t.Helper()
 			resp, err := (&http.Client{Transport: made}).Get(pipedURL)
 			if err != nil {
 				t.Fatal(err)
 			}
 			_ = resp.Body.Close()
-			synctest.Wait()
-		}
-		for i, step := range []struct {
-			after time.Duration
-			dials int
-			kept  bool
-		}{
-			{0, 1, false},
-			{idleTimeout, 2, false},
-			{idleTimeout - 1, 3, true},
-			{idleTimeout - 1, 3, true},
-			{idleTimeout, 4, false},
-		} {
-			time.Sleep(step.after)
-			if synctest.Wait(); step.after >= idleTimeout && !made.isUnused() {
-				t.Errorf("before request %d the transport is kept", i)
-			}
-			request()
-			if dials != step.dials || made.isUnused() == step.kept {
-				t.Errorf("after request %d there were %d connections, want %d, and the transport is kept: %t", i, dials, step.dials, !made.isUnused())
+			if dials != want {
+				t.Errorf("%d connections were made, want %d", dials, want)
 			}
 		}
+		requireDials(1)
+		time.Sleep(idleTimeout - 1)
+		requireDials(1)
+		time.Sleep(idleTimeout)
+		synctest.Wait()
+		if !made.isUnused() {
+			t.Error("the transport is kept")
+		}
+		requireDials(2)
 	})
 }
 

@@ -81,8 +81,12 @@ func (b *bench) runScale(ctx context.Context) {
 	log.Printf("scale: %s of few reads", calmTime)
 	var calm []func(context.Context)
 	for _, m := range r.Mounts {
-		few := load{workers: 1, duration: calmTime, ConstantPacer: vegeta.ConstantPacer{Freq: calmReads, Per: time.Second}}
-		calm = append(calm, func(ctx context.Context) { s.read(ctx, few, m.anyToken) })
+		few := load{workers: maxConcurrency, duration: calmTime, ConstantPacer: vegeta.ConstantPacer{Freq: calmReads, Per: time.Second}}
+		calm = append(calm, func(ctx context.Context) {
+			if got := s.read(ctx, few, m.anyToken).Rate; got < 0.99*calmReads {
+				check(fmt.Errorf("there were %.0f reads a second of %s instead of %d", got, m.mount(), calmReads))
+			}
+		})
 	}
 	together(ctx, calm...)
 	for _, m := range r.Mounts {

@@ -80,8 +80,8 @@ type registry[T any, M remembering[T]] struct {
 	idle map[digest]*T
 }
 
-// registered is what has holders. Its value is nil while none of them has asked for it: there may
-// be a hundred thousand holders, most of which never do.
+// registered is what has holders. Its value is nil until one of them asks for it: of a hundred
+// thousand, most never do.
 type registered[T any] struct {
 	value   *T
 	holders int

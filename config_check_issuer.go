@@ -52,6 +52,14 @@ func (k *checker) askIssuer(ctx context.Context) (facts issuerFacts) {
 		}
 		at, value = kept.At, kept.Value
 	}
+	// A token that was refused is sent again no sooner than a key; its login makes no call.
+	backoff, release := k.limits.backoffs.acquire(tokenTrialID(at, value))
+	defer release()
+	if err := backoff.Check(); err != nil {
+		facts.findings = append(facts.findings, failedFinding(checkAPIKey, err))
+		k.expiry(&facts, c.Keys.Current.ExpiresAt, time.Now())
+		return facts
+	}
 	session, err := k.issuer.Login(ctx, at, value)
 	if err != nil {
 		facts.findings = append(facts.findings, failedFinding(checkAPIKey, err))
@@ -60,6 +68,9 @@ func (k *checker) askIssuer(ctx context.Context) (facts issuerFacts) {
 	}
 	defer session.Close()
 	err = k.read(ctx, session, at, &facts)
+	if at.Kind == rotation.KindPlatform && (err == nil || isRefused(err) && !errors.Is(err, rotation.ErrNoSuchKey)) {
+		backoff.Record(err)
+	}
 	// Until an answer has a date, the session has this host's own.
 	facts.clockSkew, facts.clockRead = time.Until(session.Now())*-1, at.Kind != rotation.KindPlatform || err == nil
 	return facts

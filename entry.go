@@ -116,7 +116,7 @@ func (w *wiring) wire(name string, c *config, current *tokensource.IssuedToken) 
 	default:
 		options.Exchange = watch.over(exchange)
 	}
-	if c.Cache == cacheShared && !c.renews() {
+	if c.Cache == cacheShared && options.Dedicated == nil {
 		options.Exchange, options.Dedicated = thenClose(options.Exchange, transport), options.Exchange
 	}
 	w.limits.applyTo(&options, name, c, transport)

@@ -274,6 +274,15 @@ func TestExchanges_connections(t *testing.T) {
 				t.Errorf("with request %d there are %d connections, want %d", i, dials, step.dials)
 			}
 		}
+		m.writeConfig("entities", map[string]any{"cache": "entity"})
+		time.Sleep(time.Minute) // The connection of the write is closed.
+		dials = 0
+		for _, entity := range []string{"one", "another"} {
+			m.mustAs(entity, logical.ReadOperation, "token/entities", nil)
+		}
+		if dials != 1 {
+			t.Errorf("two entities had %d connections", dials)
+		}
 	})
 }
 

@@ -5,44 +5,21 @@ package apic
 
 import (
 	"context"
-	"errors"
-	"net/http"
 	"time"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
-	"github.com/apic-vault/vault-plugin-secrets-apic/internal/upstream"
 )
 
 // limitedSession is a session with an issuer that is not called as long as it asked
-// not to be, by any session, and is sent no key or token again as soon as it refused it.
+// not to be, by any session.
 type limitedSession struct {
 	session rotation.Session
 	limit   *tokensource.RateLimit
-	backoff *tokensource.Backoff
-	// byToken says that the session is opened with a token in place of a key, as the platform's
-	// are: its login and Details make no call.
-	byToken bool
 	release func()
 }
 
 var _ rotation.Session = (*limitedSession)(nil)
-
-func (s *limitedSession) login(ctx context.Context, issuer rotation.Issuer, at rotation.Binding, value rotation.Secret) (err error) {
-	if err := s.backoff.Check(); err != nil {
-		return err
-	}
-	s.session, err = issuer.Login(ctx, at, value)
-	var failed *upstream.Error
-	switch {
-	case s.byToken:
-	case err == nil:
-		s.backoff.Record(nil)
-	case errors.As(err, &failed) && (failed.Outcome == upstream.Refused || failed.RetryAfter > 0):
-		s.backoff.Record(failed) // Without what it says of the key's state, which may be another one soon.
-	}
-	return err
-}
 
 // call makes a call unless the rate limit is in force, and takes note of its outcome.
 func (s *limitedSession) call(make func() error) error {
@@ -51,19 +28,11 @@ func (s *limitedSession) call(make func() error) error {
 	}
 	err := make()
 	s.limit.Record(err)
-	var failed *upstream.Error
-	// Any other refusal is about what was asked for.
-	if s.byToken && (err == nil || errors.As(err, &failed) && failed.Status == http.StatusUnauthorized) {
-		s.backoff.Record(err)
-	}
 	return err
 }
 
 // Details implements rotation.Session.
 func (s *limitedSession) Details(ctx context.Context) (d rotation.Details, err error) {
-	if s.byToken {
-		return s.session.Details(ctx)
-	}
 	err = s.call(func() (err error) {
 		d, err = s.session.Details(ctx)
 		return err

@@ -380,7 +380,7 @@ func TestConfigCheck_ofARenewalBetweenTwoKeys(t *testing.T) {
 }
 
 // TestConfigCheck_ofARefusedTokenBacksOff has somebody check for ten minutes, as often as a check
-// is made, a config whose token its issuer refuses.
+// is made, a config whose token its issuer refuses. Renewals go on.
 func TestConfigCheck_ofARefusedTokenBacksOff(t *testing.T) {
 	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
 		m.sim.InjectKeyFault(apicsim.KeyFault{Kind: apicsim.KindStatus, Status: http.StatusUnauthorized})
@@ -394,6 +394,7 @@ func TestConfigCheck_ofARefusedTokenBacksOff(t *testing.T) {
 			t.Errorf("the token was sent %d times", got)
 		}
 		m.sim.ClearKeyFaults()
+		m.must(logical.UpdateOperation, "token/saas", nil)
 		time.Sleep(time.Minute)
 		m.check("saas")
 		m.sim.InjectKeyFault(apicsim.KeyFault{Kind: apicsim.KindStatus, Status: http.StatusUnauthorized})

@@ -95,7 +95,17 @@ func (b *backend) tryCurrentToken(ctx context.Context, fresh *entry) error {
 	if !kept.Lives() {
 		return fieldError("verify", "cannot be done, because it would use up the key, and there is no current token; write a new api_key, or verify=false")
 	}
-	return b.askIssuer(ctx, at, kept.Value, fresh.config.Keys.UID)
+	// A token that was refused is sent again no sooner than a key.
+	backoff, release := b.limits.backoffs.acquire(tokenTrialID(at, kept.Value))
+	defer release()
+	if err := backoff.Check(); err != nil {
+		return err
+	}
+	err := b.askIssuer(ctx, at, kept.Value, fresh.config.Keys.UID)
+	if err == nil || isRefused(err) {
+		backoff.Record(err)
+	}
+	return err
 }
 
 // askIssuer makes a call that changes nothing: it looks for a config's keys.

@@ -50,6 +50,7 @@ type collector struct {
 func (c *collector) tune() {
 	live, allocated := heap()
 	percent := c.percent(live, allocated, time.Now())
+	// A collection that ends before there is another sentinel would go unseen.
 	type sentinel struct{ _ *byte }
 	runtime.AddCleanup(new(sentinel), (*collector).tune, c)
 	c.setPercent(percent)

@@ -116,6 +116,7 @@ func (w *wiring) wire(name string, c *config, current *tokensource.IssuedToken) 
 	default:
 		options.Exchange = watch.over(exchange)
 	}
+	// Renewals have set a Dedicated of their own, and make no exchange but while a write tries one.
 	if c.Cache == cacheShared && options.Dedicated == nil {
 		options.Exchange, options.Dedicated = thenClose(options.Exchange, transport), options.Exchange
 	}

@@ -20,7 +20,7 @@ const (
 	heapHeadroom = 24 << 20
 	mostPercent  = 800
 	// cycleTime is how long it is to take until a large heap is collected again. To collect that
-	// of 100,000 configs takes a core for a third of a second.
+	// of tens of thousands of configs takes a core for more than a hundred milliseconds.
 	cycleTime = 10 * time.Second
 	// memoryShare is the share of a container's memory beyond which the collector works
 	// harder. Vault runs in the same container.

@@ -88,7 +88,8 @@ type Transport struct {
 
 	mu            sync.Mutex
 	secure, plain *http.Transport
-	// requests are those whose response has not begun. While there are none, idle waits to drop what was made.
+	// requests are those whose response has not begun. While there are none, idle waits to
+	// drop what was made.
 	requests int
 	idle     *time.Timer
 }

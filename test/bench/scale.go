@@ -78,26 +78,31 @@ func (b *bench) runScale(ctx context.Context) {
 			m.rounds = append(m.rounds, s.read(ctx, load{workers: maxConcurrency, duration: b.duration}, m.anyToken))
 		}
 	}
-	log.Printf("scale: %s of few reads", calmTime)
-	var calm []func(context.Context)
-	for _, m := range r.Mounts {
-		few := load{workers: maxConcurrency, duration: calmTime, ConstantPacer: vegeta.ConstantPacer{Freq: calmReads, Per: time.Second}}
-		calm = append(calm, func(ctx context.Context) {
-			if got := s.read(ctx, few, m.anyToken).Rate; got < 0.99*calmReads {
-				check(fmt.Errorf("there were %.0f reads a second of %s instead of %d", got, m.mount(), calmReads))
-			}
-		})
-	}
-	together(ctx, calm...)
-	for _, m := range r.Mounts {
-		m.Calm = s.plugin(m.mount()).usage(false)
-	}
+	s.calmDown(ctx, r.Mounts)
 	for range 5 {
 		for _, m := range r.Mounts {
 			m.First = append(m.First, s.restart(ctx, m).Seconds())
 		}
 	}
 	b.writeDocument("scale", r)
+}
+
+// calmDown measures the mounts after a time in which all have few reads.
+func (s *server) calmDown(ctx context.Context, mounts []*scaled) {
+	log.Printf("scale: %s of few reads", calmTime)
+	few := load{workers: maxConcurrency, duration: calmTime, ConstantPacer: vegeta.ConstantPacer{Freq: calmReads, Per: time.Second}}
+	var reading []func(context.Context)
+	for _, m := range mounts {
+		reading = append(reading, func(ctx context.Context) {
+			if got := s.read(ctx, few, m.anyToken).Rate; got < 0.99*calmReads {
+				check(fmt.Errorf("there were %.0f reads a second of %s instead of %d", got, m.mount(), calmReads))
+			}
+		})
+	}
+	together(ctx, reading...)
+	for _, m := range mounts {
+		m.Calm = s.plugin(m.mount()).usage(false)
+	}
 }
 
 // fill mounts a plugin, writes its configs, and measures it before and after each is in use.

@@ -118,6 +118,7 @@ func TestRetiredKey_isDeletedWhereItWasMade(t *testing.T) {
 		})})
 		m.writeConfig("us-south", map[string]any{"rotation_grace_period": "1h"})
 		m.must(logical.UpdateOperation, "config/us-south/rotate", nil)
+		synctest.Wait() // A write would meet what follows a rotation in the background.
 		second.AddKey("another-key")
 		m.must(logical.UpdateOperation, "config/us-south", m.configData(map[string]any{
 			"api_key": "another-key", "iam_url": secondIAM, "token_url": secondIAM + "/apikey", "api_url": secondIAM,
@@ -226,6 +227,7 @@ func TestRotation_confusedDeputy(t *testing.T) {
 		at := map[string]any{"api_key": "attackers-key", "iam_url": secondIAM, "token_url": secondIAM + "/apikey", "api_url": secondIAM}
 		m.writeConfig("shared", at)
 		m.must(logical.UpdateOperation, "config/shared/rotate", map[string]any{"grace_period": "30m"})
+		synctest.Wait() // A write would meet what follows a rotation in the background.
 		retired := m.storedConfigOf("shared").Keys.Retired
 		if len(retired) != 1 || retired[0].ID != victim.ID || retired[0].Binding.Identity != victim.IAMID || retired[0].Name != victim.Name {
 			t.Fatalf("the attack does not get as far as that: %+v", retired)

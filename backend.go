@@ -145,7 +145,7 @@ func (b *backend) startRotations() {
 // a handler must not end the process, which serves other mounts too, and no error
 // may quote a value.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
-	defer b.recoverTo(&err, req)
+	defer b.recoverTo(&err, req.Operation)
 	if len(req.Data) > 0 {
 		stringifySecretFields(req)
 		if path := b.Route(req.Path); path != nil {
@@ -161,19 +161,19 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 // their types, whose error quotes them and is logged by Vault. Whether a config
 // exists depends on the path alone.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
-	defer b.recoverTo(&err, req)
+	defer b.recoverTo(&err, req.Operation)
 	bare := *req
 	bare.Data = nil
 	return b.Backend.HandleExistenceCheck(ctx, &bare)
 }
 
 // recoverTo turns a panic into a 500.
-func (b *backend) recoverTo(err *error, req *logical.Request) {
+func (b *backend) recoverTo(err *error, doing logical.Operation) {
 	p := recover()
 	if p == nil {
 		return
 	}
-	reportPanic(b.Logger(), p, string(req.Operation))
+	reportPanic(b.Logger(), p, string(doing))
 	*err = logical.CodedError(http.StatusInternalServerError, "the plugin failed on this request; the server's log says where")
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -18,6 +19,8 @@ import (
 )
 
 const (
+	tokenPath = "token/"
+
 	tokenLeaseType = "apic_token"
 
 	maxMinTTL = 366 * 24 * time.Hour
@@ -26,7 +29,7 @@ const (
 func (b *backend) pathToken() *framework.Path {
 	responses := okResponse("A token and when to ask for the next one.", tokenResponseFields())
 	return &framework.Path{
-		Pattern:      "token/" + nameCapture,
+		Pattern:      tokenPath + nameCapture,
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 		Fields: map[string]*framework.FieldSchema{
 			"name": nameField(),
@@ -154,17 +157,7 @@ func (b *backend) isPerformanceStandby() bool {
 
 func (b *backend) tokenResponse(name string, c *config, a tokensource.Response) *logical.Response {
 	now := time.Now()
-	data := map[string]any{
-		"token":               string(a.Value),
-		"token_type":          "Bearer",
-		"token_id":            a.ID,
-		"expires_at":          a.ExpiresAt.Format(time.RFC3339),
-		"ttl":                 a.TTL(now),
-		"rotation_period":     a.RotationPeriod(),
-		"last_vault_rotation": a.IssuedAt.UTC().Format(time.RFC3339),
-		"region":              c.Region,
-		"api_url":             c.apiURL(),
-	}
+	data := newTokenData(c, a, now).fields()
 	resp := &logical.Response{Data: data}
 	if c.Lease {
 		resp = b.Secret(tokenLeaseType).Response(data, map[string]any{"config": name, "token_id": a.ID})
@@ -176,6 +169,43 @@ func (b *backend) tokenResponse(name string, c *config, a tokensource.Response) 
 		resp.AddWarning(staleWarning(a))
 	}
 	return resp
+}
+
+// tokenData is what responses say of a token. The members' tags are the fields' names.
+type tokenData struct {
+	Token             string `json:"token"`
+	TokenType         string `json:"token_type"`
+	TokenID           string `json:"token_id"`
+	ExpiresAt         string `json:"expires_at"`
+	TTL               int64  `json:"ttl"`
+	RotationPeriod    int64  `json:"rotation_period"`
+	LastVaultRotation string `json:"last_vault_rotation"`
+	Region            string `json:"region"`
+	APIURL            string `json:"api_url"`
+}
+
+func newTokenData(c *config, a tokensource.Response, now time.Time) tokenData {
+	return tokenData{
+		Token:             string(a.Value),
+		TokenType:         "Bearer",
+		TokenID:           a.ID,
+		ExpiresAt:         a.ExpiresAt.Format(time.RFC3339),
+		TTL:               a.TTL(now),
+		RotationPeriod:    a.RotationPeriod(),
+		LastVaultRotation: a.IssuedAt.UTC().Format(time.RFC3339),
+		Region:            c.Region,
+		APIURL:            c.apiURL(),
+	}
+}
+
+// fields are the data as the framework takes them.
+func (d tokenData) fields() map[string]any {
+	members := reflect.ValueOf(d)
+	fields := make(map[string]any, members.NumField())
+	for member, value := range members.Fields() {
+		fields[member.Tag.Get("json")] = value.Interface()
+	}
+	return fields
 }
 
 func staleWarning(a tokensource.Response) string {

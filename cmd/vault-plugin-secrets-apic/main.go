@@ -33,9 +33,9 @@ func main() {
 	}
 	silenceStandardLogger()
 	tuneCollector()
+	leaveProcessors()
 	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: os.Stderr, JSONFormat: true})
-	factory := apic.FactoryWithBuild(apic.BuildInfo{Version: version, Commit: commit, Date: date})
-	if err := serve(logger, factory, os.Args[1:]); err != nil {
+	if err := serve(logger, apic.BuildInfo{Version: version, Commit: commit, Date: date}, os.Args[1:]); err != nil {
 		logger.Error("plugin shutting down", "error", err, "version", version, "commit", commit, "date", date)
 		os.Exit(1)
 	}

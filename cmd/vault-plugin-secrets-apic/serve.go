@@ -5,7 +5,6 @@ package main
 
 import (
 	"math"
-	"runtime"
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
@@ -14,11 +13,13 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/plugin"
 	"google.golang.org/grpc"
+
+	apic "github.com/apic-vault/vault-plugin-secrets-apic"
 )
 
 // serve is the SDK's plugin.ServeMultiplex with a gRPC server of our own options, which that
 // does not take. What Vault and the plugin say to each other is the same.
-func serve(logger hclog.Logger, factory logical.Factory, args []string) error {
+func serve(logger hclog.Logger, build apic.BuildInfo, args []string) error {
 	meta := &api.PluginAPIClientMeta{}
 	if err := meta.FlagSet().Parse(args); err != nil {
 		return err
@@ -26,15 +27,16 @@ func serve(logger hclog.Logger, factory logical.Factory, args []string) error {
 	if err := pluginutil.OptionallyEnableMlock(); err != nil {
 		return err
 	}
+	fresh := &apic.FreshReads{}
 	goplugin.Serve(&goplugin.ServeConfig{
 		HandshakeConfig:  plugin.HandshakeConfig,
-		VersionedPlugins: pluginSets(logger, factory),
+		VersionedPlugins: pluginSets(logger, fresh.Factory(build)),
 		// The TLS provider serves Vault versions that do not do mutual TLS with
 		// their plugins by themselves.
 		TLSProvider: api.VaultPluginTLSProvider(meta.GetTLSConfig()),
 		Logger:      logger,
 		GRPCServer: func(options []grpc.ServerOption) *grpc.Server {
-			return goplugin.DefaultGRPCServer(append(options, grpcOptions()...))
+			return goplugin.DefaultGRPCServer(append(append(options, grpcOptions()...), grpc.UnaryInterceptor(fresh.Intercept)))
 		},
 	})
 	return nil
@@ -55,6 +57,10 @@ func pluginSets(logger hclog.Logger, factory logical.Factory) map[int]goplugin.P
 // largest request takes 32 such turns by default, which are short on a connection within a host.
 const window = 1 << 20
 
+// requestWorkers are the goroutines that wait for requests. One that finds them all at work gets a
+// goroutine of its own.
+const requestWorkers = 32
+
 // grpcOptions lift the limits on messages, as the SDK does, and have requests handled by goroutines
 // that stay, whose stacks have grown already. With windows of a set size, gRPC does not send Vault
 // a ping with each request to find out which size would suit the network between them. That
@@ -63,7 +69,7 @@ func grpcOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(math.MaxInt32),
 		grpc.MaxSendMsgSize(math.MaxInt32),
-		grpc.NumStreamWorkers(uint32(4 * runtime.GOMAXPROCS(0))),
+		grpc.NumStreamWorkers(requestWorkers),
 		grpc.StaticStreamWindowSize(window),
 		grpc.StaticConnWindowSize(window),
 	}

@@ -292,12 +292,20 @@ func (s *Source) dropLater(id string, wait time.Duration) {
 // for the service only if there is no fresh one. Errors are those of the exchange,
 // *BackoffError, *BusyError, *TooShortError, ErrClosed or ctx's.
 func (s *Source) Read(ctx context.Context, minTTL time.Duration) (Response, error) {
-	now := time.Now()
-	if token := s.current.Load(); token != nil && token.fresh(now, minTTL) {
-		s.markRead(token)
+	if token := s.ReadFresh(minTTL); token != nil {
 		return Response{IssuedToken: token}, nil
 	}
 	return s.readSlowly(ctx, minTTL)
+}
+
+// ReadFresh is Read if that need not wait, and else returns nil.
+func (s *Source) ReadFresh(minTTL time.Duration) *IssuedToken {
+	token := s.current.Load()
+	if token == nil || !token.fresh(time.Now(), minTTL) {
+		return nil
+	}
+	s.markRead(token)
+	return token
 }
 
 // IsFresh says whether Read would return without waiting.

@@ -81,6 +81,8 @@ func (b *backend) tokenLease() *framework.Secret {
 	}
 }
 
+// tokenRead answers the reads that FreshReader leaves to it. What it does for all of them, so must
+// freshTokenData.
 func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	return b.answerToken(ctx, req, d, "read token", func(e *entry, minTTL time.Duration) (tokensource.Response, error) {
 		if e.config.Cache == cacheOff {

@@ -18,7 +18,8 @@ import (
 )
 
 // serve is the SDK's plugin.ServeMultiplex with a gRPC server of our own options, which that
-// does not take. What Vault and the plugin say to each other is the same.
+// does not take, and with a reader of fresh tokens ahead of the SDK. What Vault and the plugin
+// say to each other is the same.
 func serve(logger hclog.Logger, build apic.BuildInfo, args []string) error {
 	meta := &api.PluginAPIClientMeta{}
 	if err := meta.FlagSet().Parse(args); err != nil {
@@ -27,19 +28,25 @@ func serve(logger hclog.Logger, build apic.BuildInfo, args []string) error {
 	if err := pluginutil.OptionallyEnableMlock(); err != nil {
 		return err
 	}
-	fresh := &apic.FreshReads{}
-	goplugin.Serve(&goplugin.ServeConfig{
-		HandshakeConfig:  plugin.HandshakeConfig,
-		VersionedPlugins: pluginSets(logger, fresh.Factory(build)),
-		// The TLS provider serves Vault versions that do not do mutual TLS with
-		// their plugins by themselves.
-		TLSProvider: api.VaultPluginTLSProvider(meta.GetTLSConfig()),
-		Logger:      logger,
-		GRPCServer: func(options []grpc.ServerOption) *grpc.Server {
-			return goplugin.DefaultGRPCServer(append(append(options, grpcOptions()...), grpc.UnaryInterceptor(fresh.Intercept)))
-		},
-	})
+	fresh := &apic.FreshReader{}
+	config := serveConfig(logger, fresh.Factory(build), fresh.Intercept)
+	// The TLS provider serves Vault versions that do not do mutual TLS with their plugins by
+	// themselves.
+	config.TLSProvider = api.VaultPluginTLSProvider(meta.GetTLSConfig())
+	goplugin.Serve(config)
 	return nil
+}
+
+func serveConfig(logger hclog.Logger, factory logical.Factory, intercept grpc.UnaryServerInterceptor) *goplugin.ServeConfig {
+	return &goplugin.ServeConfig{
+		HandshakeConfig:  plugin.HandshakeConfig,
+		VersionedPlugins: pluginSets(logger, factory),
+		Logger:           logger,
+		GRPCServer: func(options []grpc.ServerOption) *grpc.Server {
+			options = append(options, grpcOptions()...)
+			return goplugin.DefaultGRPCServer(append(options, grpc.ChainUnaryInterceptor(intercept)))
+		},
+	}
 }
 
 // pluginSets are the versions of the protocol that the SDK has: one mount a process in the third
@@ -57,8 +64,8 @@ func pluginSets(logger hclog.Logger, factory logical.Factory) map[int]goplugin.P
 // largest request takes 32 such turns by default, which are short on a connection within a host.
 const window = 1 << 20
 
-// requestWorkers are the goroutines that wait for requests. One that finds them all at work gets a
-// goroutine of its own.
+// requestWorkers are the goroutines that wait for requests. A request that finds them all busy gets
+// one of its own.
 const requestWorkers = 32
 
 // grpcOptions lift the limits on messages, as the SDK does, and have requests handled by goroutines

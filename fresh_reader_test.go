@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/helper/pluginutil"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/plugin/pb"
@@ -26,17 +27,17 @@ const testMountID = "a-mount"
 // intercepted is a mount whose requests come by gRPC.
 type intercepted struct {
 	*mount
-	fresh *FreshReads
+	fresh *FreshReader
 }
 
 func intercept(m *mount) *intercepted {
-	i := &intercepted{mount: m, fresh: &FreshReads{}}
+	i := &intercepted{mount: m, fresh: &FreshReader{}}
 	i.fresh.mounts.Store(testMountID, m.backend)
 	return i
 }
 
-func contextOfMount(id string) context.Context {
-	return metadata.NewIncomingContext(context.Background(), metadata.Pairs(pluginutil.MultiplexingCtxKey, id))
+func contextOfMount(id string, more ...string) context.Context {
+	return metadata.NewIncomingContext(context.Background(), metadata.Pairs(append(more, pluginutil.MultiplexingCtxKey, id)...))
 }
 
 // send returns the reply to a request, and whether it came from the SDK's handler.
@@ -67,7 +68,7 @@ func (m *mount) handle(r *pb.Request) (*pb.HandleRequestReply, error) {
 	req.Storage = m.storage
 	resp, failure := m.backend.HandleRequest(context.Background(), req)
 	response, err := pb.LogicalResponseToProtoResponse(resp)
-	return &pb.HandleRequestReply{Response: response, Err: pb.ErrToProtoErr(failure), WalIndex: &pb.WALIndex{}}, err
+	return &pb.HandleRequestReply{Response: response, Err: pb.ErrToProtoErr(failure)}, err
 }
 
 // received is what Vault makes of a reply.
@@ -86,14 +87,14 @@ func (i *intercepted) requireSameAsHandler(reply *pb.HandleRequestReply, r *pb.R
 	if err != nil {
 		i.Fatal(err)
 	}
-	if !reflect.DeepEqual(i.received(reply), i.received(want)) || reply.Err != nil || want.Err != nil || !reflect.DeepEqual(reply.WalIndex, want.WalIndex) {
+	if !reflect.DeepEqual(i.received(reply), i.received(want)) || reply.Err != nil || want.Err != nil {
 		i.Errorf("the reply to a %s of %s differs from the handler's", r.Operation, r.Path)
 	}
 }
 
-// TestFreshReads_whichRequests has the handler answer whatever needs more than a token in memory,
+// TestFreshReader_whichRequests has the handler answer whatever needs more than a token in memory,
 // and compares what it would have answered to the others.
-func TestFreshReads_whichRequests(t *testing.T) {
+func TestFreshReader_whichRequests(t *testing.T) {
 	with := func(data string) *pb.Request {
 		return &pb.Request{Operation: "read", Path: "token/shared", Data: data}
 	}
@@ -172,9 +173,9 @@ func (i *intercepted) requireHandled(why string) {
 	}
 }
 
-// TestFreshReads_keepTheTokenFresh holds that such a read counts as one: for the metrics, and for
+// TestFreshReader_keepTheTokenFresh holds that such a read counts as one: for the metrics, and for
 // the token, which is replaced in time because it was read.
-func TestFreshReads_keepTheTokenFresh(t *testing.T) {
+func TestFreshReader_keepTheTokenFresh(t *testing.T) {
 	freshReadTest(t, func(m *intercepted) {
 		first := m.requireFresh("us-south")
 		m.requireSample(`vault_apic_reads_total{outcome="shared"}`, 1)
@@ -185,8 +186,8 @@ func TestFreshReads_keepTheTokenFresh(t *testing.T) {
 	})
 }
 
-// TestFreshReads_waitForTheHandler goes through what takes a token's freshness.
-func TestFreshReads_waitForTheHandler(t *testing.T) {
+// TestFreshReader_waitForTheHandler goes through what takes a token's freshness.
+func TestFreshReader_waitForTheHandler(t *testing.T) {
 	freshReadTest(t, func(m *intercepted) {
 		time.Sleep(50 * time.Minute)
 		m.requireHandled("a token that nobody read until it was due")
@@ -209,7 +210,7 @@ func TestFreshReads_waitForTheHandler(t *testing.T) {
 	})
 }
 
-func TestFreshReads_tokenOfKeysThatWorkOnce(t *testing.T) {
+func TestFreshReader_tokenOfKeysThatWorkOnce(t *testing.T) {
 	renewalTest(t, apicsim.PlatformKeys{}, func(m *mount) {
 		i := intercept(m)
 		first := i.requireFresh("saas")
@@ -220,30 +221,39 @@ func TestFreshReads_tokenOfKeysThatWorkOnce(t *testing.T) {
 	})
 }
 
-// TestFreshReads_cleanup holds that a mount that is gone is not kept.
-func TestFreshReads_cleanup(t *testing.T) {
-	fresh, handled := &FreshReads{}, false
-	made, err := fresh.Factory(BuildInfo{Version: "v1.0.0"})(contextOfMount(testMountID), &logical.BackendConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if kept, _ := fresh.mounts.Load(testMountID); kept != made {
-		t.Fatal("the mount is not known")
-	}
-	handler := func(context.Context, any) (any, error) {
-		handled = true
-		return &pb.Empty{}, nil
-	}
-	if _, err := fresh.Intercept(contextOfMount(testMountID), &pb.Empty{}, &grpc.UnaryServerInfo{FullMethod: pb.Backend_Cleanup_FullMethodName}, handler); err != nil || !handled {
-		t.Fatalf("handled: %t, %v", handled, err)
-	}
-	if _, kept := fresh.mounts.Load(testMountID); kept {
-		t.Error("the mount is still known")
-	}
+// TestFreshReader_nodesThatMayNotWrite have the handler forward what Vault's active node must do.
+func TestFreshReader_nodesThatMayNotWrite(t *testing.T) {
+	freshReadTest(t, func(m *intercepted) {
+		m.writeConfig("leased", map[string]any{"lease": true})
+		for _, state := range []consts.ReplicationState{consts.ReplicationPerformanceStandby, consts.ReplicationPerformanceSecondary} {
+			m.replication = state
+			m.restart()
+			m.fresh.mounts.Store(testMountID, m.backend)
+			m.requireHandled("the first read")
+			m.requireFresh("us-south")
+			if _, handled := m.send(testMountID, readOf("leased")); !handled {
+				t.Errorf("with replication state %#x, the handler was not asked for a lease", uint32(state))
+			}
+		}
+	})
 }
 
-// TestFreshReads_panic has the handler answer after a panic, which must not end the process.
-func TestFreshReads_panic(t *testing.T) {
+// TestFreshReader_cleanup holds that nothing is kept of a mount that is gone.
+func TestFreshReader_cleanup(t *testing.T) {
+	freshReadTest(t, func(m *intercepted) {
+		info := &grpc.UnaryServerInfo{FullMethod: pb.Backend_Cleanup_FullMethodName}
+		handler := func(context.Context, any) (any, error) { return &pb.Empty{}, nil }
+		if _, err := m.fresh.Intercept(contextOfMount(testMountID), &pb.Empty{}, info, handler); err != nil {
+			t.Fatal(err)
+		}
+		for id := range m.fresh.mounts.Range {
+			t.Errorf("%v is kept", id)
+		}
+	})
+}
+
+// TestFreshReader_panic has the handler answer after a panic, which must not end the process.
+func TestFreshReader_panic(t *testing.T) {
 	freshReadTest(t, func(m *intercepted) {
 		m.backend.metrics = nil
 		reply, handled := m.send(testMountID, readOf("us-south"))
@@ -256,8 +266,8 @@ func TestFreshReads_panic(t *testing.T) {
 	})
 }
 
-// FuzzFreshReads finds no request that gets another response than the handler's.
-func FuzzFreshReads(f *testing.F) {
+// FuzzFreshReader finds no request that gets another response than the handler's.
+func FuzzFreshReader(f *testing.F) {
 	for _, op := range []string{"read", "update", "list"} {
 		for _, path := range []string{"token/us-south", "token/us-south/", "token//us-south", "token/", "token/US-SOUTH", "status/us-south"} {
 			for _, data := range []string{"null", "{}", "", `{"min_ttl":1}`, `{"name":"other"}`} {
@@ -266,12 +276,14 @@ func FuzzFreshReads(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, op, path, data, entity string) {
-		sim := newSim(t)
-		m := intercept(newPipedMount(t, sim, sim))
-		m.writeConfig("us-south", nil)
-		r := &pb.Request{Operation: op, Path: path, Data: data, EntityID: entity}
-		if reply, handled := m.send(testMountID, r); !handled {
-			m.requireSameAsHandler(reply, r)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			sim := newSim(t)
+			m := intercept(newPipedMount(t, sim, sim))
+			m.writeConfig("us-south", nil)
+			r := &pb.Request{Operation: op, Path: path, Data: data, EntityID: entity}
+			if reply, handled := m.send(testMountID, r); !handled {
+				m.requireSameAsHandler(reply, r)
+			}
+		})
 	})
 }

@@ -19,35 +19,34 @@ import (
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/tokensource"
 )
 
-// FreshReads answer reads of a fresh shared token, which most requests are, before they get to the
+// FreshReader answers reads of a fresh shared token, which most requests are, before they get to the
 // SDK's gRPC server and the framework: those take a third of the plugin's CPU time for such a
 // read. The responses are the same. All other requests are left to the SDK.
 //
 // The zero value is ready to use, for all mounts of a process.
-type FreshReads struct {
+type FreshReader struct {
 	// mounts are the backends that are set up, as *backend by their multiplexing ID.
 	mounts sync.Map
 }
 
-// Factory is FactoryWithBuild for backends whose fresh tokens Intercept is to know. It knows those
-// that Vault has share a process, as it does by default.
-func (f *FreshReads) Factory(build BuildInfo) logical.Factory {
+// Factory is FactoryWithBuild for backends whose fresh tokens Intercept is to answer with.
+func (f *FreshReader) Factory(build BuildInfo) logical.Factory {
 	factory := FactoryWithBuild(build)
 	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 		made, err := factory(ctx, conf)
-		if id := multiplexingID(ctx); err == nil && id != "" {
-			f.mounts.Store(id, made)
+		if b, ok := made.(*backend); ok {
+			f.mounts.Store(multiplexingID(ctx), b)
 		}
 		return made, err
 	}
 }
 
 // Intercept is a grpc.UnaryServerInterceptor.
-func (f *FreshReads) Intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+func (f *FreshReader) Intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	switch info.FullMethod {
 	case pb.Backend_HandleRequest_FullMethodName:
 		args, _ := request.(*pb.HandleRequestArgs)
-		if data := f.answer(multiplexingID(ctx), args.GetRequest()); data != nil {
+		if data := f.answer(ctx, args.GetRequest()); data != nil {
 			return &pb.HandleRequestReply{Response: &pb.Response{Data: string(data)}, WalIndex: &pb.WALIndex{}}, nil
 		}
 	case pb.Backend_Cleanup_FullMethodName:
@@ -58,25 +57,41 @@ func (f *FreshReads) Intercept(ctx context.Context, request any, info *grpc.Unar
 
 // multiplexingID tells mounts apart that share a process. It is empty for one that does not.
 func multiplexingID(ctx context.Context) string {
-	ids := metadata.ValueFromIncomingContext(ctx, pluginutil.MultiplexingCtxKey)
-	if len(ids) != 1 {
+	return firstValue(ctx, pluginutil.MultiplexingCtxKey)
+}
+
+// hasIndexState says whether Vault wants to get back the state of replication that it has sent, which
+// is left to the SDK. The keys are those of logicalCtxToPBMetadataCtx in its package plugin.
+func hasIndexState(ctx context.Context) bool {
+	for _, key := range []string{"index_state_local", "index_state_replicated"} {
+		if index := firstValue(ctx, key); index != "" && index != "0" {
+			return true
+		}
+	}
+	return false
+}
+
+func firstValue(ctx context.Context, key string) string {
+	values := metadata.ValueFromIncomingContext(ctx, key)
+	if len(values) == 0 {
 		return ""
 	}
-	return ids[0]
+	return values[0]
 }
 
 // answer returns the data of the response to a read of a fresh shared token, as JSON, and nil for
 // all other requests.
-func (f *FreshReads) answer(mount string, r *pb.Request) []byte {
+func (f *FreshReader) answer(ctx context.Context, r *pb.Request) []byte {
 	name, isToken := strings.CutPrefix(r.GetPath(), tokenPath)
-	if !isToken || r.GetOperation() != string(logical.ReadOperation) || !hasNoFields(r) {
+	if !isToken || r.GetOperation() != string(logical.ReadOperation) || !hasNoFields(r) || hasIndexState(ctx) {
 		return nil
 	}
-	mounted, isMounted := f.mounts.Load(mount)
+	mounted, _ := f.mounts.Load(multiplexingID(ctx))
+	b, isMounted := mounted.(*backend)
 	if !isMounted {
 		return nil
 	}
-	data, err := mounted.(*backend).freshTokenData(name)
+	data, err := b.freshTokenData(name)
 	if err != nil {
 		return nil // The handler is to say so.
 	}
@@ -86,7 +101,8 @@ func (f *FreshReads) answer(mount string, r *pb.Request) []byte {
 // hasNoFields knows the two ways that Vault has to send none.
 func hasNoFields(r *pb.Request) bool { return r.GetData() == "null" || r.GetData() == "{}" }
 
-// freshTokenData returns nil if a read of name would have to wait, or needs more than the token.
+// freshTokenData returns what tokenRead would answer, or nil if that would have to wait, or to look
+// at more than the token. Vault forwards no read of a fresh token without a lease.
 func (b *backend) freshTokenData(name string) (data []byte, err error) {
 	defer b.recoverTo(&err, logical.ReadOperation)
 	e := b.configs.inUse(name)
@@ -98,6 +114,9 @@ func (b *backend) freshTokenData(name string) (data []byte, err error) {
 		return nil, nil
 	}
 	answer := tokensource.Response{IssuedToken: token}
-	b.countRead(logical.ReadOperation, e.config, answer)
-	return json.Marshal(newTokenData(e.config, answer, time.Now()))
+	data, err = json.Marshal(newTokenData(e.config, answer, time.Now()))
+	if err == nil {
+		b.countRead(logical.ReadOperation, e.config, answer)
+	}
+	return data, err
 }

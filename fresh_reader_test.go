@@ -36,8 +36,8 @@ func intercept(m *mount) *intercepted {
 	return i
 }
 
-func contextOfMount(id string, more ...string) context.Context {
-	return metadata.NewIncomingContext(context.Background(), metadata.Pairs(append(more, pluginutil.MultiplexingCtxKey, id)...))
+func contextOfMount(id string) context.Context {
+	return metadata.NewIncomingContext(context.Background(), metadata.Pairs(pluginutil.MultiplexingCtxKey, id))
 }
 
 // send returns the reply to a request, and whether it came from the SDK's handler.
@@ -59,7 +59,7 @@ func readOf(name string) *pb.Request {
 	return &pb.Request{Operation: "read", Path: "token/" + name, Data: "null"}
 }
 
-// handle does what the SDK's HandleRequest does.
+// handle does what the SDK's HandleRequest does, but for the state of replication.
 func (m *mount) handle(r *pb.Request) (*pb.HandleRequestReply, error) {
 	req, err := pb.ProtoRequestToLogicalRequest(r)
 	if err != nil {

@@ -300,18 +300,23 @@ func (s *Source) Read(ctx context.Context, minTTL time.Duration) (Response, erro
 
 // ReadFresh is Read if that need not wait, and else returns nil.
 func (s *Source) ReadFresh(minTTL time.Duration) *IssuedToken {
-	token := s.current.Load()
-	if token == nil || !token.fresh(time.Now(), minTTL) {
-		return nil
+	token := s.fresh(minTTL)
+	if token != nil {
+		s.markRead(token)
 	}
-	s.markRead(token)
 	return token
 }
 
 // IsFresh says whether Read would return without waiting.
-func (s *Source) IsFresh(minTTL time.Duration) bool {
+func (s *Source) IsFresh(minTTL time.Duration) bool { return s.fresh(minTTL) != nil }
+
+// fresh returns the token that Read returns without waiting, or nil.
+func (s *Source) fresh(minTTL time.Duration) *IssuedToken {
 	token := s.current.Load()
-	return token != nil && token.fresh(time.Now(), minTTL)
+	if token == nil || !token.fresh(time.Now(), minTTL) {
+		return nil
+	}
+	return token
 }
 
 func (s *Source) readSlowly(ctx context.Context, minTTL time.Duration) (Response, error) {

@@ -116,6 +116,31 @@ func TestRotationPeriod_zeroNeverRotates(t *testing.T) {
 	}
 }
 
+// TestRotations_rememberOnlyWhatIsDue turns the rotation on and off, and restarts: what is never
+// rotated has no place in memory, however many configs there are.
+func TestRotations_rememberOnlyWhatIsDue(t *testing.T) {
+	rotationTest(t, func(m *mount) {
+		requireKnown := func(want int) {
+			t.Helper()
+			m.must(logical.ReadOperation, "token/us-south", nil)
+			if got := len(m.backend.rotations.known); got != want {
+				t.Errorf("%d revisions are remembered, not %d", got, want)
+			}
+		}
+		requireKnown(0)
+		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "1h"})
+		requireKnown(1)
+		m.restart()
+		m.begin()
+		requireKnown(1)
+		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": 0})
+		requireKnown(0)
+		m.restart()
+		m.begin()
+		requireKnown(0)
+	})
+}
+
 func TestRotationPeriod_writeOfOtherFieldsKeepsTheDate(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		m.must(logical.PatchOperation, "config/us-south", map[string]any{"rotation_period": "24h"})

@@ -49,7 +49,7 @@ type rotations struct {
 	mu              sync.Mutex
 	started, closed bool
 	// advancing are the records that the schedule is at, and known the revisions that it has
-	// seen.
+	// seen of those that it is to come to. Most configs have nothing to be done, and no place here.
 	advancing map[rotation.Ref]bool
 	known     map[rotation.Ref]string
 }
@@ -174,16 +174,21 @@ func (r *rotations) upsert(seen sighting) {
 	if !r.isNews(seen) || r.isAdvancing(seen.ref) && r.configs.claimOf(seen.ref) != nil {
 		return
 	}
-	var due time.Time
-	if seen.record != nil {
-		due = seen.record.DueAt(seen.plan)
-	}
-	due = earlier(due, seen.doubtful)
+	due := seen.due()
 	if due.IsZero() {
+		r.clear(seen.ref)
 		r.schedule.Remove(jobOf(seen.ref))
 		return
 	}
 	r.schedule.Upsert(jobOf(seen.ref), issuerOf(seen.record, seen.plan), due)
+}
+
+// due is when there is something to do, zero for never.
+func (s sighting) due() time.Time {
+	if s.record == nil {
+		return s.doubtful
+	}
+	return earlier(s.record.DueAt(s.plan), s.doubtful)
 }
 
 // earlier is the first of two times, of which zero is never.

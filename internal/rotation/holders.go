@@ -32,7 +32,13 @@ func (e *TakenError) Error() string {
 // Unwrap makes it an ErrCondemned.
 func (e *TakenError) Unwrap() error { return ErrCondemned }
 
-type digest [sha256.Size]byte
+// digest is the first half of a key's SHA-256 digest: there may be a hundred thousand in memory.
+type digest [sha256.Size / 2]byte
+
+func digestOf(value Secret) digest {
+	sum := sha256.Sum256([]byte(value))
+	return digest(sum[:len(digest{})])
+}
 
 // use is what a record does with a key, as bits.
 type use uint8
@@ -83,7 +89,7 @@ func (h *Holders) Reserve(ref Ref, next Record) error {
 	defer h.mu.Unlock()
 	var marked []digest
 	for _, value := range next.held() {
-		d := sha256.Sum256([]byte(value))
+		d := digestOf(value)
 		if h.uses[d].of(ref)&(holds|willHold) != 0 {
 			continue
 		}
@@ -115,7 +121,7 @@ func (h *Holders) Condemn(ref Ref, value Secret) error {
 	if !h.complete {
 		return ErrNotAllRead
 	}
-	d := sha256.Sum256([]byte(value))
+	d := digestOf(value)
 	if by, ok := h.other(d, ref, holds|willHold); ok {
 		return &HeldError{By: by}
 	}
@@ -127,7 +133,7 @@ func (h *Holders) Condemn(ref Ref, value Secret) error {
 func (h *Holders) OtherHolder(ref Ref, value Secret) (Ref, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.other(sha256.Sum256([]byte(value)), ref, holds|willHold)
+	return h.other(digestOf(value), ref, holds|willHold)
 }
 
 // Reconcile says what is stored: after a put that succeeded, and after a read while no
@@ -145,11 +151,11 @@ func (h *Holders) set(ref Ref, stored Record, keep use) {
 	defer h.mu.Unlock()
 	h.clear(ref, keep)
 	for _, value := range stored.held() {
-		h.mark(ref, sha256.Sum256([]byte(value)), holds)
+		h.mark(ref, digestOf(value), holds)
 	}
 	for _, k := range stored.Retired {
 		if k.Value != "" && (k.Condemned || k.Disabled) {
-			h.mark(ref, sha256.Sum256([]byte(k.Value)), dooms)
+			h.mark(ref, digestOf(k.Value), dooms)
 		}
 	}
 }

@@ -5,12 +5,12 @@ package apic
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/helper/jsonutil"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
@@ -419,14 +419,13 @@ func (s *configStore) planOf(c *config) rotation.Plan {
 // decodeConfig refuses what this build does not know. A field that is missing in what is
 // stored gets zero, and not its default. Errors do not quote what is stored.
 func decodeConfig(name string, stored []byte) (*config, error) {
-	var versioned struct {
-		Schema int `json:"schema"`
-	}
-	if err := jsonutil.DecodeJSON(stored, &versioned); err == nil && versioned.Schema > configSchema {
-		return nil, &unreadableError{fmt.Sprintf("config %q was stored by a newer version of the plugin (schema %d, this build knows %d); run that version again", name, versioned.Schema, configSchema)}
-	}
 	var c config
-	if err := jsonutil.DecodeJSON(stored, &c); err != nil || c.Keys.Current == nil {
+	err := json.Unmarshal(stored, &c)
+	// The schema is stored first, and is known even if what follows cannot be decoded.
+	if c.Schema > configSchema {
+		return nil, &unreadableError{fmt.Sprintf("config %q was stored by a newer version of the plugin (schema %d, this build knows %d); run that version again", name, c.Schema, configSchema)}
+	}
+	if err != nil || c.Keys.Current == nil {
 		// The decoder's error may quote what it could not decode.
 		return nil, &unreadableError{fmt.Sprintf("stored config %q cannot be decoded", name)}
 	}

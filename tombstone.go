@@ -6,10 +6,10 @@ package apic
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"strings"
 
-	"github.com/hashicorp/vault/sdk/helper/jsonutil"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/apic-vault/vault-plugin-secrets-apic/internal/rotation"
@@ -68,7 +68,7 @@ func (s *configStore) loadTombstone(ctx context.Context, ref rotation.Ref) (*tom
 		return nil, nil
 	}
 	var t tombstone
-	if err := jsonutil.DecodeJSON(stored.Value, &t); err != nil || t.Schema > configSchema {
+	if err := json.Unmarshal(stored.Value, &t); err != nil || t.Schema > configSchema {
 		return nil, &unreadableError{fmt.Sprintf("what is left of the %s cannot be decoded", ref)}
 	}
 	s.found(sighting{ref: ref, record: &t.Keys, revision: t.Revision})

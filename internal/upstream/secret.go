@@ -47,7 +47,7 @@ func HoldsAny(text string, secrets ...Secret) bool {
 // HoldsWhole says whether a text holds all of one of the secrets, in one of the forms that
 // HoldsAny knows. It is for texts in which parts of a secret may stand by chance.
 func HoldsWhole(text string, secrets ...Secret) bool {
-	unescaped, lower, plain := unescape(text), strings.ToLower(text), plainAlphabet(text)
+	unescaped, lower, plain := unescape(text), strings.ToLower(text), plainAlphabet.Replace(text)
 	return slices.ContainsFunc(secrets, func(secret Secret) bool {
 		s := string(secret)
 		return s != "" && (strings.Contains(text, s) || strings.Contains(unescaped, s) ||
@@ -66,7 +66,7 @@ func gives(text, secret string) bool {
 // givesInBase64 seeks a run of the secret. Of any eight bytes, at least two groups are
 // whole: tellingRun characters.
 func givesInBase64(text, secret string) bool {
-	plain := plainAlphabet(text)
+	plain := plainAlphabet.Replace(text)
 	return slices.ContainsFunc(wholeGroups(secret), func(groups string) bool { return shareRun(plain, groups, tellingRun) })
 }
 
@@ -81,8 +81,8 @@ func wholeGroups(secret string) (seen []string) {
 	return seen
 }
 
-// plainAlphabet is a text with the base64 of URLs in it written as any other.
-func plainAlphabet(text string) string { return strings.NewReplacer("-", "+", "_", "/").Replace(text) }
+// plainAlphabet writes the base64 of URLs in a text as any other.
+var plainAlphabet = strings.NewReplacer("-", "+", "_", "/")
 
 // shareRun says whether two texts have n bytes in a row in common. It takes time in
 // proportion to their lengths, for an answer may be long, and a bearer too.
@@ -123,6 +123,9 @@ func runsWithin(text, other string, n int) iter.Seq[string] {
 // unescape undoes a URL's escapes and leaves what is none. That a form writes a
 // space as a plus does not matter: no key has one.
 func unescape(text string) string {
+	if !strings.Contains(text, "%") {
+		return text
+	}
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
 		if text[i] == '%' && i+2 < len(text) {

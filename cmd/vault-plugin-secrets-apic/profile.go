@@ -39,8 +39,7 @@ func init() {
 		if r.FormValue("collect") == "true" {
 			runtime.GC()
 		}
-		live, _ := heap()
-		_ = json.NewEncoder(w).Encode(map[string]uint64{"live_heap": live, "goroutines": uint64(runtime.NumGoroutine())})
+		_ = json.NewEncoder(w).Encode(map[string]uint64{"live_heap": liveHeap(), "goroutines": uint64(runtime.NumGoroutine())})
 	})
 	go func() { _ = http.Serve(listener, mux) }()
 }

@@ -46,8 +46,8 @@ func (f *FreshReader) Intercept(ctx context.Context, request any, info *grpc.Una
 	switch info.FullMethod {
 	case pb.Backend_HandleRequest_FullMethodName:
 		args, _ := request.(*pb.HandleRequestArgs)
-		if data := f.answer(ctx, args.GetRequest()); data != nil {
-			return &pb.HandleRequestReply{Response: &pb.Response{Data: string(data)}, WalIndex: &pb.WALIndex{}}, nil
+		if data := f.answer(ctx, args.GetRequest()); data != "" {
+			return &pb.HandleRequestReply{Response: &pb.Response{Data: data}, WalIndex: &pb.WALIndex{}}, nil
 		}
 	case pb.Backend_Cleanup_FullMethodName:
 		f.mounts.Delete(multiplexingID(ctx))
@@ -79,21 +79,21 @@ func firstValue(ctx context.Context, key string) string {
 	return values[0]
 }
 
-// answer returns the data of the response to a read of a fresh shared token, as JSON, and nil for
-// all other requests.
-func (f *FreshReader) answer(ctx context.Context, r *pb.Request) []byte {
+// answer returns the data of the response to a read of a fresh shared token, as JSON, which is
+// empty for all other requests.
+func (f *FreshReader) answer(ctx context.Context, r *pb.Request) string {
 	name, isToken := strings.CutPrefix(r.GetPath(), tokenPath)
 	if !isToken || r.GetOperation() != string(logical.ReadOperation) || !hasNoFields(r) || hasIndexState(ctx) {
-		return nil
+		return ""
 	}
 	mounted, _ := f.mounts.Load(multiplexingID(ctx))
 	b, isMounted := mounted.(*backend)
 	if !isMounted {
-		return nil
+		return ""
 	}
 	data, err := b.freshTokenData(name)
 	if err != nil {
-		return nil // The handler is to say so.
+		return "" // The handler is to say so.
 	}
 	return data
 }
@@ -101,22 +101,24 @@ func (f *FreshReader) answer(ctx context.Context, r *pb.Request) []byte {
 // hasNoFields knows the two ways that Vault has to send none.
 func hasNoFields(r *pb.Request) bool { return r.GetData() == "null" || r.GetData() == "{}" }
 
-// freshTokenData returns what tokenRead would answer, or nil if that would have to wait, or to look
+// freshTokenData returns what tokenRead would answer, empty if that would have to wait, or to look
 // at more than the token. Vault forwards no read of a fresh token without a lease.
-func (b *backend) freshTokenData(name string) (data []byte, err error) {
+func (b *backend) freshTokenData(name string) (data string, err error) {
 	defer b.recoverTo(&err, logical.ReadOperation)
 	e := b.configs.inUse(name)
 	if e == nil || e.isToBeRechecked() || e.config.Cache != cacheShared || e.config.Lease {
-		return nil, nil
+		return "", nil
 	}
 	token := e.source.ReadFresh(0)
 	if token == nil {
-		return nil, nil
+		return "", nil
 	}
 	answer := tokensource.Response{IssuedToken: token}
-	data, err = json.Marshal(newTokenData(e.config, answer, time.Now()))
-	if err == nil {
-		b.countRead(logical.ReadOperation, e.config, answer)
+	// An encoder writes to where the text is to be, and a line's end.
+	var text strings.Builder
+	if err := json.NewEncoder(&text).Encode(newTokenData(e.config, answer, time.Now())); err != nil {
+		return "", err
 	}
-	return data, err
+	b.countRead(logical.ReadOperation, e.config, answer)
+	return strings.TrimSuffix(text.String(), "\n"), nil
 }

@@ -19,7 +19,7 @@ const (
 	// thousand configs takes a core for a quarter of a second to collect.
 	heapHeadroom = 24 << 20
 	mostPercent  = 800
-	leastPercent = 25
+	leastPercent = 30
 	// memoryShare is the share of a container's memory beyond which the collector works
 	// harder. Vault runs in the same container.
 	memoryShare = 0.25

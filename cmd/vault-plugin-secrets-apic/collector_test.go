@@ -24,7 +24,7 @@ func TestPercentFor(t *testing.T) {
 		live uint64
 		want int
 	}{
-		{0, 800}, {3 * mib, 800}, {4 * mib, 600}, {24 * mib, 100}, {48 * mib, 50}, {96 * mib, 25}, {240 * mib, 25}, {1 << 60, 25},
+		{0, 800}, {3 * mib, 800}, {4 * mib, 600}, {24 * mib, 100}, {48 * mib, 50}, {80 * mib, 30}, {240 * mib, 30}, {1 << 60, 30},
 	} {
 		if got := percentFor(c.live); got != c.want {
 			t.Errorf("with %d MiB alive it is %d, not %d", c.live/mib, got, c.want)

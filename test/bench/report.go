@@ -39,9 +39,6 @@ type report struct {
 type scaleReport struct {
 	Facts  map[string]any
 	Mounts []*scaled
-	// What few reads are.
-	CalmReads int
-	CalmTime  time.Duration
 }
 
 // Most is the mount with the most configs.

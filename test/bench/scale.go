@@ -24,10 +24,6 @@ const (
 	// knows them, and readAll is what it does when late writes of the process before are over.
 	inBackground = "rotations).readInBackground"
 	readAll      = "rotations).readAll"
-
-	// calmReads a second for calmTime are few, after which memory is looked at again.
-	calmReads = 100
-	calmTime  = 5 * time.Minute
 )
 
 // scaled is a mount with a number of configs, and what was measured of it. Each has a plugin
@@ -37,7 +33,7 @@ type scaled struct {
 	Writing      time.Duration // of all configs
 	Unused, Used state         // before and after every config was read
 	rounds
-	Calm  usage     // after a time of few reads
+	Busy  usage     // after the rounds
 	First []float64 // seconds until the first token after a restart
 
 	// Of a restart: until the schedule knew all configs, how long they were read for that, and
@@ -64,7 +60,7 @@ func (m *scaled) Each(before, after int) int { return (after - before) / m.Confi
 
 // runScale measures what a number of configs changes.
 func (b *bench) runScale(ctx context.Context) {
-	r := scaleReport{Facts: b.facts(ctx), CalmReads: calmReads, CalmTime: calmTime}
+	r := scaleReport{Facts: b.facts(ctx)}
 	s := b.startServer(ctx, "raft")
 	for _, configs := range slices.Compact([]int{1, min(1_000, b.configs), b.configs}) {
 		m := &scaled{Configs: configs}
@@ -78,31 +74,15 @@ func (b *bench) runScale(ctx context.Context) {
 			m.rounds = append(m.rounds, s.read(ctx, load{workers: maxConcurrency, duration: b.duration}, m.anyToken))
 		}
 	}
-	s.calmDown(ctx, r.Mounts)
+	for _, m := range r.Mounts {
+		m.Busy = s.plugin(m.mount()).usage(false)
+	}
 	for range 5 {
 		for _, m := range r.Mounts {
 			m.First = append(m.First, s.restart(ctx, m).Seconds())
 		}
 	}
 	b.writeDocument("scale", r)
-}
-
-// calmDown measures the mounts after a time in which all have few reads.
-func (s *server) calmDown(ctx context.Context, mounts []*scaled) {
-	log.Printf("scale: %s of few reads", calmTime)
-	few := load{workers: maxConcurrency, duration: calmTime, ConstantPacer: vegeta.ConstantPacer{Freq: calmReads, Per: time.Second}}
-	var reading []func(context.Context)
-	for _, m := range mounts {
-		reading = append(reading, func(ctx context.Context) {
-			if got := s.read(ctx, few, m.anyToken).Rate; got < 0.99*calmReads {
-				check(fmt.Errorf("there were %.0f reads a second of %s instead of %d", got, m.mount(), calmReads))
-			}
-		})
-	}
-	together(ctx, reading...)
-	for _, m := range mounts {
-		m.Calm = s.plugin(m.mount()).usage(false)
-	}
 }
 
 // fill mounts a plugin, writes its configs, and measures it before and after each is in use.

@@ -39,6 +39,7 @@ const (
 // this order, take 512 bytes, which is a size class: another order, or one more member, may
 // take the next one, for each config in memory.
 type config struct {
+	// Schema stays first: see decodeConfig.
 	Schema int `json:"schema"`
 	// Keys are the API key in use and what else is known of the config's keys.
 	Keys rotation.Record `json:"keys"`

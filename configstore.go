@@ -421,7 +421,7 @@ func (s *configStore) planOf(c *config) rotation.Plan {
 func decodeConfig(name string, stored []byte) (*config, error) {
 	var c config
 	err := json.Unmarshal(stored, &c)
-	// The schema is stored first, and is known even if what follows cannot be decoded.
+	// The schema is stored first, and is known even if what follows has another form.
 	if c.Schema > configSchema {
 		return nil, &unreadableError{fmt.Sprintf("config %q was stored by a newer version of the plugin (schema %d, this build knows %d); run that version again", name, c.Schema, configSchema)}
 	}

@@ -114,7 +114,7 @@ func (b *backend) freshTokenData(name string) (data string, err error) {
 		return "", nil
 	}
 	answer := tokensource.Response{IssuedToken: token}
-	// An encoder writes to where the text is to be, and a line's end.
+	// Marshal and a conversion would copy the text once more. An encoder ends it with a new line.
 	var text strings.Builder
 	if err := json.NewEncoder(&text).Encode(newTokenData(e.config, answer, time.Now())); err != nil {
 		return "", err

@@ -390,7 +390,7 @@ func TestConfigWrite_overtakenStoresNothing(t *testing.T) {
 // A config of a newer schema is refused, and never rewritten.
 func TestConfig_ofANewerSchemaIsNotRewritten(t *testing.T) {
 	m := newMount(t)
-	newer := `{"schema":3,"api_key":"` + testKey + `","request_timeout":"10s","revision":"seven"}`
+	newer := `{"schema":3,"api_key":"` + testKey + `","request_timeout":"10s","created_at":7,"revision":"seven"}`
 	if err := m.storage.Put(context.Background(), &logical.StorageEntry{Key: "config/us-south", Value: []byte(newer)}); err != nil {
 		t.Fatal(err)
 	}

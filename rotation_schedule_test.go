@@ -116,8 +116,8 @@ func TestRotationPeriod_zeroNeverRotates(t *testing.T) {
 	}
 }
 
-// TestRotations_rememberOnlyWhatIsDue turns the rotation on and off, and restarts: what is never
-// rotated has no place in memory, however many configs there are.
+// TestRotations_rememberOnlyWhatIsDue turns the rotation on and off, and restarts. Of a config that is
+// never rotated the schedule has nothing in memory.
 func TestRotations_rememberOnlyWhatIsDue(t *testing.T) {
 	rotationTest(t, func(m *mount) {
 		requireKnown := func(want int) {

@@ -48,8 +48,8 @@ type rotations struct {
 
 	mu              sync.Mutex
 	started, closed bool
-	// advancing are the records that the schedule is at, and known the revisions that it has
-	// seen of those that it is to come to. Most configs have nothing to be done, and no place here.
+	// advancing are the records that the schedule is at. known are the revisions that it has seen
+	// of records with something to do, now or later: most configs have nothing.
 	advancing map[rotation.Ref]bool
 	known     map[rotation.Ref]string
 }
@@ -199,7 +199,8 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// isNews says, of the same sighting once, whether the schedule does not know it yet.
+// isNews says whether the schedule does not know it yet, and has it be known. What turns out to have
+// nothing to do is not kept, and is news each time.
 func (r *rotations) isNews(seen sighting) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

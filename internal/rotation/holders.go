@@ -32,7 +32,8 @@ func (e *TakenError) Error() string {
 // Unwrap makes it an ErrCondemned.
 func (e *TakenError) Unwrap() error { return ErrCondemned }
 
-// digest is the first half of a key's SHA-256 digest: there may be a hundred thousand in memory.
+// digest is the first half of a key's SHA-256 digest, which is enough to tell keys apart and takes half
+// of the memory.
 type digest [sha256.Size / 2]byte
 
 func digestOf(value Secret) digest {

@@ -43,7 +43,7 @@ func exampleScale() *scaleReport {
 		unused := state{Listing: []float64{0.1}, Scraping: []float64{0.2}}
 		used := unused
 		used.usage = usage{Resident: configs << 11, LiveHeap: configs << 10}
-		return &scaled{Configs: configs, rounds: exampleRounds(time.Millisecond), First: []float64{0.1}, Unused: unused, Used: used, Busy: used.usage,
+		return &scaled{Configs: configs, rounds: exampleRounds(time.Millisecond), First: []float64{0.1}, Unused: unused, Used: used, After: used.usage,
 			Reading: time.Second, Meanwhile: exampleRounds(time.Millisecond), Beyond: exampleRounds(time.Millisecond)}
 	}
 	return &scaleReport{Mounts: []*scaled{mount(1), mount(100_000)}}
@@ -68,12 +68,12 @@ raft: shared token's reads/s to kv v1's, 32 readers
 		}, "raft: dedicated token's p50 to service + floor's p50, 1 reader\n"},
 		"memory": {func(r *report, s *scaleReport) {
 			s.Mounts[1].Used.LiveHeap += 400 << 20
-			s.Mounts[1].Busy.Resident += 400 << 20
+			s.Mounts[1].After.Resident += 400 << 20
 			s.Mounts[1].Used.Resident += 400 << 20
 			r.Endured[0].Busy = 65 << 20
 		}, "plugin memory with one config after 100000 reads, the most under load\nplugin's live heap for each of 100000 used configs\n" +
 			"plugin's resident set for each of 100000 used configs, right after the first read of all\n" +
-			"plugin's resident set for each of 100000 used configs, under load\n"},
+			"plugin's resident set for each of 100000 used configs, after the rounds\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, s := exampleReport(), exampleScale()

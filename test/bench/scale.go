@@ -33,10 +33,10 @@ type scaled struct {
 	Writing      time.Duration // of all configs
 	Unused, Used state         // before and after every config was read
 	rounds
-	Busy  usage     // after the rounds
+	After usage     // the rounds
 	First []float64 // seconds until the first token after a restart
 
-	// Of a restart: until the schedule knew all configs, how long they were read for that, and
+	// Of a restart: until all configs had been read, how long they were read for that, and
 	// what readers of one config got meanwhile and afterwards.
 	Known, Reading    time.Duration
 	Meanwhile, Beyond rounds // one of each
@@ -75,7 +75,7 @@ func (b *bench) runScale(ctx context.Context) {
 		}
 	}
 	for _, m := range r.Mounts {
-		m.Busy = s.plugin(m.mount()).usage(false)
+		m.After = s.plugin(m.mount()).usage(false)
 	}
 	for range 5 {
 		for _, m := range r.Mounts {

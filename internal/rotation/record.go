@@ -62,15 +62,15 @@ type Key struct {
 	// Managed says that rotation made it. Nobody else knows it, so that it is deleted
 	// when it is no longer used. An imported key is not, unless rotation replaced it.
 	Managed bool `json:"managed,omitempty"`
-	// CreatedAt is by the issuer's clock, zero for an imported key that was not looked
-	// up. ExpiresAt is too, zero for a key without an end, or with one that nobody knows.
-	CreatedAt time.Time `json:"created_at,omitzero"`
-	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	// Spent says that a token was asked for with the key, in a record whose keys work
 	// once. It is stored before.
 	Spent bool `json:"spent,omitempty"`
 	// Reusable says that it got more than one token, where keys may work once.
 	Reusable bool `json:"reusable,omitempty"`
+	// CreatedAt is by the issuer's clock, zero for an imported key that was not looked
+	// up. ExpiresAt is too, zero for a key without an end, or with one that nobody knows.
+	CreatedAt time.Time `json:"created_at,omitzero"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	// Elsewhere are the bindings of other addresses at which an issuer has described this
 	// same key. It may act there, but what is deleted of it is deleted where it was bound.
 	Elsewhere []Binding `json:"elsewhere,omitempty"`

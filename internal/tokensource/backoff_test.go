@@ -207,7 +207,7 @@ func TestBackoff_ofAnotherSourceIsKept(t *testing.T) {
 		other := New(Options{Exchange: svc.exchange, Backoff: backoff})
 		defer other.Close()
 		first := mustRead(t, s)
-		time.Sleep(time.Until(first.refreshAt) - time.Second)
+		time.Sleep(time.Until(first.refreshAt()) - time.Second)
 		svc.set(func(svc *service) { svc.err = &upstream.Error{RetryAfter: 10 * time.Second} })
 		if _, err := other.Dedicated(t.Context(), 0); err == nil {
 			t.Fatal("the exchange succeeded")
@@ -396,7 +396,7 @@ func TestRefresh_noRetryForAnExpiredToken(t *testing.T) {
 func TestRefresh_backsOffAfterADedicatedFailure(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		first := mustRead(t, s)
-		time.Sleep(time.Until(first.refreshAt) - time.Second)
+		time.Sleep(time.Until(first.refreshAt()) - time.Second)
 		svc.set(func(svc *service) { svc.err = &upstream.Error{RetryAfter: 10 * time.Second} })
 		if _, err := s.Dedicated(t.Context(), 0); err == nil {
 			t.Fatal("the exchange succeeded")
@@ -422,7 +422,7 @@ func TestRefresh_failureForMinTTLDoesNotHastenIt(t *testing.T) {
 			t.Fatalf("error is %v", err)
 		}
 		svc.set(func(svc *service) { svc.err = nil })
-		time.Sleep(time.Until(first.refreshAt) - 1)
+		time.Sleep(time.Until(first.refreshAt()) - 1)
 		if got := svc.count(); got != 2 || mustRead(t, s).ID != first.ID {
 			t.Fatalf("%d exchanges", got)
 		}

@@ -20,7 +20,7 @@ func NewIssuedToken(token *tokenservice.Token, refreshBefore time.Duration) *Iss
 
 // NewIssuedTokenSince is NewIssuedToken for a token that was got at that time.
 func NewIssuedTokenSince(issuedAt time.Time, token *tokenservice.Token, refreshBefore time.Duration) *IssuedToken {
-	return (&IssuedToken{Token: token, IssuedAt: issuedAt, tokenLife: token.ExpiresAt.Sub(issuedAt)}).unread(refreshBefore)
+	return (&IssuedToken{Token: *token, IssuedAt: issuedAt, tokenLife: token.ExpiresAt.Sub(issuedAt)}).unread(refreshBefore)
 }
 
 // unread returns a copy that nobody has read yet, due as refreshBefore demands.
@@ -35,8 +35,10 @@ func (t *IssuedToken) unread(refreshBefore time.Duration) *IssuedToken {
 	due := t.ExpiresAt.Add(-min(refreshBefore, life/2))
 	lead := min(due.Sub(t.IssuedAt)/10, maxLead)
 	lead -= rand.N(lead/2 + 1)
-	return &IssuedToken{Token: t.Token, IssuedAt: t.IssuedAt, DueAt: due, refreshAt: due.Add(-lead), tokenLife: t.tokenLife}
+	return &IssuedToken{Token: t.Token, IssuedAt: t.IssuedAt, DueAt: due, lead: lead, tokenLife: t.tokenLife}
 }
+
+func (t *IssuedToken) refreshAt() time.Time { return t.DueAt.Add(-t.lead) }
 
 func (t *IssuedToken) life() time.Duration { return t.ExpiresAt.Sub(t.IssuedAt) }
 

@@ -65,7 +65,7 @@ func TestRead_atItsTTLGetsANewerToken(t *testing.T) {
 			s := New(Options{Exchange: svc.exchange, RefreshBefore: before})
 			defer s.Close()
 			first := mustRead(t, s)
-			time.Sleep(upTo(time.Until(first.refreshAt) - 1))
+			time.Sleep(upTo(time.Until(first.refreshAt()) - 1))
 			again := mustRead(t, s)
 			if again.ID != first.ID || svc.count() != 1 {
 				t.Fatalf("life %s, refresh before %s: %d exchanges before the token's replacement", life, before, svc.count())
@@ -99,7 +99,7 @@ func TestIssuedToken_refreshIsEarlyByARandomTime(t *testing.T) {
 			life := time.Duration(random.Int64N(int64(2 * time.Hour)))
 			token := issuedTokenOf(life, time.Duration(random.Int64N(int64(2*time.Hour))))
 			longest := min(token.DueAt.Sub(token.IssuedAt)/10, maxLead)
-			if lead := token.DueAt.Sub(token.refreshAt); lead < longest/2 || lead > longest {
+			if lead := token.DueAt.Sub(token.refreshAt()); lead < longest/2 || lead > longest {
 				t.Fatalf("life %s: the replacement leads by %s, want %s to %s", life, lead, longest/2, longest)
 			}
 		}
@@ -112,7 +112,7 @@ func TestIssuedToken_refreshesAreSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		seconds := map[int64]int{}
 		for range 1000 {
-			seconds[int64(time.Until(issuedTokenOf(time.Hour, 0).refreshAt)/time.Second)]++
+			seconds[int64(time.Until(issuedTokenOf(time.Hour, 0).refreshAt())/time.Second)]++
 		}
 		for second, replacements := range seconds {
 			if replacements > 100 {
@@ -397,7 +397,7 @@ func TestResponse_staleTTL(t *testing.T) {
 		"a token that ends sooner":          {time.Second, time.Hour, 2500 * time.Millisecond, 2},
 		"a token that ends now":             {0, time.Hour, time.Millisecond, 1},
 	} {
-		a := Response{IssuedToken: &IssuedToken{Token: &tokenservice.Token{ExpiresAt: now.Add(c.left)}, IssuedAt: now.Add(-c.period), DueAt: now}, Stale: true, RetryAt: now.Add(c.retryIn)}
+		a := Response{IssuedToken: &IssuedToken{Token: tokenservice.Token{ExpiresAt: now.Add(c.left)}, IssuedAt: now.Add(-c.period), DueAt: now}, Stale: true, RetryAt: now.Add(c.retryIn)}
 		if got := a.TTL(now); got != c.want {
 			t.Errorf("%s: ttl is %d, not %d", name, got, c.want)
 		}

@@ -96,13 +96,14 @@ func (o Options) withDefaults() Options {
 
 // IssuedToken is a token together with the times that govern its sharing.
 type IssuedToken struct {
-	*tokenservice.Token
+	tokenservice.Token
 	// IssuedAt is when the exchange that issued the token ended.
 	IssuedAt time.Time
 	// DueAt is when readers are to get a newer one.
 	DueAt time.Time
 
-	refreshAt time.Time
+	// lead is how long before DueAt it is to be replaced in the background.
+	lead time.Duration
 	// tokenLife is how long the token lives, counted from when the service first issued
 	// it: a service may return the same token again. See follow.
 	tokenLife time.Duration
@@ -454,7 +455,7 @@ func (s *Source) retryWhileOldLives() {
 	if old == nil || !old.wasRead.Load() || !old.usable(at, 0) {
 		return
 	}
-	s.arm(old, later(at, old.refreshAt))
+	s.arm(old, later(at, old.refreshAt()))
 }
 
 // markRead marks a token as read, which arms its replacement once. A reader may come
@@ -466,7 +467,7 @@ func (s *Source) markRead(token *IssuedToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.current.Load() == token {
-		s.arm(token, token.refreshAt)
+		s.arm(token, token.refreshAt())
 	}
 }
 

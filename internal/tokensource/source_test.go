@@ -176,7 +176,7 @@ func TestRefresh_readersDoNotWaitForIt(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		first := mustRead(t, s)
 		svc.set(func(svc *service) { svc.latency = time.Minute })
-		time.Sleep(time.Until(first.refreshAt))
+		time.Sleep(time.Until(first.refreshAt()))
 		synctest.Wait()
 		started := time.Now()
 		if a := mustRead(t, s); a.ID != first.ID || a.Stale || time.Since(started) != 0 {
@@ -540,8 +540,8 @@ func (h *history) judgeExchange(ctx context.Context) {
 		return
 	}
 	current, minTTL := s.Current(), time.Duration(h.minTTL.Load())
-	if current != nil && now.Before(current.refreshAt) && current.ExpiresAt.Sub(now) >= minTTL {
-		h.Errorf("an exchange %s before the token's replacement, for a reader who asked for %s", current.refreshAt.Sub(now), minTTL)
+	if current != nil && now.Before(current.refreshAt()) && current.ExpiresAt.Sub(now) >= minTTL {
+		h.Errorf("an exchange %s before the token's replacement, for a reader who asked for %s", current.refreshAt().Sub(now), minTTL)
 	}
 }
 

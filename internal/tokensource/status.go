@@ -35,8 +35,13 @@ type Status struct {
 type Outcomes struct {
 	mu          sync.Mutex
 	lastSuccess time.Time
-	lastError   error
-	lastErrorAt time.Time
+	// lastFailure is nil until there is one.
+	lastFailure *failure
+}
+
+type failure struct {
+	err error
+	at  time.Time
 }
 
 func (o *Outcomes) record(err error) {
@@ -46,7 +51,7 @@ func (o *Outcomes) record(err error) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.lastError, o.lastErrorAt = err, time.Now()
+	o.lastFailure = &failure{err: err, at: time.Now()}
 }
 
 func (o *Outcomes) succeededAt(at time.Time) {
@@ -61,12 +66,9 @@ func (s *Source) Status() Status {
 	failures, retryAt := s.backoff.state()
 	s.outcomes.mu.Lock()
 	defer s.outcomes.mu.Unlock()
-	return Status{
-		Token:       s.Current(),
-		LastSuccess: s.outcomes.lastSuccess,
-		LastError:   s.outcomes.lastError,
-		LastErrorAt: s.outcomes.lastErrorAt,
-		Failures:    failures,
-		RetryAt:     retryAt,
+	status := Status{Token: s.Current(), LastSuccess: s.outcomes.lastSuccess, Failures: failures, RetryAt: retryAt}
+	if last := s.outcomes.lastFailure; last != nil {
+		status.LastError, status.LastErrorAt = last.err, last.at
 	}
+	return status
 }

@@ -69,7 +69,7 @@ func TestStatus_countsFailuresUntilASuccess(t *testing.T) {
 func TestStatus_countsEveryKindOfFailure(t *testing.T) {
 	for name, fail := range map[string]func(*testing.T, *Source){
 		"a background replacement": func(t *testing.T, s *Source) {
-			time.Sleep(time.Until(s.Current().refreshAt))
+			time.Sleep(time.Until(s.Current().refreshAt()))
 			synctest.Wait()
 		},
 		"a dedicated token": func(t *testing.T, s *Source) {

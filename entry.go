@@ -105,39 +105,27 @@ func (w *wiring) wire(name string, c *config, current *tokensource.IssuedToken) 
 	if _, err := newTokenService(c, transport, nil); err != nil {
 		return nil, err
 	}
-	watch := &exchangeWatch{name: name, events: w.events, vault: w.vault}
-	exchange := (&keyExchange{config: c, transport: transport, metrics: w.metrics}).exchange
+	x := &keyExchange{
+		exchangeWatch: exchangeWatch{name: name, events: w.events, vault: w.vault},
+		config:        c, transport: transport, metrics: w.metrics,
+	}
 	options := tokensource.Options{RefreshBefore: c.RefreshBefore, Current: current}
 	switch {
 	case c.renews():
-		w.renewal.applyTo(&options, c, watch, exchange)
-	case c.Keys.Current.Managed:
-		options.Exchange = watch.over(retryRefusals(exchange, c.KeySetAt, watch.active.Load))
+		w.renewal.applyTo(&options, c, &x.exchangeWatch, x.exchange)
+	case c.Cache == cacheShared:
+		options.Exchange, options.Dedicated = x.watchedAndClosed, x.watched
 	default:
-		options.Exchange = watch.over(exchange)
-	}
-	// Renewals have set a Dedicated of their own, and make no exchange but while a write tries one.
-	if c.Cache == cacheShared && options.Dedicated == nil {
-		options.Exchange, options.Dedicated = thenClose(options.Exchange, transport), options.Exchange
+		options.Exchange = x.watched
 	}
 	w.limits.applyTo(&options, name, c, transport)
-	fresh := &entry{config: c, watch: watch}
+	fresh := &entry{config: c, watch: &x.exchangeWatch}
 	if c.Cache == cacheEntity {
 		options.Outcomes, options.Release = &tokensource.Outcomes{}, onLast(2, options.Release)
 		fresh.entities = tokensource.NewEntities(options, maxEntities)
 	}
 	fresh.source = tokensource.New(options)
 	return fresh, nil
-}
-
-// thenClose is exchange for the token that all readers share: it will be an hour until the next
-// one, and a hundred thousand configs may all do their first within a minute, so that it leaves
-// no connection.
-func thenClose(exchange tokensource.ExchangeFunc, transport *upstream.Transport) tokensource.ExchangeFunc {
-	return func(ctx context.Context) (*tokenservice.Token, error) {
-		defer transport.CloseIdleConnections()
-		return exchange(ctx)
-	}
 }
 
 // onLast returns a function that calls f when it is called for the n-th time.
@@ -151,8 +139,10 @@ func onLast(n int64, f func()) func() {
 	}
 }
 
-// keyExchange exchanges a config's key.
+// keyExchange exchanges a config's key. With the watch in it, and methods in place of functions that
+// wrap each other, it is a smaller part of a config in memory.
 type keyExchange struct {
+	exchangeWatch
 	config    *config
 	transport *upstream.Transport
 	metrics   *metrics.Metrics
@@ -170,6 +160,23 @@ func (x *keyExchange) exchange(ctx context.Context) (*tokenservice.Token, error)
 		}
 		return service.Exchange(ctx)
 	})
+}
+
+// watched is exchange that tells of what changes, and waits until a key of a rotation works.
+func (x *keyExchange) watched(ctx context.Context) (*tokenservice.Token, error) {
+	exchange := x.exchange
+	if x.config.Keys.Current.Managed {
+		exchange = retryRefusals(exchange, x.config.KeySetAt, x.active.Load)
+	}
+	return x.over(exchange)(ctx)
+}
+
+// watchedAndClosed is watched for the token that all readers share: it will be an hour until the
+// next one, and a hundred thousand configs may all do their first within a minute, so that it
+// leaves no connection.
+func (x *keyExchange) watchedAndClosed(ctx context.Context) (*tokenservice.Token, error) {
+	defer x.transport.CloseIdleConnections()
+	return x.watched(ctx)
 }
 
 func newTokenService(c *config, transport *upstream.Transport, worked *atomic.Bool) (tokenservice.Service, error) {

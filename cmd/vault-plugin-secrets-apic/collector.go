@@ -19,7 +19,7 @@ const (
 	// heap of a hundred thousand configs takes a core for a third of a second.
 	heapHeadroom = 24 << 20
 	mostPercent  = 800
-	leastPercent = 36
+	leastPercent = 40
 	// memoryShare is the share of a container's memory beyond which the collector works
 	// harder. Vault runs in the same container.
 	memoryShare = 0.25

@@ -168,7 +168,7 @@ func (x *keyExchange) watched(ctx context.Context) (*tokenservice.Token, error) 
 	if x.config.Keys.Current.Managed {
 		exchange = retryRefusals(exchange, x.config.KeySetAt, x.active.Load)
 	}
-	return x.over(exchange)(ctx)
+	return x.observe(ctx, exchange)
 }
 
 // watchedAndClosed is watched for the token that all readers share: it will be an hour until the

@@ -33,15 +33,14 @@ type exchangeWatch struct {
 	skewed  atomic.Bool
 }
 
-func (w *exchangeWatch) over(exchange tokensource.ExchangeFunc) tokensource.ExchangeFunc {
-	return func(ctx context.Context) (*tokenservice.Token, error) {
-		token, err := exchange(ctx)
-		if w.active.Load() {
-			w.note(ctx, err)
-			w.compareClocks(token)
-		}
-		return token, err
+// observe makes an exchange and takes note of its outcome.
+func (w *exchangeWatch) observe(ctx context.Context, exchange tokensource.ExchangeFunc) (*tokenservice.Token, error) {
+	token, err := exchange(ctx)
+	if w.active.Load() {
+		w.note(ctx, err)
+		w.compareClocks(token)
 	}
+	return token, err
 }
 
 func (w *exchangeWatch) note(ctx context.Context, err error) {

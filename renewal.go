@@ -27,17 +27,17 @@ type renewal struct {
 // config is only tried out, the source exchanges the key itself. The token that is stored is shared.
 func (r renewal) applyTo(o *tokensource.Options, c *config, watch *exchangeWatch, exchange tokensource.ExchangeFunc) {
 	get := func(dedicated bool) tokensource.ExchangeFunc {
-		watched := watch.over(func(ctx context.Context) (*tokenservice.Token, error) {
+		renewOrTry := func(ctx context.Context) (*tokenservice.Token, error) {
 			if !watch.used.Load() {
 				return exchange(ctx)
 			}
 			return r.token(ctx, watch, dedicated)
-		})
+		}
 		return func(ctx context.Context) (*tokenservice.Token, error) {
 			if watch.used.Load() && !r.mayWrite() {
 				return nil, fmt.Errorf("%w: %w", tokensource.ErrElsewhere, logical.ErrReadOnly)
 			}
-			return watched(ctx)
+			return watch.observe(ctx, renewOrTry)
 		}
 	}
 	o.Exchange, o.Dedicated = get(false), get(true)

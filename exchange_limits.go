@@ -12,12 +12,13 @@ import (
 )
 
 // exchangeLimits bound a mount's exchanges: the backoff of each key, the rate limit of each
-// host, the slots of each config, and the life of the mount. They outlive entries, which a
-// write replaces.
+// host, the slots of each config, the life of the mount, and when tokens are refreshed. They
+// outlive entries, which a write replaces.
 type exchangeLimits struct {
 	backoffs   backoffs
 	rateLimits rateLimits
 	slots      tokensource.Slots
+	refresher  tokensource.Refresher
 	// lifetime is that of the exchanges in flight, and end ends it.
 	lifetime context.Context
 	end      context.CancelFunc
@@ -39,7 +40,7 @@ func (l *exchangeLimits) applyTo(o *tokensource.Options, name string, c *config,
 	if !c.renews() { // Renewals take turns by themselves, and have exchanges of their own.
 		o.Slots, o.ConfigName = &l.slots, name
 	}
-	o.Lifetime = l.lifetime
+	o.Lifetime, o.Refresher = l.lifetime, &l.refresher
 	o.Release = func() {
 		l.release(c)
 		transport.CloseIdleConnections()

@@ -62,6 +62,8 @@ type Options struct {
 	Backoff    *Backoff
 	Slots      *Slots
 	ConfigName string
+	// Refresher has the token replaced in the background. Without it the source has one of its own.
+	Refresher *Refresher
 	// Outcomes are where the source notes what becomes of its exchanges. Without them it
 	// has some of its own.
 	Outcomes *Outcomes
@@ -84,6 +86,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Slots == nil {
 		o.Slots = &Slots{}
+	}
+	if o.Refresher == nil {
+		o.Refresher = &Refresher{}
 	}
 	if o.Outcomes == nil {
 		o.Outcomes = &Outcomes{}
@@ -168,7 +173,9 @@ type Source struct {
 	// waiting counts those.
 	closing chan struct{}
 	waiting int
-	timer   *time.Timer
+	// refresher calls refresh at refreshTime, which is its own.
+	refresher   *Refresher
+	refreshTime refreshTime
 	// mayDropAt is when a token may be dropped again, and dropTimer waits for that.
 	mayDropAt time.Time
 	dropTimer *time.Timer
@@ -181,6 +188,7 @@ func New(o Options) *Source {
 	o = o.withDefaults()
 	s.exchange, s.dedicated, s.refreshBefore, s.backoff = o.Exchange, o.Dedicated, o.RefreshBefore, o.Backoff
 	s.slots, s.configName, s.outcomes, s.lifetime, s.release = o.Slots, o.ConfigName, o.Outcomes, o.Lifetime, o.Release
+	s.refresher = o.Refresher
 	if o.Current != nil && !o.Current.dropped.Load() {
 		token := o.Current.unread(o.RefreshBefore)
 		s.current.Store(token)
@@ -205,10 +213,9 @@ func (s *Source) Close() {
 		close(s.closing)
 	}
 	s.current.Store(nil)
-	for _, timer := range []*time.Timer{s.timer, s.dropTimer} {
-		if timer != nil {
-			timer.Stop()
-		}
+	s.refresher.unset(s)
+	if s.dropTimer != nil {
+		s.dropTimer.Stop()
 	}
 	s.releaseIfDone()
 }
@@ -446,20 +453,20 @@ func (s *Source) Dedicated(ctx context.Context, minTTL time.Duration) (*IssuedTo
 	return token, nil
 }
 
-// retryWhileOldLives arms the timer for another attempt at the backoff's end, or
-// when the token is to be replaced if that is later, if the token was read and
-// will still be alive then. The caller holds the lock.
+// retryWhileOldLives has the token replaced at the backoff's end, or when it is due for
+// that if that is later, if the token was read and will still be alive then. The caller
+// holds the lock.
 func (s *Source) retryWhileOldLives() {
 	old := s.current.Load()
 	at := later(time.Now(), s.backoff.Until())
 	if old == nil || !old.wasRead.Load() || !old.usable(at, 0) {
 		return
 	}
-	s.arm(old, later(at, old.refreshAt()))
+	s.refresher.set(s, later(at, old.refreshAt()))
 }
 
-// markRead marks a token as read, which arms its replacement once. A reader may come
-// with a token that was replaced meanwhile, whose successor's timer it does not touch.
+// markRead marks a token as read, so that it is replaced when it is due for that. A reader may
+// come with a token that was replaced meanwhile, whose successor it does not touch.
 func (s *Source) markRead(token *IssuedToken) {
 	if token.wasRead.Load() || !token.wasRead.CompareAndSwap(false, true) {
 		return
@@ -467,28 +474,21 @@ func (s *Source) markRead(token *IssuedToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.current.Load() == token {
-		s.arm(token, token.refreshAt())
+		s.refresher.set(s, token.refreshAt())
 	}
 }
 
-// arm schedules the replacement of token, which is the current one; a closed source
-// has none. The caller holds the lock.
-func (s *Source) arm(token *IssuedToken, at time.Time) {
-	if s.timer != nil {
-		s.timer.Stop()
-	}
-	s.timer = time.AfterFunc(time.Until(at), func() { s.refresh(token) })
-}
-
-// refresh replaces token in the background, unless somebody else has done so or
-// is about to. It waits for the end of the backoff from an exchange that failed.
-func (s *Source) refresh(token *IssuedToken) {
+// refresh replaces the token in the background, if it is due for that, unless somebody else is
+// about to. It waits for the end of the backoff from an exchange that failed.
+func (s *Source) refresh() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.isOver() || s.sharedExchange != nil || s.current.Load() != token {
+	token := s.current.Load()
+	if s.isOver() || s.sharedExchange != nil || token == nil || !token.wasRead.Load() {
 		return
 	}
-	if s.backoff.Check() != nil {
+	// Another token may have taken its place just now.
+	if time.Now().Before(token.refreshAt()) || s.backoff.Check() != nil {
 		s.retryWhileOldLives()
 		return
 	}

@@ -384,7 +384,7 @@ func TestClose_methodsAreSafeAndMakeNoCall(t *testing.T) {
 			t.Error("there is a current token")
 		}
 		s.markRead(token)
-		s.refresh(token)
+		s.refresh()
 		s.Drop(token.ID)
 		s.Close()
 		time.Sleep(24 * time.Hour)
@@ -436,7 +436,7 @@ func TestClose_leavesNoTimer(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Source, svc *service) {
 				prepare(t, s, svc)
 				s.Close()
-				if s.timer.Stop() || s.dropTimer != nil && s.dropTimer.Stop() {
+				if s.refresher.timer.Stop() || s.dropTimer != nil && s.dropTimer.Stop() {
 					t.Fatal("a timer was still armed")
 				}
 			})

@@ -47,9 +47,10 @@ type configStore struct {
 	observer func(sighting)
 	started  time.Time
 
-	entries entries
-	locks   nameLocks
-	doubts  doubts
+	entries  entries
+	interned interned
+	locks    nameLocks
+	doubts   doubts
 	// closed is set once, under mu. After that nothing is loaded or written; Close waits for
 	// the writes already begun.
 	closed atomic.Bool
@@ -367,6 +368,7 @@ func (s *configStore) load(ctx context.Context, name string) (*config, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.interned.intern(c)
 	if s.inUse(name) != nil {
 		if _, err := s.use(name, c); err != nil {
 			s.drop(name) // The next reader is told why.

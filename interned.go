@@ -1,0 +1,44 @@
+// Copyright (c) The vault-plugin-secrets-apic authors
+// SPDX-License-Identifier: MPL-2.0
+
+package apic
+
+import "sync"
+
+// maxInternedBytes bounds the memory of strings that no config has any more.
+const maxInternedBytes = 1 << 20
+
+// interned are strings that many configs of a mount have in common: the URLs of a service, and
+// the CA bundle that it is trusted by, of which each config would have copies of its own. None is
+// a secret. The zero value is ready to use.
+type interned struct {
+	mu    sync.Mutex
+	known map[string]string
+	bytes int
+}
+
+// intern replaces what a config that was just read from storage has in common with others.
+func (i *interned) intern(c *config) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	key := &c.Keys.Current.Binding
+	for _, s := range []*string{
+		&c.TokenURL, &c.APIURL, &c.IAMURL, &c.CACert,
+		&key.Issuer, &key.CACert, &key.AccountID,
+	} {
+		*s = i.of(*s)
+	}
+}
+
+// of returns s as it is in memory already, if it is. The caller holds the lock.
+func (i *interned) of(s string) string {
+	if found, ok := i.known[s]; ok {
+		return found
+	}
+	if i.known == nil || i.bytes+len(s) > maxInternedBytes {
+		i.known, i.bytes = make(map[string]string), 0 // What is in use goes on to be shared.
+	}
+	i.known[s] = s
+	i.bytes += len(s)
+	return s
+}

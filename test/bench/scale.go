@@ -152,7 +152,7 @@ func (b *bench) watchRestart(ctx context.Context, s *server, m *scaled) {
 	)
 	m.Known = time.Since(begin)
 	m.Reading = m.Known - waited
-	m.Beyond = rounds{s.read(ctx, load{workers: maxConcurrency, duration: time.Duration(b.rounds) * b.duration}, m.oneToken)}
+	m.Beyond = rounds{s.read(ctx, load{workers: maxConcurrency, duration: 2 * b.duration}, m.oneToken)}
 }
 
 // look measures a mount as it is.

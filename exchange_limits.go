@@ -12,7 +12,7 @@ import (
 )
 
 // exchangeLimits bound a mount's exchanges: the backoff of each key, the rate limit of each
-// host, the slots of each config, the life of the mount, and when tokens are refreshed. They
+// host, the slots of each config, and the life of the mount. With what refreshes tokens, they
 // outlive entries, which a write replaces.
 type exchangeLimits struct {
 	backoffs   backoffs

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -462,4 +463,16 @@ func TestLease_revokedByItsReaderCostsTenExchanges(t *testing.T) {
 			t.Errorf("%d exchanges", got)
 		}
 	})
+}
+
+// TestExchangeLimits_oneRefresherForAll sources: one for each would have a timer each.
+func TestExchangeLimits_oneRefresherForAll(t *testing.T) {
+	m := newMount(t)
+	m.writeConfig("first", nil)
+	m.writeConfig("second", nil)
+	m.readToken("first")
+	m.readToken("second")
+	if got := reflect.ValueOf(&m.backend.limits.refresher).Elem().FieldByName("waiting").Len(); got != 2 {
+		t.Errorf("%d sources wait for their refresh, not 2", got)
+	}
 }

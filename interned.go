@@ -5,12 +5,16 @@ package apic
 
 import "sync"
 
-// maxInternedBytes bounds the memory of strings that no config has any more.
-const maxInternedBytes = 1 << 20
+const (
+	// maxInternedBytes bounds the memory of strings that no config has any more, and internedBytes
+	// is what is counted of it for each beside its own length.
+	maxInternedBytes = 1 << 20
+	internedBytes    = 64
+)
 
 // interned are strings that many configs of a mount have in common: the URLs of a service, and
-// the CA bundle that it is trusted by, of which each config would have copies of its own. None is
-// a secret. The zero value is ready to use.
+// the CA bundle that it is trusted by. Of these, each config that is read from storage would have
+// copies of its own. None is a secret. The zero value is ready to use.
 type interned struct {
 	mu    sync.Mutex
 	known map[string]string
@@ -35,10 +39,11 @@ func (i *interned) of(s string) string {
 	if found, ok := i.known[s]; ok {
 		return found
 	}
-	if i.known == nil || i.bytes+len(s) > maxInternedBytes {
+	size := len(s) + internedBytes
+	if i.known == nil || i.bytes+size > maxInternedBytes {
 		i.known, i.bytes = make(map[string]string), 0 // What is in use goes on to be shared.
 	}
 	i.known[s] = s
-	i.bytes += len(s)
+	i.bytes += size
 	return s
 }

@@ -12,18 +12,21 @@ import (
 // Refresher has sources replace their tokens in the background, each at its time. It has one timer
 // for all: with one each, every config in use would take 130 bytes more. The zero value is ready
 // to use, and its methods may be called from many goroutines. Who sets or unsets a source holds
-// the source's lock.
+// the source's lock, so that none is set after it was closed.
 type Refresher struct {
 	mu      sync.Mutex
 	waiting byRefresh
-	// timer is for the first that waits.
-	timer *time.Timer
+	// timer is for the first that waits. It and started are set when the first source is.
+	timer   *time.Timer
+	started time.Time
 }
 
-// refreshTime is a source's place in the queue of its Refresher, whose lock guards it.
-type refreshTime struct {
-	// at is in Unix nanoseconds.
-	at int64
+// queuePlace is a source's place in the queue of its Refresher, whose lock guards it.
+type queuePlace struct {
+	// at is when the source is to be refreshed, from the Refresher's start on by the monotonic
+	// clock. By the time of day, what waits for a backoff's end, which goes by that clock, would be
+	// due long before or after it once somebody has set the time.
+	at time.Duration
 	// position is the index in the queue, from 1 on; 0 is not there.
 	position int
 }
@@ -32,8 +35,11 @@ type refreshTime struct {
 func (r *Refresher) set(s *Source, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.started.IsZero() {
+		r.started = time.Now()
+	}
 	r.remove(s)
-	s.refreshTime.at = at.UnixNano()
+	s.refreshPlace.at = time.Since(r.started) + time.Until(at)
 	heap.Push(&r.waiting, s)
 	r.setTimer()
 }
@@ -42,25 +48,35 @@ func (r *Refresher) set(s *Source, at time.Time) {
 func (r *Refresher) unset(s *Source) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.remove(s)
-	r.setTimer()
+	if r.remove(s) {
+		r.setTimer()
+	}
 }
 
-// remove takes s out of the queue, if it is there. The caller holds the lock.
-func (r *Refresher) remove(s *Source) {
-	if s.refreshTime.position > 0 {
-		heap.Remove(&r.waiting, s.refreshTime.position-1)
+// remove takes s out of the queue and returns whether it was there. The caller holds the lock.
+func (r *Refresher) remove(s *Source) bool {
+	if s.refreshPlace.position == 0 {
+		return false
 	}
+	heap.Remove(&r.waiting, s.refreshPlace.position-1)
+	return true
 }
 
 // setTimer sets the timer for the first that waits. The caller holds the lock.
 func (r *Refresher) setTimer() {
-	if r.timer != nil {
+	switch {
+	case r.timer == nil:
+		r.timer = time.AfterFunc(r.untilFirst(), r.wake)
+	case len(r.waiting) == 0:
 		r.timer.Stop()
+	default:
+		r.timer.Reset(r.untilFirst())
 	}
-	if len(r.waiting) > 0 {
-		r.timer = time.AfterFunc(r.waiting.untilFirst(), r.wake)
-	}
+}
+
+// untilFirst is for how long the first that waits is to wait. The caller holds the lock.
+func (r *Refresher) untilFirst() time.Duration {
+	return r.waiting[0].refreshPlace.at - time.Since(r.started)
 }
 
 // wake refreshes what is due.
@@ -74,7 +90,7 @@ func (r *Refresher) wake() {
 func (r *Refresher) next() *Source {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.waiting) == 0 || r.waiting.untilFirst() > 0 {
+	if len(r.waiting) == 0 || r.untilFirst() > 0 {
 		r.setTimer()
 		return nil
 	}
@@ -84,21 +100,19 @@ func (r *Refresher) next() *Source {
 // byRefresh is a container/heap of sources, the one that is to be refreshed first on top.
 type byRefresh []*Source
 
-func (h byRefresh) untilFirst() time.Duration { return time.Until(time.Unix(0, h[0].refreshTime.at)) }
-
 func (h byRefresh) Len() int           { return len(h) }
-func (h byRefresh) Less(i, k int) bool { return h[i].refreshTime.at < h[k].refreshTime.at }
+func (h byRefresh) Less(i, k int) bool { return h[i].refreshPlace.at < h[k].refreshPlace.at }
 
 func (h byRefresh) Swap(i, k int) {
 	h[i], h[k] = h[k], h[i]
-	h[i].refreshTime.position, h[k].refreshTime.position = i+1, k+1
+	h[i].refreshPlace.position, h[k].refreshPlace.position = i+1, k+1
 }
 
 // Push implements heap.Interface.
 func (h *byRefresh) Push(x any) {
 	s := x.(*Source)
 	*h = append(*h, s)
-	s.refreshTime.position = len(*h)
+	s.refreshPlace.position = len(*h)
 }
 
 // Pop implements heap.Interface.
@@ -107,6 +121,6 @@ func (h *byRefresh) Pop() any {
 	s := (*h)[last]
 	(*h)[last] = nil
 	*h = (*h)[:last]
-	s.refreshTime.position = 0
+	s.refreshPlace.position = 0
 	return s
 }

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// TestRefresher_refreshesEachAtItsTime of many sources with tokens of random lives, some of which
-// are closed before, and leaves out those that nobody has read since.
+// TestRefresher_refreshesEachAtItsTime of many sources with tokens of random lives, but for those that
+// are closed before.
 func TestRefresher_refreshesEachAtItsTime(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
@@ -20,40 +20,45 @@ func TestRefresher_refreshesEachAtItsTime(t *testing.T) {
 			refresher := &Refresher{}
 			type refreshing struct {
 				*Source
-				svc  *service
-				next time.Time
+				svc *service
+				at  time.Time
 			}
-			var all []*refreshing
+			var left []refreshing
 			for range 50 {
 				svc := &service{life: time.Minute + time.Duration(random.Int64N(int64(time.Hour)))}
-				s := &refreshing{Source: New(Options{Exchange: svc.exchange, Refresher: refresher}), svc: svc}
+				s := New(Options{Exchange: svc.exchange, Refresher: refresher})
 				defer s.Close()
-				s.next = mustRead(t, s.Source).refreshAt()
-				all = append(all, s)
+				left = append(left, refreshing{s, svc, mustRead(t, s).refreshAt()})
 			}
-			for len(all) > 0 {
-				first := slices.MinFunc(all, func(a, b *refreshing) int { return a.next.Compare(b.next) })
-				time.Sleep(time.Until(first.next) - time.Nanosecond)
+			requireExchanges := func(of refreshing, want int) {
+				t.Helper()
 				synctest.Wait()
-				if got := first.svc.count(); got != 1 {
-					t.Fatalf("seed %d: %d exchanges before the first refresh", seed, got)
+				if got := of.svc.count(); got != want {
+					t.Fatalf("seed %d: %d exchanges, not %d", seed, got, want)
 				}
+			}
+			slices.SortFunc(left, func(a, b refreshing) int { return a.at.Compare(b.at) })
+			var closed []refreshing
+			for len(left) > 0 {
+				if i := random.IntN(3 * len(left)); i < len(left) {
+					left[i].Close()
+					closed = append(closed, left[i])
+					left = slices.Delete(left, i, i+1)
+					continue
+				}
+				first := left[0]
+				left = left[1:]
+				time.Sleep(time.Until(first.at) - time.Nanosecond)
+				requireExchanges(first, 1)
 				time.Sleep(time.Nanosecond)
-				synctest.Wait()
-				if got := first.svc.count(); got != 2 {
-					t.Fatalf("seed %d: %d exchanges after the first refresh", seed, got)
-				}
-				all = slices.DeleteFunc(all, func(s *refreshing) bool { return s == first })
-				if len(all) > 0 && random.IntN(3) == 0 {
-					closed := random.IntN(len(all))
-					all[closed].Close()
-					all = slices.Delete(all, closed, closed+1)
-				}
+				requireExchanges(first, 2)
+			}
+			for _, s := range closed {
+				requireExchanges(s, 1)
 			}
 			if got := len(refresher.waiting); got != 0 {
 				t.Errorf("seed %d: %d wait though nobody has read their tokens", seed, got)
 			}
-			time.Sleep(24 * time.Hour)
 		})
 	}
 }

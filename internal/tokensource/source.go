@@ -173,9 +173,9 @@ type Source struct {
 	// waiting counts those.
 	closing chan struct{}
 	waiting int
-	// refresher calls refresh at refreshTime, which is its own.
-	refresher   *Refresher
-	refreshTime refreshTime
+	// refresher calls refresh when it is time. Its lock guards refreshPlace.
+	refresher    *Refresher
+	refreshPlace queuePlace
 	// mayDropAt is when a token may be dropped again, and dropTimer waits for that.
 	mayDropAt time.Time
 	dropTimer *time.Timer

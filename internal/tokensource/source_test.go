@@ -188,6 +188,22 @@ func TestRefresh_readersDoNotWaitForIt(t *testing.T) {
 	})
 }
 
+// TestRefresh_tooEarlyIsSetAnew as it would be for a token that takes the place of one that is due.
+func TestRefresh_tooEarlyIsSetAnew(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Source, svc *service) {
+		token := mustRead(t, s)
+		s.refresh()
+		synctest.Wait()
+		if got := svc.count(); got != 1 {
+			t.Errorf("%d exchanges", got)
+		}
+		time.Sleep(time.Until(token.DueAt))
+		if got := svc.count(); got != 2 {
+			t.Errorf("%d exchanges when the token is due", got)
+		}
+	})
+}
+
 func TestRefresh_unreadTokenIsNotReplaced(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		mustRead(t, s)
@@ -202,12 +218,13 @@ func TestRefresh_unreadTokenIsNotReplaced(t *testing.T) {
 }
 
 // TestRefresh_lateReaderOfAReplacedToken plays a reader that loads the token and is
-// overtaken before it marks it read.
+// overtaken before it marks it read. The successor is due before the overtaken token would be.
 func TestRefresh_lateReaderOfAReplacedToken(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		svc.latency = time.Second
 		overtaken := mustUnread(t, s)
 		time.Sleep(time.Minute)
+		svc.life = 30 * time.Minute
 		mustUnread(t, s)
 		successor := mustRead(t, s)
 		s.markRead(overtaken)

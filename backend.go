@@ -194,8 +194,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 func (b *backend) clean(context.Context) {
 	b.checks.Close()
 	b.rotations.Close()
-	b.configs.Close()
 	b.limits.end()
+	b.configs.Close()
 }
 
 const backendHelp = `

@@ -42,7 +42,9 @@ func (l *exchangeLimits) applyTo(o *tokensource.Options, name string, c *config,
 	}
 	o.Lifetime, o.Refresher = l.lifetime, &l.refresher
 	o.Release = func() {
-		l.release(c)
+		if l.lifetime.Err() == nil { // Else nobody asks any more, and a hundred thousand take a second.
+			l.release(c)
+		}
 		transport.CloseIdleConnections()
 	}
 }

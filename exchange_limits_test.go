@@ -412,10 +412,6 @@ func TestUnload_endsTheExchangesWhoseClientsLeft(t *testing.T) {
 		if took := time.Since(unloaded); calls.inFlight() != 0 || took != 0 {
 			t.Errorf("%d calls are in flight after %s", calls.inFlight(), took)
 		}
-		limits := m.backend.limits
-		if len(limits.backoffs.held) != 0 || len(limits.rateLimits.held) != 0 {
-			t.Errorf("%d backoffs and %d rate limits are held", len(limits.backoffs.held), len(limits.rateLimits.held))
-		}
 	})
 }
 

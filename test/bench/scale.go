@@ -33,8 +33,10 @@ type scaled struct {
 	Writing      time.Duration // of all configs
 	Unused, Used state         // before and after every config was read
 	rounds
-	After usage     // the rounds
-	First []float64 // seconds until the first token after a restart
+	After usage // the rounds
+	// First are the seconds until the first token after a restart. Before the first of these, all
+	// configs were in use.
+	First []float64
 
 	// Of a restart: until all configs had been read, how long they were read for that, and
 	// what readers of one config got meanwhile and afterwards.
@@ -77,7 +79,7 @@ func (b *bench) runScale(ctx context.Context) {
 	for _, m := range r.Mounts {
 		m.After = s.plugin(m.mount()).usage(false)
 	}
-	for range 5 {
+	for range b.rounds {
 		for _, m := range r.Mounts {
 			m.First = append(m.First, s.restart(ctx, m).Seconds())
 		}

@@ -63,8 +63,7 @@ func (e *example) requireProgram() {
 	e.requireItExplainsAMissingPolicy()
 	e.mustRun(0)
 	program := e.start(1)
-	first := e.currentTokenID()
-	e.waitForAccepted(program, first)
+	first := e.waitForPresentToken(program)
 
 	e.check(e.client.Sys().DeletePolicy("apic-us-south"))
 	e.waitForText(program, "permission denied")
@@ -101,9 +100,15 @@ func (e *example) waitForText(program *process, text string) {
 	program.waitUntil("the program has said "+text, func() bool { return strings.Contains(program.said.String(), text) })
 }
 
-func (e *example) waitForAccepted(program *process, id string) {
+// waitForPresentToken returns the id of a token that the program has used while it was the present
+// one. A program that is still to be compiled comes after the token that was it in the beginning.
+func (e *example) waitForPresentToken(program *process) (id string) {
 	e.Helper()
-	program.waitUntil("the program has used the present token", func() bool { return e.saidAccepted(program, id) })
+	program.waitUntil("the program has used the present token", func() bool {
+		id = e.currentTokenID()
+		return e.saidAccepted(program, id)
+	})
+	return id
 }
 
 func (e *example) saidAccepted(program *process, id string) bool {

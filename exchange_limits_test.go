@@ -461,14 +461,20 @@ func TestLease_revokedByItsReaderCostsTenExchanges(t *testing.T) {
 	})
 }
 
-// TestExchangeLimits_oneRefresherForAll sources: one for each would have a timer each.
+// TestExchangeLimits_oneRefresherForAll sources: one for each would have a timer each. When the mount is
+// unloaded, nothing waits any more.
 func TestExchangeLimits_oneRefresherForAll(t *testing.T) {
 	m := newMount(t)
 	m.writeConfig("first", nil)
 	m.writeConfig("second", nil)
 	m.readToken("first")
 	m.readToken("second")
-	if got := reflect.ValueOf(&m.backend.limits.refresher).Elem().FieldByName("waiting").Len(); got != 2 {
+	waiting := reflect.ValueOf(&m.backend.limits.refresher).Elem().FieldByName("waiting")
+	if got := waiting.Len(); got != 2 {
 		t.Errorf("%d sources wait for their refresh, not 2", got)
+	}
+	m.backend.Cleanup(t.Context())
+	if got := waiting.Len(); got != 0 {
+		t.Errorf("%d sources wait after the mount was unloaded", got)
 	}
 }

@@ -4,6 +4,7 @@
 package keyissuer
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +29,7 @@ var keySeeds = []string{
 	`{"id":"ApiKey-1","iam_id":"IBMid-1","account_id":"a1","name":"` + knownSecret + `","description":"` + knownSecret + `","action_when_leaked":"` + knownSecret + `","apikey":"v"}`,
 	`{"id":"ApiKey-1","iam_id":"IBMid-1","account_id":"a1","apikey":"two words"}`,
 	`{"id":"ApiKey-1","iam_id":"IBMid-1","account_id":"a1","apikey":"ApiKey-1"}`,
+	`{"id":"ApiKey-1","iam_id":"IBMid-1","account_id":"a1","apikey":"1I"}`,
 	`{"id":"ApiKey-1","iam_id":"IBMid-1","account_id":"a1","apikey":{"v":1}}`,
 	`{"id":"ApiKey-1","iam_id":"IBMid-1","account_id":"a1","created_at":"9999999-01-01","apikey":"v"}`,
 	"{\"id\":\"\xff\xfe\",\"iam_id\":\"IBMid-1\",\"account_id\":\"a1\",\"apikey\":\"v\"}",
@@ -165,9 +167,16 @@ func requireFitToKeep(t *testing.T, key rotation.Details) {
 			t.Fatalf("an id is %q", id)
 		}
 	}
-	if strings.Contains(key.ID+key.Identity+key.AccountID+key.Name+key.Description+key.ActionWhenLeaked, knownSecret) {
+	if showsIn(key, knownSecret) {
 		t.Fatal("a key's details give a secret away")
 	}
+}
+
+// showsIn says whether a detail holds the secret. Each is looked at by itself, because the end of
+// one and the beginning of the next may be a short secret by chance.
+func showsIn(key rotation.Details, secret rotation.Secret) bool {
+	details := []string{key.ID, key.Identity, key.AccountID, key.Name, key.Description, key.ActionWhenLeaked}
+	return slices.ContainsFunc(details, func(detail string) bool { return strings.Contains(detail, string(secret)) })
 }
 
 func FuzzParseKey(f *testing.F) {
@@ -207,7 +216,7 @@ func fuzzNewKey(f *testing.F, seeds []string, parse func([]byte, ...rotation.Sec
 		if reason == "" && value == "" || key.ID == "" && (key != rotation.Details{} || value != "" || reason == "") {
 			t.Fatal("a key without its value and no reason, or no key and none")
 		}
-		if len(value) > maxValueBytes || value != "" && strings.Contains(key.ID+key.Identity+key.AccountID+key.Name+key.Description+key.ActionWhenLeaked, string(value)) {
+		if len(value) > maxValueBytes || value != "" && showsIn(key, value) {
 			t.Fatal("the value is no key, or shows in its details")
 		}
 	})

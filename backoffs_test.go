@@ -42,7 +42,7 @@ func (b *backoffs) failOnce(t *testing.T, key string, err error) {
 	t.Helper()
 	backoff, release := b.acquire(newBackoffID(&config{APIKey: key}))
 	failing := func(context.Context) (*tokenservice.Token, error) { return nil, err }
-	source := tokensource.New(tokensource.Options{Exchange: failing, Backoff: backoff, Release: release})
+	source := tokensource.New(tokensource.Options{Exchanger: tokensource.ExchangeFunc(failing), Backoff: backoff, Release: release})
 	defer source.Close()
 	if err := source.Replace(t.Context()); err == nil {
 		t.Fatal("the exchange succeeded")

@@ -188,7 +188,7 @@ func (s *configStore) install(name string, next *entry) {
 	if present := s.inUse(name); present != nil {
 		next.inherit(present)
 	}
-	if old := s.entries.put(name, next); old != nil {
+	if old := s.entries.put(next); old != nil {
 		old.closeUnlessShared(next)
 	}
 	if s.closed.Load() {

@@ -4,6 +4,7 @@
 package apic
 
 import (
+	"cmp"
 	"context"
 	"sync/atomic"
 	"time"
@@ -109,17 +110,14 @@ func (w *wiring) wire(name string, c *config, current *tokensource.IssuedToken) 
 		exchangeWatch: exchangeWatch{name: name, events: w.events, vault: w.vault},
 		config:        c, transport: transport, metrics: w.metrics,
 	}
-	options := tokensource.Options{RefreshBefore: c.RefreshBefore, Current: current}
-	switch {
-	case c.renews():
-		w.renewal.applyTo(&options, c, &x.exchangeWatch, x.exchange)
-	case c.Cache == cacheShared:
-		options.Exchange, options.Dedicated = x.watchedAndClosed, x.watched
-	default:
-		options.Exchange = x.watched
+	options := tokensource.Options{Exchanger: x, RefreshBefore: c.RefreshBefore, Current: current}
+	if c.renews() {
+		options.Exchanger = &keyRenewal{w.renewal, x}
+		options.Current = cmp.Or(current, storedToken(c))
 	}
 	w.limits.applyTo(&options, name, c, transport)
-	fresh := &entry{config: c, watch: &x.exchangeWatch}
+	fresh := &x.first
+	fresh.config, fresh.watch = c, &x.exchangeWatch
 	if c.Cache == cacheEntity {
 		options.Outcomes, options.Release = &tokensource.Outcomes{}, onLast(2, options.Release)
 		fresh.entities = tokensource.NewEntities(options, maxEntities)
@@ -139,10 +137,11 @@ func onLast(n int64, f func()) func() {
 	}
 }
 
-// keyExchange exchanges a config's key. With the watch in it, and methods in place of functions that
-// wrap each other, it is a smaller part of a config in memory.
+// keyExchange exchanges a config's key. The watch is in it, and the first entry that it is for, because
+// the collector looks at each object by itself, of a hundred thousand configs.
 type keyExchange struct {
 	exchangeWatch
+	first     entry
 	config    *config
 	transport *upstream.Transport
 	metrics   *metrics.Metrics
@@ -150,9 +149,9 @@ type keyExchange struct {
 	worked atomic.Bool
 }
 
-// exchange makes the service anew each time: kept between two exchanges, it would be a tenth of
+// trade makes the service anew each time: kept between two exchanges, it would be a tenth of
 // what a config takes in memory.
-func (x *keyExchange) exchange(ctx context.Context) (*tokenservice.Token, error) {
+func (x *keyExchange) trade(ctx context.Context) (*tokenservice.Token, error) {
 	return counted(ctx, x.metrics, x.config.TokenService, func() (*tokenservice.Token, error) {
 		service, err := newTokenService(x.config, x.transport, &x.worked)
 		if err != nil {
@@ -162,21 +161,22 @@ func (x *keyExchange) exchange(ctx context.Context) (*tokenservice.Token, error)
 	})
 }
 
-// watched is exchange that tells of what changes, and waits until a key of a rotation works.
-func (x *keyExchange) watched(ctx context.Context) (*tokenservice.Token, error) {
-	exchange := x.exchange
+// Dedicated tells of what changes, and waits until a key of a rotation works.
+func (x *keyExchange) Dedicated(ctx context.Context) (*tokenservice.Token, error) {
+	exchange := x.trade
 	if x.config.Keys.Current.Managed {
 		exchange = retryRefusals(exchange, x.config.KeySetAt, x.active.Load)
 	}
 	return x.observe(ctx, exchange)
 }
 
-// watchedAndClosed is watched for the token that all readers share: it will be an hour until the
-// next one, and a hundred thousand configs may all do their first within a minute, so that it
-// leaves no connection.
-func (x *keyExchange) watchedAndClosed(ctx context.Context) (*tokenservice.Token, error) {
-	defer x.transport.CloseIdleConnections()
-	return x.watched(ctx)
+// Exchange leaves no connection for the token that all readers share: it will be an hour until the
+// next one, and a hundred thousand configs may all do their first within a minute.
+func (x *keyExchange) Exchange(ctx context.Context) (*tokenservice.Token, error) {
+	if x.config.Cache == cacheShared {
+		defer x.transport.CloseIdleConnections()
+	}
+	return x.Dedicated(ctx)
 }
 
 func newTokenService(c *config, transport *upstream.Transport, worked *atomic.Bool) (tokenservice.Service, error) {

@@ -23,39 +23,53 @@ type renewal struct {
 	mayWrite func() bool
 }
 
-// applyTo has the source of a config that is in use, or was, get its tokens by renewals. While the
-// config is only tried out, the source exchanges the key itself. The token that is stored is shared.
-func (r renewal) applyTo(o *tokensource.Options, c *config, watch *exchangeWatch, exchange tokensource.ExchangeFunc) {
-	get := func(dedicated bool) tokensource.ExchangeFunc {
-		renewOrTry := func(ctx context.Context) (*tokenservice.Token, error) {
-			if !watch.used.Load() {
-				return exchange(ctx)
-			}
-			return r.token(ctx, watch, dedicated)
-		}
-		return func(ctx context.Context) (*tokenservice.Token, error) {
-			if watch.used.Load() && !r.mayWrite() {
-				return nil, fmt.Errorf("%w: %w", tokensource.ErrElsewhere, logical.ErrReadOnly)
-			}
-			return watch.observe(ctx, renewOrTry)
-		}
-	}
-	o.Exchange, o.Dedicated = get(false), get(true)
-	if kept := c.Keys.Token; o.Current == nil && kept.Lives() {
-		o.Current = tokensource.NewIssuedTokenSince(kept.IssuedAt, tokenOf(*kept), c.RefreshBefore)
-	}
+// keyRenewal has the source of a config that is in use, or was, get its tokens by renewals. While the
+// config is only tried out, the source exchanges the key itself.
+type keyRenewal struct {
+	renewal
+	of *keyExchange
 }
 
-// token gets the token that follows the shared one, or a dedicated one.
-func (r renewal) token(ctx context.Context, watch *exchangeWatch, dedicated bool) (*tokenservice.Token, error) {
+func (r *keyRenewal) Exchange(ctx context.Context) (*tokenservice.Token, error) {
+	return r.get(ctx, false)
+}
+
+func (r *keyRenewal) Dedicated(ctx context.Context) (*tokenservice.Token, error) {
+	return r.get(ctx, true)
+}
+
+func (r *keyRenewal) get(ctx context.Context, dedicated bool) (*tokenservice.Token, error) {
+	if r.of.used.Load() && !r.mayWrite() {
+		return nil, fmt.Errorf("%w: %w", tokensource.ErrElsewhere, logical.ErrReadOnly)
+	}
+	return r.of.observe(ctx, func(ctx context.Context) (*tokenservice.Token, error) {
+		if !r.of.used.Load() {
+			return r.of.trade(ctx)
+		}
+		return r.renewed(ctx, dedicated)
+	})
+}
+
+// renewed gets the token that follows the shared one, or a dedicated one.
+func (r *keyRenewal) renewed(ctx context.Context, dedicated bool) (*tokenservice.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, youngKeyTimeout)
 	defer cancel()
-	have, _ := watch.tokenID.Load().(string)
-	got, err := r.engine.Renew(ctx, rotation.Ref{Config: watch.name}, have, dedicated)
+	have, _ := r.of.tokenID.Load().(string)
+	got, err := r.engine.Renew(ctx, rotation.Ref{Config: r.of.name}, have, dedicated)
 	if err != nil {
 		return nil, err
 	}
 	return tokenOf(got), nil
+}
+
+// storedToken is the token that is stored of a config whose keys work once, nil if there is none that
+// lives.
+func storedToken(c *config) *tokensource.IssuedToken {
+	kept := c.Keys.Token
+	if !kept.Lives() {
+		return nil
+	}
+	return tokensource.NewIssuedTokenSince(kept.IssuedAt, tokenOf(*kept), c.RefreshBefore)
 }
 
 func tokenOf(kept rotation.Token) *tokenservice.Token {

@@ -20,7 +20,7 @@ const (
 	// seconds under load.
 	heapHeadroom = 24 << 20
 	mostPercent  = 800
-	leastPercent = 45
+	leastPercent = 55
 	// memoryShare is the share of a container's memory beyond which the collector works
 	// harder. Vault runs in the same container.
 	memoryShare = 0.25

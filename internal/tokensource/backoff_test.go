@@ -172,7 +172,7 @@ func TestBackoff_outlivesItsSources(t *testing.T) {
 		svc := &service{life: time.Hour, err: errRefused}
 		backoff := &Backoff{}
 		attempt := func() error {
-			s := New(Options{Exchange: svc.exchange, Backoff: backoff})
+			s := New(Options{Exchanger: ExchangeFunc(svc.exchange), Backoff: backoff})
 			defer s.Close()
 			return s.Replace(t.Context())
 		}
@@ -202,9 +202,9 @@ func TestBackoff_outlivesItsSources(t *testing.T) {
 func TestBackoff_ofAnotherSourceIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc, backoff := &service{life: time.Hour}, &Backoff{}
-		s := New(Options{Exchange: svc.exchange, Backoff: backoff})
+		s := New(Options{Exchanger: ExchangeFunc(svc.exchange), Backoff: backoff})
 		defer s.Close()
-		other := New(Options{Exchange: svc.exchange, Backoff: backoff})
+		other := New(Options{Exchanger: ExchangeFunc(svc.exchange), Backoff: backoff})
 		defer other.Close()
 		first := mustRead(t, s)
 		time.Sleep(time.Until(first.refreshAt()) - time.Second)

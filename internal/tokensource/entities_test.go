@@ -23,7 +23,7 @@ func entitiesTest(t *testing.T, limit int, test func(t *testing.T, e *Entities, 
 	synctest.Test(t, func(t *testing.T) {
 		var released atomic.Int64
 		svc := &service{life: time.Hour}
-		e := NewEntities(Options{Exchange: svc.exchange, Release: func() { released.Add(1) }}, limit)
+		e := NewEntities(Options{Exchanger: ExchangeFunc(svc.exchange), Release: func() { released.Add(1) }}, limit)
 		test(t, e, svc)
 		if got := released.Load(); got != 0 {
 			t.Errorf("released %d times before the end", got)
@@ -185,12 +185,12 @@ func TestEntities_exchangesAtATimeAreBounded(t *testing.T) {
 			inFlight += change
 			most = max(most, inFlight)
 		}
-		exchange := e.options.Exchange
-		e.options.Exchange = func(ctx context.Context) (*tokenservice.Token, error) {
+		exchanger := e.options.Exchanger
+		e.options.Exchanger = ExchangeFunc(func(ctx context.Context) (*tokenservice.Token, error) {
 			count(1)
 			defer count(-1)
-			return exchange(ctx)
-		}
+			return exchanger.Exchange(ctx)
+		})
 		svc.latency = time.Second
 		started := time.Now()
 		var readers sync.WaitGroup
@@ -272,7 +272,7 @@ func TestEntities_replaceGivesOneEntityItsToken(t *testing.T) {
 
 func TestEntities_takeOverKeepsTokensAndOrder(t *testing.T) {
 	entitiesTest(t, 3, func(t *testing.T, e *Entities, svc *service) {
-		before := NewEntities(Options{Exchange: svc.exchange}, 3)
+		before := NewEntities(Options{Exchanger: ExchangeFunc(svc.exchange)}, 3)
 		ids := make(map[string]string)
 		for _, entity := range []string{"alice", "bob", "carol"} {
 			ids[entity] = readAs(t, before, entity)
@@ -303,7 +303,7 @@ func TestEntities_takeOverKeepsTokensAndOrder(t *testing.T) {
 // than a tenth of a token's life after the last time.
 func TestEntities_takeOverKeepsTheLimitOfDrops(t *testing.T) {
 	entitiesTest(t, 3, func(t *testing.T, e *Entities, svc *service) {
-		before := NewEntities(Options{Exchange: svc.exchange}, 3)
+		before := NewEntities(Options{Exchanger: ExchangeFunc(svc.exchange)}, 3)
 		before.Drop(readAs(t, before, "alice"))
 		id := readAs(t, before, "alice")
 		e.TakeOver(before)
@@ -320,7 +320,7 @@ func TestEntities_takeOverKeepsTheLimitOfDrops(t *testing.T) {
 func TestEntities_evictionMeetsReaders(t *testing.T) {
 	svc := &service{life: time.Hour}
 	released := make(chan struct{})
-	e := NewEntities(Options{Exchange: svc.exchange, Release: func() { close(released) }}, 3)
+	e := NewEntities(Options{Exchanger: ExchangeFunc(svc.exchange), Release: func() { close(released) }}, 3)
 	var holders sync.Map
 	var readers sync.WaitGroup
 	for reader := range 16 {
@@ -351,7 +351,7 @@ func TestEntities_evictionMeetsReaders(t *testing.T) {
 
 func BenchmarkEntities_readOfAFreshToken(b *testing.B) {
 	svc := &service{life: time.Hour}
-	e := NewEntities(Options{Exchange: svc.exchange}, 1000)
+	e := NewEntities(Options{Exchanger: ExchangeFunc(svc.exchange)}, 1000)
 	defer e.Close()
 	ctx := context.Background()
 	b.ReportAllocs()

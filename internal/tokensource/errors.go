@@ -12,7 +12,7 @@ import (
 // ErrClosed is the error of a source that was replaced or closed meanwhile.
 var ErrClosed = errors.New("token source is closed")
 
-// ErrElsewhere is what an ExchangeFunc returns that leaves the exchange to another node. It is
+// ErrElsewhere is what an Exchanger returns that leaves the exchange to another node. It is
 // no failure, and nothing is tried again.
 var ErrElsewhere = errors.New("another node gets the token")
 

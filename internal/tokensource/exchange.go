@@ -78,7 +78,7 @@ func (s *Source) startShared() {
 		}
 		defer free()
 		if x.err = s.backoff.Check(); x.err == nil {
-			s.run(s.lifetime, deadline, s.exchange, x)
+			s.run(s.lifetime, deadline, s.exchanger.Exchange, x)
 		}
 	}()
 }

@@ -205,7 +205,7 @@ func TestClose_exchangesInFlightFinish(t *testing.T) {
 					var released atomic.Int64
 					svc := &service{life: time.Hour, latency: time.Minute, err: want}
 					backoff := &Backoff{failures: 3, last: errDown, until: time.Now()}
-					s := New(Options{Exchange: svc.exchange, Backoff: backoff, Release: func() { released.Add(1) }})
+					s := New(Options{Exchanger: ExchangeFunc(svc.exchange), Backoff: backoff, Release: func() { released.Add(1) }})
 					result := make(chan error)
 					go func() { result <- call(t.Context(), s) }()
 					synctest.Wait()
@@ -249,7 +249,7 @@ func TestLifetime_endsExchangesInFlight(t *testing.T) {
 		lifetime, end := context.WithCancel(t.Context())
 		svc := &service{life: time.Hour, latency: time.Hour}
 		released := make(chan struct{})
-		s := New(Options{Exchange: svc.exchange, Lifetime: lifetime, Release: func() { close(released) }})
+		s := New(Options{Exchanger: ExchangeFunc(svc.exchange), Lifetime: lifetime, Release: func() { close(released) }})
 		results := make(chan error)
 		leaving, leave := context.WithCancel(t.Context())
 		for i := range 2 * MaxExchanges {
@@ -357,7 +357,7 @@ func TestExchange_panicIsAnErrorWithoutItsValue(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := New(Options{Exchange: exchange})
+				s := New(Options{Exchanger: exchange})
 				defer s.Close()
 				_, err := s.Read(t.Context(), 0)
 				requireSilent(t, err, key)

@@ -62,7 +62,7 @@ func TestRead_atItsTTLGetsANewerToken(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			time.Sleep(upTo(time.Second)) // Exchanges fall on any part of a second.
 			svc := &service{life: life, latency: upTo(50 * time.Millisecond), wholeSeconds: life >= 3*time.Second && random.IntN(2) == 0}
-			s := New(Options{Exchange: svc.exchange, RefreshBefore: before})
+			s := New(Options{Exchanger: ExchangeFunc(svc.exchange), RefreshBefore: before})
 			defer s.Close()
 			first := mustRead(t, s)
 			time.Sleep(upTo(time.Until(first.refreshAt()) - 1))
@@ -154,7 +154,7 @@ func TestNew_currentTokenIsDueByTheNewSettings(t *testing.T) {
 		svc := &service{life: time.Hour}
 		token := issuedTokenOf(time.Hour, 0)
 		time.Sleep(50 * time.Minute)
-		s := New(Options{Exchange: svc.exchange, RefreshBefore: 5 * time.Minute, Current: token})
+		s := New(Options{Exchanger: ExchangeFunc(svc.exchange), RefreshBefore: 5 * time.Minute, Current: token})
 		defer s.Close()
 		a := mustRead(t, s)
 		if a.ID != "token" || a.Stale || svc.count() != 0 {
@@ -180,7 +180,7 @@ func TestNew_currentTokenPastDueIsReplacedFirst(t *testing.T) {
 		svc := &service{life: time.Hour}
 		token := issuedTokenOf(time.Hour, time.Minute)
 		time.Sleep(50 * time.Minute)
-		s := New(Options{Exchange: svc.exchange, RefreshBefore: 20 * time.Minute, Current: token})
+		s := New(Options{Exchanger: ExchangeFunc(svc.exchange), RefreshBefore: 20 * time.Minute, Current: token})
 		defer s.Close()
 		if a := mustRead(t, s); a.ID != "token-1" || a.Stale {
 			t.Fatalf("got %s", a.ID)

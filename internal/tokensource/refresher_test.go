@@ -26,7 +26,7 @@ func TestRefresher_refreshesEachAtItsTime(t *testing.T) {
 			var left []refreshing
 			for range 50 {
 				svc := &service{life: time.Minute + time.Duration(random.Int64N(int64(time.Hour)))}
-				s := New(Options{Exchange: svc.exchange, Refresher: refresher})
+				s := New(Options{Exchanger: ExchangeFunc(svc.exchange), Refresher: refresher})
 				defer s.Close()
 				left = append(left, refreshing{s, svc, mustRead(t, s).refreshAt()})
 			}

@@ -79,8 +79,7 @@ func TestSlots_crowdIsServedSomeAtATime(t *testing.T) {
 		t.Run(latency.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Source, svc *service) {
 				var inFlight gauge
-				s.exchange = inFlight.over(svc.exchange)
-				s.dedicated = s.exchange
+				s.exchanger = inFlight.over(svc.exchange)
 				svc.latency = latency
 				if served, busy := crowd(t, s, 300); served != want || busy != 300-want {
 					t.Errorf("%d were served and %d told that all are busy", served, busy)
@@ -118,8 +117,7 @@ func TestSlots_waitEndsInTimeForTheResponse(t *testing.T) {
 func TestSlots_oneIsForSharedReaders(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Source, svc *service) {
 		var inFlight gauge
-		s.exchange = inFlight.over(svc.exchange)
-		s.dedicated = s.exchange
+		s.exchanger = inFlight.over(svc.exchange)
 		svc.latency = time.Second
 		var all sync.WaitGroup
 		all.Go(func() { crowd(t, s, 100) })
@@ -143,7 +141,7 @@ func TestSlots_areThoseOfAllSourcesOfAConfig(t *testing.T) {
 				var inFlight gauge
 				svc, slots := &service{life: time.Hour, latency: time.Minute}, &Slots{}
 				for range 20 {
-					s := New(Options{Exchange: inFlight.over(svc.exchange), Slots: slots})
+					s := New(Options{Exchanger: inFlight.over(svc.exchange), Slots: slots})
 					ended := make(chan error)
 					go func() { ended <- call(t.Context(), s) }()
 					synctest.Wait()
@@ -173,7 +171,7 @@ func TestSlots_areGivenBackAtTheEndOfTheLifetime(t *testing.T) {
 		svc, slots := &service{life: time.Hour, latency: time.Hour}, &Slots{}
 		lifetime, end := context.WithCancel(t.Context())
 		for _, config := range []string{"a", "b"} {
-			s := New(Options{Exchange: svc.exchange, Slots: slots, ConfigName: config, Lifetime: lifetime})
+			s := New(Options{Exchanger: ExchangeFunc(svc.exchange), Slots: slots, ConfigName: config, Lifetime: lifetime})
 			for range 2 * MaxExchanges {
 				go func() { _, _ = s.Dedicated(t.Context(), 0) }()
 			}
@@ -195,12 +193,12 @@ func TestSlots_areGivenBackAtTheEndOfTheLifetime(t *testing.T) {
 func TestSlots_ofAReplacedSourceDoNotBlockReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hanging, slots := &service{life: time.Hour, latency: time.Minute}, &Slots{}
-		before := New(Options{Exchange: hanging.exchange, Slots: slots})
+		before := New(Options{Exchanger: ExchangeFunc(hanging.exchange), Slots: slots})
 		go func() { _, _ = before.Read(t.Context(), 0) }()
 		synctest.Wait()
 		before.Close()
 		svc := &service{life: time.Hour}
-		after := New(Options{Exchange: svc.exchange, Slots: slots})
+		after := New(Options{Exchanger: ExchangeFunc(svc.exchange), Slots: slots})
 		defer after.Close()
 		started := time.Now()
 		mustRead(t, after)
@@ -292,7 +290,7 @@ func TestSlots_areGrantedInTurn(t *testing.T) {
 func TestSlots_noRetryForAnExpiredToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc, slots := &service{life: time.Minute}, &Slots{}
-		s := New(Options{Exchange: svc.exchange, Slots: slots})
+		s := New(Options{Exchanger: ExchangeFunc(svc.exchange), Slots: slots})
 		defer s.Close()
 		first := mustRead(t, s)
 		free, err := slots.acquireShared("", t.Context().Done())

@@ -46,18 +46,31 @@ const (
 // ExchangeFunc exchanges the key for one token. It must end when its context does.
 type ExchangeFunc func(context.Context) (*tokenservice.Token, error)
 
+// Exchanger exchanges the key of a source. It is no pair of functions, because each would be one more
+// object for each of a hundred thousand sources. The methods must end when their context does.
+type Exchanger interface {
+	// Exchange gets a token that readers share.
+	Exchange(context.Context) (*tokenservice.Token, error)
+	// Dedicated gets one that they do not.
+	Dedicated(context.Context) (*tokenservice.Token, error)
+}
+
+// Exchange makes an ExchangeFunc an Exchanger, which gets all tokens in the same way.
+func (f ExchangeFunc) Exchange(ctx context.Context) (*tokenservice.Token, error) { return f(ctx) }
+
+// Dedicated is Exchange.
+func (f ExchangeFunc) Dedicated(ctx context.Context) (*tokenservice.Token, error) { return f(ctx) }
+
 // Options configure a Source.
 type Options struct {
-	Exchange ExchangeFunc
-	// Dedicated gets the tokens that are not shared; without it, Exchange does.
-	Dedicated ExchangeFunc
+	Exchanger Exchanger
 	// RefreshBefore is how long before its expiry a token is replaced; 0 is a
 	// quarter of the token's life. Less than a second counts as a second, more
 	// than half of the token's life as half.
 	RefreshBefore time.Duration
 	// Current is a token that was issued before and is to be shared; it may be nil.
 	Current *IssuedToken
-	// Backoff remembers the failures of the key that Exchange sends, and Slots bound
+	// Backoff remembers the failures of the key that Exchanger sends, and Slots bound
 	// the exchanges of the config called ConfigName. Without them the source has some of its own.
 	Backoff    *Backoff
 	Slots      *Slots
@@ -78,9 +91,6 @@ type Options struct {
 // withDefaults fills in what o leaves out. The sources that are made of the result have what it
 // made in common.
 func (o Options) withDefaults() Options {
-	if o.Dedicated == nil {
-		o.Dedicated = o.Exchange
-	}
 	if o.Backoff == nil {
 		o.Backoff = &Backoff{}
 	}
@@ -147,8 +157,7 @@ func (a Response) TTL(now time.Time) int64 {
 // Source is the current token of one config. Its methods may be called from many
 // goroutines. Close it to end what it does in the background.
 type Source struct {
-	exchange      ExchangeFunc
-	dedicated     ExchangeFunc
+	exchanger     Exchanger
 	refreshBefore time.Duration
 	backoff       *Backoff
 	slots         *Slots
@@ -186,7 +195,7 @@ func New(o Options) *Source {
 	s := &Source{}
 	o.Outcomes = cmp.Or(o.Outcomes, &s.ownOutcomes)
 	o = o.withDefaults()
-	s.exchange, s.dedicated, s.refreshBefore, s.backoff = o.Exchange, o.Dedicated, o.RefreshBefore, o.Backoff
+	s.exchanger, s.refreshBefore, s.backoff = o.Exchanger, o.RefreshBefore, o.Backoff
 	s.slots, s.configName, s.outcomes, s.lifetime, s.release = o.Slots, o.ConfigName, o.Outcomes, o.Lifetime, o.Release
 	s.refresher = o.Refresher
 	if o.Current != nil && !o.Current.dropped.Load() {
@@ -422,7 +431,7 @@ func (s *Source) setCurrent(token *IssuedToken) {
 // Replace makes an exchange and shares its token, whatever there was before, unless
 // ctx ends first. It respects the backoff and adds to it.
 func (s *Source) Replace(ctx context.Context) error {
-	token, err := s.exchangeFor(ctx, s.exchange)
+	token, err := s.exchangeFor(ctx, s.exchanger.Exchange)
 	if err != nil {
 		return err
 	}
@@ -443,7 +452,7 @@ func (s *Source) Dedicated(ctx context.Context, minTTL time.Duration) (*IssuedTo
 			return nil, err // The token of another exchange would be no better.
 		}
 	}
-	token, err := s.exchangeFor(ctx, s.dedicated)
+	token, err := s.exchangeFor(ctx, s.exchanger.Dedicated)
 	if err != nil {
 		return nil, err
 	}

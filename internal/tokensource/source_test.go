@@ -107,7 +107,7 @@ func bubble(t *testing.T, test func(t *testing.T, s *Source, svc *service)) {
 		lifetime, end := context.WithCancel(context.Background())
 		defer end()
 		svc := &service{life: time.Hour}
-		s := New(Options{Exchange: svc.exchange, Lifetime: lifetime})
+		s := New(Options{Exchanger: ExchangeFunc(svc.exchange), Lifetime: lifetime})
 		defer s.Close()
 		test(t, s, svc)
 	})
@@ -361,7 +361,7 @@ func TestDrop_thatWaitsCountsForASuccessor(t *testing.T) {
 		if mustRead(t, s).ID != second.ID {
 			t.Fatal("it was dropped at once")
 		}
-		successor := New(Options{Exchange: svc.exchange, Current: s.Current()})
+		successor := New(Options{Exchanger: ExchangeFunc(svc.exchange), Current: s.Current()})
 		defer successor.Close()
 		if mustRead(t, successor).ID == second.ID {
 			t.Error("a token that was dropped is shared by the successor")
@@ -493,7 +493,7 @@ func TestSource_randomHistories(t *testing.T) {
 				h.svc = &service{life: 2*time.Second + h.upTo(longest), watch: h.judgeExchange}
 				lifetime, end := context.WithCancel(context.Background())
 				defer end()
-				h.source = New(Options{Exchange: h.svc.exchange, RefreshBefore: h.upTo(h.svc.life) * time.Duration(h.random.IntN(2)), Lifetime: lifetime})
+				h.source = New(Options{Exchanger: ExchangeFunc(h.svc.exchange), RefreshBefore: h.upTo(h.svc.life) * time.Duration(h.random.IntN(2)), Lifetime: lifetime})
 				defer h.source.Close()
 				h.play()
 			})
@@ -681,7 +681,7 @@ func TestSource_crowdSharesOneExchangeAtATime(t *testing.T) {
 		var underWay atomic.Int64
 		svc.life = time.Minute
 		svc.latency = 100 * time.Millisecond
-		s.exchange = func(ctx context.Context) (*tokenservice.Token, error) {
+		s.exchanger = ExchangeFunc(func(ctx context.Context) (*tokenservice.Token, error) {
 			if ctx.Value(dedicatedExchange{}) == nil {
 				if underWay.Add(1) != 1 {
 					t.Error("two shared exchanges are under way")
@@ -689,7 +689,7 @@ func TestSource_crowdSharesOneExchangeAtATime(t *testing.T) {
 				defer underWay.Add(-1)
 			}
 			return svc.exchange(ctx)
-		}
+		})
 		var callers sync.WaitGroup
 		for seed := range uint64(50) {
 			callers.Go(func() { actAtRandom(t, s, svc, rand.New(rand.NewPCG(seed, 1))) })
@@ -723,7 +723,7 @@ func actAtRandom(t *testing.T, s *Source, svc *service, random *rand.Rand) {
 
 func TestRead_freshTokenAllocatesNothing(t *testing.T) {
 	svc := &service{life: time.Hour}
-	s := New(Options{Exchange: svc.exchange})
+	s := New(Options{Exchanger: ExchangeFunc(svc.exchange)})
 	defer s.Close()
 	mustRead(t, s)
 	ctx := context.Background()
@@ -734,7 +734,7 @@ func TestRead_freshTokenAllocatesNothing(t *testing.T) {
 
 func BenchmarkRead_freshToken(b *testing.B) {
 	svc := &service{life: time.Hour}
-	s := New(Options{Exchange: svc.exchange})
+	s := New(Options{Exchanger: ExchangeFunc(svc.exchange)})
 	defer s.Close()
 	ctx := context.Background()
 	b.ReportAllocs()
@@ -751,9 +751,9 @@ func BenchmarkRead_freshToken(b *testing.B) {
 func TestNew_currentTokenInUseIsRefreshed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{life: time.Hour}
-		before := New(Options{Exchange: svc.exchange})
+		before := New(Options{Exchanger: ExchangeFunc(svc.exchange)})
 		mustRead(t, before)
-		after := New(Options{Exchange: svc.exchange, Current: before.Current()})
+		after := New(Options{Exchanger: ExchangeFunc(svc.exchange), Current: before.Current()})
 		defer after.Close()
 		before.Close()
 		time.Sleep(time.Until(after.Current().DueAt))
@@ -763,15 +763,21 @@ func TestNew_currentTokenInUseIsRefreshed(t *testing.T) {
 	})
 }
 
+// sharedAndDedicated are exchanges whose tokens' ids say which of the two it was.
+type sharedAndDedicated struct{}
+
+func (sharedAndDedicated) Exchange(context.Context) (*tokenservice.Token, error) {
+	return &tokenservice.Token{ID: "shared", ExpiresAt: time.Now().Add(time.Hour)}, nil
+}
+
+func (sharedAndDedicated) Dedicated(context.Context) (*tokenservice.Token, error) {
+	return &tokenservice.Token{ID: "dedicated", ExpiresAt: time.Now().Add(time.Hour)}, nil
+}
+
 // TestDedicated_hasAnExchangeOfItsOwn where the source is given one.
 func TestDedicated_hasAnExchangeOfItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		of := func(id string) ExchangeFunc {
-			return func(context.Context) (*tokenservice.Token, error) {
-				return &tokenservice.Token{ID: id, ExpiresAt: time.Now().Add(time.Hour)}, nil
-			}
-		}
-		s := New(Options{Exchange: of("shared"), Dedicated: of("dedicated")})
+		s := New(Options{Exchanger: sharedAndDedicated{}})
 		defer s.Close()
 		if s.IsFresh(0) {
 			t.Error("a token is fresh that nobody has got")

@@ -100,14 +100,14 @@ func TestStatus_countsEveryKindOfFailure(t *testing.T) {
 func TestStatus_newSourceKnowsItsCurrentToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{life: time.Hour}
-		before := New(Options{Exchange: svc.exchange})
+		before := New(Options{Exchanger: ExchangeFunc(svc.exchange)})
 		unread := mustUnread(t, before)
 		svc.set(func(svc *service) { svc.err = errDown })
 		if _, err := before.Dedicated(t.Context(), 0); err == nil {
 			t.Fatal("the exchange succeeded")
 		}
 		time.Sleep(time.Minute)
-		after := New(Options{Exchange: svc.exchange, Current: before.Current()})
+		after := New(Options{Exchanger: ExchangeFunc(svc.exchange), Current: before.Current()})
 		defer after.Close()
 		before.Close()
 		got := after.Status()

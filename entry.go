@@ -108,7 +108,7 @@ func (w *wiring) wire(name string, c *config, current *tokensource.IssuedToken) 
 	}
 	x := &keyExchange{
 		exchangeWatch: exchangeWatch{name: name, events: w.events, vault: w.vault},
-		config:        c, transport: transport, metrics: w.metrics,
+		first:         entry{config: c}, transport: transport, metrics: w.metrics,
 	}
 	options := tokensource.Options{Exchanger: x, RefreshBefore: c.RefreshBefore, Current: current}
 	if c.renews() {
@@ -117,7 +117,7 @@ func (w *wiring) wire(name string, c *config, current *tokensource.IssuedToken) 
 	}
 	w.limits.applyTo(&options, name, c, transport)
 	fresh := &x.first
-	fresh.config, fresh.watch = c, &x.exchangeWatch
+	fresh.watch = &x.exchangeWatch
 	if c.Cache == cacheEntity {
 		options.Outcomes, options.Release = &tokensource.Outcomes{}, onLast(2, options.Release)
 		fresh.entities = tokensource.NewEntities(options, maxEntities)
@@ -142,7 +142,6 @@ func onLast(n int64, f func()) func() {
 type keyExchange struct {
 	exchangeWatch
 	first     entry
-	config    *config
 	transport *upstream.Transport
 	metrics   *metrics.Metrics
 	// worked says that the key has got a token.
@@ -152,8 +151,8 @@ type keyExchange struct {
 // trade makes the service anew each time: kept between two exchanges, it would be a tenth of
 // what a config takes in memory.
 func (x *keyExchange) trade(ctx context.Context) (*tokenservice.Token, error) {
-	return counted(ctx, x.metrics, x.config.TokenService, func() (*tokenservice.Token, error) {
-		service, err := newTokenService(x.config, x.transport, &x.worked)
+	return counted(ctx, x.metrics, x.first.config.TokenService, func() (*tokenservice.Token, error) {
+		service, err := newTokenService(x.first.config, x.transport, &x.worked)
 		if err != nil {
 			return nil, err
 		}
@@ -164,8 +163,8 @@ func (x *keyExchange) trade(ctx context.Context) (*tokenservice.Token, error) {
 // Dedicated tells of what changes, and waits until a key of a rotation works.
 func (x *keyExchange) Dedicated(ctx context.Context) (*tokenservice.Token, error) {
 	exchange := x.trade
-	if x.config.Keys.Current.Managed {
-		exchange = retryRefusals(exchange, x.config.KeySetAt, x.active.Load)
+	if c := x.first.config; c.Keys.Current.Managed {
+		exchange = retryRefusals(exchange, c.KeySetAt, x.active.Load)
 	}
 	return x.observe(ctx, exchange)
 }
@@ -173,7 +172,7 @@ func (x *keyExchange) Dedicated(ctx context.Context) (*tokenservice.Token, error
 // Exchange leaves no connection for the token that all readers share: it will be an hour until the
 // next one, and a hundred thousand configs may all do their first within a minute.
 func (x *keyExchange) Exchange(ctx context.Context) (*tokenservice.Token, error) {
-	if x.config.Cache == cacheShared {
+	if x.first.config.Cache == cacheShared {
 		defer x.transport.CloseIdleConnections()
 	}
 	return x.Dedicated(ctx)

@@ -24,7 +24,7 @@ func TestPercentFor(t *testing.T) {
 		live uint64
 		want int
 	}{
-		{0, 800}, {3 * mib, 800}, {4 * mib, 600}, {24 * mib, 100}, {30 * mib, 80}, {40 * mib, 60}, {60 * mib, 55}, {240 * mib, 55}, {1 << 60, 55},
+		{0, 800}, {3 * mib, 800}, {4 * mib, 600}, {24 * mib, 100}, {30 * mib, 80}, {40 * mib, 60}, {48 * mib, 55}, {60 * mib, 55}, {240 * mib, 55}, {1 << 60, 55},
 	} {
 		if got := percentFor(c.live); got != c.want {
 			t.Errorf("with %d MiB alive it is %d, not %d", c.live/mib, got, c.want)

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	warmUp = 200 * time.Millisecond
+	warmUp = 100 * time.Millisecond
 	// earlyReads are made before memory is measured for the first time.
 	earlyReads = 1_000
 	// manyReads is what memory must not grow over.
